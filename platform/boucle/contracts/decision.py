@@ -1,0 +1,56 @@
+"""The ledger: one row per decision, chained by hashes."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from boucle.contracts.document import Document
+from boucle.contracts.ids import Digest, ModelName, ModelVersion
+
+GENESIS = Digest("0" * 64)
+"""What the first row names as the hash of its predecessor."""
+
+
+class DecisionKind(StrEnum):
+    """What was decided."""
+
+    PROMOTE = "promote"
+    REJECT = "reject"
+    ROLLBACK = "rollback"
+    RETRAIN = "retrain"
+    SERVED = "served"
+
+
+class NewDecision(Document):
+    """A decision before it is in the ledger: who did what to which model, when, why, on which evidence.
+
+    `from_version` and `to_version` are production before and after; they are equal where nothing moved (`reject`,
+    `retrain`, `served`). `subject_version` names the candidate that was judged. A `served` row follows a promotion or
+    rollback once every live replica answered with it; `seconds` is the time from that decision until then.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: DecisionKind
+    model: ModelName
+    at: AwareDatetime
+    actor: str
+    reason: str
+    from_version: ModelVersion | None
+    to_version: ModelVersion | None
+    subject_version: ModelVersion | None = None
+    policy: str = ""
+    evidence_digest: Digest | None = None
+    bundle_digest: Digest | None = None
+    git_commit: str = ""
+    dagster_run_id: str = ""
+    seconds: float | None = None
+
+
+class Decision(Document):
+    """A row of the ledger. `row_hash` is the SHA-256 of `previous_hash` and the canonical decision."""
+
+    decision_id: int
+    previous_hash: Digest
+    row_hash: Digest
+    decision: NewDecision

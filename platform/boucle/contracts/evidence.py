@@ -1,0 +1,43 @@
+"""The evidence for or against a candidate: what the gates measured, on which rows, for which bundle."""
+
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from boucle.contracts.document import Document
+from boucle.contracts.ids import Digest, ModelName, ModelVersion
+from boucle.contracts.verdict import Gate, Verdict, overall
+
+
+class ModelMetrics(Document):
+    """How one set of scores did on the holdout. Log loss in nats; calibration_error = mean score - positive rate."""
+
+    log_loss: float
+    auc: float
+    brier: float
+    calibration_error: float
+    mean_score: float
+
+
+class Evidence(Document):
+    """One evaluation report as a value. Its digest is what a decision refers to."""
+
+    schema_version: Literal[1] = 1
+    model: ModelName
+    version: ModelVersion
+    production_version: ModelVersion | None
+    bundle_digest: Digest
+    data_digest: Digest
+    holdout_rows: int
+    holdout_positive_rate: float
+    candidate: ModelMetrics
+    production: ModelMetrics | None
+    baseline: ModelMetrics
+    gates: tuple[Gate, ...]
+    run_id: str
+    created_at: AwareDatetime
+
+    @property
+    def verdict(self) -> Verdict:
+        """Over all gates."""
+        return overall(self.gates)

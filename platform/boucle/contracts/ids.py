@@ -1,0 +1,18 @@
+"""Identifiers. Each is a plain string or number with a name, so that one cannot stand where another is meant."""
+
+from typing import NewType
+
+ModelName = NewType("ModelName", str)
+"""Lower case, as in `defs.yaml`: `repurchase`."""
+
+ModelVersion = NewType("ModelVersion", int)
+"""The immutable number that the registry gave, counted from 1."""
+
+EntityKey = NewType("EntityKey", str)
+"""Who or what a prediction is about: a customer, a flight."""
+
+Digest = NewType("Digest", str)
+"""Sixty-four hexadecimal characters: the SHA-256 of canonical bytes."""
+
+PeriodKey = NewType("PeriodKey", str)
+"""The partition key of one period: `1997-04` (monthly) or `1997-04-30` (daily)."""

@@ -1,0 +1,61 @@
+"""Documents of monitoring: what drifted, how the live versions did, and what was done about it."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from boucle.contracts.document import Document
+from boucle.contracts.ids import ModelName, ModelVersion, PeriodKey
+from boucle.contracts.verdict import Gate
+
+
+class WindowPerformance(Document):
+    """One version's realised performance on the predictions whose labels matured in one period."""
+
+    version: ModelVersion
+    predictions: int
+    positives: int
+    mean_score: float
+    positive_rate: float
+    log_loss: float
+
+
+class DriftReport(Document):
+    """The current window against the reference of the production version.
+
+    `gates` say whether drift is within limits; `feature_psi` is shown, and enters only through its weighted mean:
+    a cohort that ages moves some features every month without harm.
+    """
+
+    schema_version: Literal[1] = 1
+    model: ModelName
+    period: PeriodKey
+    window_start: AwareDatetime
+    window_end: AwareDatetime
+    production_version: ModelVersion | None
+    predictions: int
+    labelled: int
+    gates: tuple[Gate, ...]
+    feature_psi: dict[str, float]
+    newest_mature_as_of: AwareDatetime | None
+    mature_periods: int
+    trained_up_to: AwareDatetime | None
+    created_at: AwareDatetime
+
+
+class TriggerOutcome(StrEnum):
+    """What became of a retraining trigger."""
+
+    FIRED = "fired"
+    SUPPRESSED = "suppressed"
+
+
+class Trigger(Document):
+    """One evaluation of the retraining policy, fired or suppressed, with its reason."""
+
+    model: ModelName
+    period: PeriodKey
+    outcome: TriggerOutcome
+    reason: str
+    run_key: str

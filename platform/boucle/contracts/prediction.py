@@ -1,0 +1,35 @@
+"""The prediction log: one line of JSON per answered prediction."""
+
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from boucle.contracts.document import Document
+from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
+
+
+class PredictionRecord(Document):
+    """One line of the prediction log.
+
+    `as_of` is the moment asked about; `features_as_of` the moment of the feature row that answered; `at` the moment
+    of the answer on boucle's clock. `features` follow the order of the bundle's contract; None is a missing value.
+    """
+
+    schema_version: Literal[1] = 1
+    prediction_id: str
+    request_id: str
+    at: AwareDatetime
+    model: ModelName
+    entity_key: EntityKey
+    as_of: AwareDatetime
+    features_as_of: AwareDatetime
+    model_version: ModelVersion
+    bundle_digest: Digest
+    plan_revision: int
+    assigned_role: str
+    answering_role: str
+    propensity: float
+    proba: float
+    features: tuple[float | None, ...]
+    latency_ms: float
+    replica: str

@@ -1,0 +1,73 @@
+"""Periods of the history: half-open windows `[start, end)` in UTC, named by their partition key."""
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from pydantic import AwareDatetime
+
+from boucle.contracts.document import Document
+from boucle.contracts.ids import PeriodKey
+from boucle.errors import ConfigurationError
+
+
+class Cadence(StrEnum):
+    """How the history is cut into periods."""
+
+    MONTHLY = "monthly"
+    DAILY = "daily"
+
+    @property
+    def key_format(self) -> str:
+        """The `strftime` format of a period key."""
+        return {Cadence.MONTHLY: "%Y-%m", Cadence.DAILY: "%Y-%m-%d"}[self]
+
+
+class Period(Document):
+    """One period. Its data is published at `end`, which is also the `as_of` of its features."""
+
+    key: PeriodKey
+    start: AwareDatetime
+    end: AwareDatetime
+
+    def contains(self, moment: datetime) -> bool:
+        """Whether `start <= moment < end`."""
+        return self.start <= moment < self.end
+
+
+def period_of(key: str, cadence: Cadence) -> Period:
+    """The period with this key.
+
+    Raises:
+        ConfigurationError: The key is not one of this cadence.
+
+    >>> period_of("1997-12", Cadence.MONTHLY).end.isoformat()
+    '1998-01-01T00:00:00+00:00'
+    """
+    try:
+        start = datetime.strptime(key, cadence.key_format).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"'{key}' is not a {cadence} period; write it like {datetime(1997, 4, 1, tzinfo=UTC):{cadence.key_format}}."
+        ) from error
+    return Period(key=PeriodKey(key), start=start, end=_next_start(start, cadence))
+
+
+def period_at(moment: datetime, cadence: Cadence) -> Period:
+    """The period that contains `moment`."""
+    return period_of(moment.astimezone(UTC).strftime(cadence.key_format), cadence)
+
+
+def next_period(period: Period, cadence: Cadence) -> Period:
+    """The period that starts where this one ends."""
+    return period_at(period.end, cadence)
+
+
+def previous_period(period: Period, cadence: Cadence) -> Period:
+    """The period that ends where this one starts."""
+    return period_at(period.start - timedelta(microseconds=1), cadence)
+
+
+def _next_start(start: datetime, cadence: Cadence) -> datetime:
+    if cadence is Cadence.DAILY:
+        return start + timedelta(days=1)
+    return (start.replace(day=1) + timedelta(days=32)).replace(day=1)

@@ -1,0 +1,129 @@
+"""The outside world as the core sees it. Adapters implement these; nothing else crosses."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from boucle.contracts.decision import Decision, NewDecision
+from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
+from boucle.contracts.monitoring import Trigger
+from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
+
+
+class Clock(Protocol):
+    """The one source of time."""
+
+    def now(self) -> datetime:
+        """The current moment in UTC; a replayed history has its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredVersion:
+    """What the registry holds of one version."""
+
+    version: ModelVersion
+    run_id: str
+    tags: Mapping[str, str]
+
+
+class ModelRegistry(Protocol):
+    """Versions and aliases of registered models."""
+
+    def version(self, model: ModelName, version: ModelVersion) -> RegisteredVersion:
+        """One version. Raises RegistryError when there is none."""
+
+    def versions(self, model: ModelName) -> Sequence[RegisteredVersion]:
+        """All versions, oldest first."""
+
+    def alias(self, model: ModelName, alias: str) -> ModelVersion | None:
+        """The version that carries the alias, or None."""
+
+    def set_alias(self, model: ModelName, alias: str, version: ModelVersion | None) -> None:
+        """Point the alias at the version; None removes it."""
+
+    def set_tags(self, model: ModelName, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Add or replace tags of a version."""
+
+
+class BundleStore(Protocol):
+    """Release bundles by digest."""
+
+    def put(self, source: Path, model: ModelName) -> Digest:
+        """Store the files of a directory as a bundle; storing the same twice is the same bundle."""
+
+    def fetch(self, digest: Digest) -> Path:
+        """The directory of a bundle, every file verified. Raises BundleError."""
+
+
+class StateStore(Protocol):
+    """Ledger, traffic plans, replicas and triggers. Each call is one transaction."""
+
+    def decisions(self, model: ModelName | None = None) -> Sequence[Decision]:
+        """All decisions, or those of one model, oldest first."""
+
+    def production(self, model: ModelName) -> ModelVersion | None:
+        """The version that the ledger calls production."""
+
+    def record(self, new: NewDecision, *, expected_production: ModelVersion | None) -> Decision:
+        """Append a decision if production is still what the caller saw. Raises ConflictError."""
+
+    def record_with_plan(
+        self,
+        new: NewDecision,
+        *,
+        expected_production: ModelVersion | None,
+        strategy: Strategy,
+        arms: tuple[Arm, ...],
+    ) -> tuple[Decision, TrafficPlan]:
+        """Append a decision and the plan it causes in one transaction. Raises ConflictError."""
+
+    def publish_plan(
+        self, decision: Decision, *, strategy: Strategy, arms: tuple[Arm, ...], actor: str, at: datetime
+    ) -> TrafficPlan:
+        """The next revision of the plan, for a decision that is in the ledger already; the same arms change nothing."""
+
+    def plan(self, model: ModelName) -> TrafficPlan | None:
+        """The plan of the highest revision, or None."""
+
+    def plans(self) -> Mapping[ModelName, TrafficPlan]:
+        """The current plan of each model."""
+
+    def heartbeat(self, replica: str, revisions: Mapping[ModelName, int], address: str) -> None:
+        """Say which revisions a replica serves now."""
+
+    def replicas(self, *, max_age_seconds: float) -> Mapping[str, Mapping[ModelName, int]]:
+        """Revisions by live replica: those with a heartbeat not older than this."""
+
+    def record_trigger(self, trigger: Trigger, at: datetime) -> bool:
+        """Keep a trigger; False when one with the same run key is there already."""
+
+    def triggers(self, model: ModelName) -> Sequence[tuple[datetime, Trigger]]:
+        """All triggers of a model, oldest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineRow:
+    """A feature row found for (entity, as_of): values in the snapshot's feature order, and the moment they are of."""
+
+    values: Sequence[float]
+    as_of: datetime
+
+
+class OnlineFeatures(Protocol):
+    """Feature rows of one model for look-up."""
+
+    def look_up(self, entity_key: EntityKey, as_of: datetime, *, max_age_days: float) -> OnlineRow:
+        """The newest row with `as_of - max_age < row.as_of <= as_of`. Raises UnknownEntityError or AsOfError."""
+
+
+class PredictionLog(Protocol):
+    """Answered predictions, in the order each replica wrote them."""
+
+    def append(self, record: PredictionRecord) -> None:
+        """Write one record before the answer leaves. Raises OSError when it cannot."""
+
+    def read(self, model: ModelName, start: datetime, end: datetime) -> Iterator[PredictionRecord]:
+        """Records with `start <= at < end`, once per prediction id."""

@@ -1,0 +1,71 @@
+"""The only reader of the clock.
+
+A replayed history has a time of its own: `boucle feed` writes the moment at which a period was published into
+`$BOUCLE_HOME/clock.json`, and from then on every process of that home counts from that moment. A home without the file
+lives in the present.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def wall_now() -> datetime:
+    """The present, in UTC. For liveness (heartbeats) only: decisions take their time from an injected clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class SystemClock:
+    """The present."""
+
+    def now(self) -> datetime:
+        """The current moment in UTC."""
+        return wall_now()
+
+
+@dataclass
+class HomeClock:
+    """The time of one home: simulated where `clock.json` stands, else the present."""
+
+    file: Path
+    _seen_ns: int = field(default=-1, init=False)
+    _simulated: datetime | None = field(default=None, init=False)
+    _anchor: datetime = field(default_factory=wall_now, init=False)
+
+    def now(self) -> datetime:
+        """The current moment in UTC; it goes on from the simulated moment as real seconds pass."""
+        self._refresh()
+        if self._simulated is None:
+            return wall_now()
+        return self._simulated + (wall_now() - self._anchor)
+
+    def set(self, moment: datetime) -> None:
+        """Make `moment` the present of this home, for every process."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.file.with_name(f"{self.file.name}.{os.getpid()}.{time.monotonic_ns()}")
+        draft.write_text(json.dumps({"now": moment.isoformat(), "wall": wall_now().isoformat()}))
+        draft.replace(self.file)
+
+    def _refresh(self) -> None:
+        # One stat per call: the file is replaced by rename, so its modification time tells when to read it again.
+        try:
+            seen = self.file.stat().st_mtime_ns
+        except FileNotFoundError:
+            self._simulated, self._seen_ns = None, -1
+            return
+        if seen != self._seen_ns:
+            content = json.loads(self.file.read_text())
+            self._simulated = datetime.fromisoformat(content["now"])
+            self._anchor = datetime.fromisoformat(content["wall"])
+            self._seen_ns = seen
+
+
+def simulated(moment: datetime, *, home: Path) -> HomeClock:
+    """A clock of `home` that starts at `moment` (for replays and tests)."""
+    clock = HomeClock(home / "clock.json")
+    clock.set(moment)
+    return clock
