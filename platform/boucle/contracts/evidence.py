@@ -41,3 +41,23 @@ class Evidence(Document):
     def verdict(self) -> Verdict:
         """Over all gates."""
         return overall(self.gates)
+
+
+class Candidate(Document):
+    """A registered version that was not judged yet: what it was made from, what it cost, how exact its export is.
+
+    `created` is False when the registry held this very bundle already (a retraining that changed nothing).
+    """
+
+    schema_version: Literal[1] = 1
+    model: ModelName
+    version: ModelVersion
+    created: bool
+    mlflow_run_id: str
+    bundle_digest: Digest
+    data_digest: Digest
+    seed: int
+    git_commit: str
+    environment_digest: str
+    fit_cpu_seconds: float
+    gates: tuple[Gate, ...]

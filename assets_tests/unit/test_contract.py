@@ -1,0 +1,125 @@
+"""A contract splits a table row by row, and says why."""
+
+import pandas as pd
+import pandera.pandas as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boucle.contracts.bundle import FeatureSpec
+from boucle.errors import DataContractError
+from boucle.features.contract import apply_contract, feature, feature_specs
+
+SCHEMA = pa.DataFrameSchema(
+    {
+        "user_id": pa.Column(str),
+        "orders_30d": feature("int64", "Days with an order", unit="count", minimum=0, maximum=30),
+        "mean_gap": feature("float64", "Days between orders", unit="days", minimum=1, nullable=True),
+    },
+    checks=[pa.Check(lambda rows: rows["orders_30d"] != 13, error="never thirteen")],
+    name="test",
+    strict=True,
+    unique=["user_id"],
+    report_duplicates="exclude_first",
+)
+
+
+def rows(*values: tuple[str | None, int, float | None]) -> pd.DataFrame:
+    frame = pd.DataFrame(values, columns=["user_id", "orders_30d", "mean_gap"])
+    return frame.astype({"user_id": object, "mean_gap": "float64"})
+
+
+def reason(*values: tuple[str | None, int, float | None]) -> str:
+    return str(apply_contract(SCHEMA, rows(*values)).rejected["reason"].iloc[0])
+
+
+def test_rows_that_meet_the_contract_pass_unchanged():
+    frame = rows(("a", 0, None), ("b", 30, 1.0))
+    split = apply_contract(SCHEMA, frame)
+    pd.testing.assert_frame_equal(split.valid, frame)
+    assert split.rejected.empty
+    assert "reason" in split.rejected
+
+
+def test_the_reason_names_the_rule_and_the_value():
+    assert reason(("a", 31, 2.0)) == "orders_30d: not at most 30 (value 31)"
+
+
+def test_a_row_that_breaks_two_rules_has_both_reasons():
+    assert reason(("a", -1, 0.5)) == "orders_30d: not at least 0 (value -1); mean_gap: not at least 1 (value 0.5)"
+
+
+def test_a_missing_value_is_named():
+    assert reason((None, 1, 2.0)) == "user_id: missing"
+
+
+def test_a_rule_over_several_columns_is_named():
+    assert reason(("a", 13, 2.0)) == "breaks the rule 'never thirteen'"
+
+
+def test_of_equal_keys_the_first_row_stays():
+    split = apply_contract(SCHEMA, rows(("a", 1, None), ("b", 1, None), ("a", 2, None)))
+    assert list(split.valid["orders_30d"]) == [1, 1]
+    assert list(split.rejected["reason"]) == ["duplicate row"]
+    assert list(split.rejected.index) == [2]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    values=st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.integers(-2, 33), st.none() | st.floats(0, 10)), min_size=1, max_size=10
+    )
+)
+def test_every_row_is_in_exactly_one_part_and_the_valid_part_is_valid(values):
+    frame = rows(*values)
+    split = apply_contract(SCHEMA, frame)
+    assert sorted([*split.valid.index, *split.rejected.index]) == list(frame.index)
+    assert apply_contract(SCHEMA, split.valid).rejected.empty
+    assert split.rejected["reason"].str.len().gt(0).all()
+
+
+def test_a_missing_column_breaks_the_whole_table():
+    with pytest.raises(DataContractError, match="column 'mean_gap' is missing"):
+        apply_contract(SCHEMA, rows(("a", 1, None)).drop(columns="mean_gap"))
+
+
+def test_an_unknown_column_breaks_the_whole_table():
+    with pytest.raises(DataContractError, match="column 'extra' is unknown"):
+        apply_contract(SCHEMA, rows(("a", 1, None)).assign(extra=1))
+
+
+def test_a_column_of_another_type_breaks_the_whole_table():
+    with pytest.raises(DataContractError, match="orders_30d: dtype"):
+        apply_contract(SCHEMA, rows(("a", 1, None)).astype({"orders_30d": "float64"}))
+
+
+def test_rows_that_cannot_be_told_apart_are_refused():
+    with pytest.raises(DataContractError, match="unique index"):
+        apply_contract(SCHEMA, pd.concat([rows(("a", 1, None))] * 2))
+
+
+def test_an_empty_table_meets_the_contract():
+    assert apply_contract(SCHEMA, rows(("a", 1, None)).head(0)).valid.empty
+
+
+def test_feature_specs_are_the_feature_columns_in_their_order():
+    assert feature_specs(SCHEMA) == (
+        FeatureSpec(
+            name="orders_30d",
+            dtype="int64",
+            nullable=False,
+            minimum=0,
+            maximum=30,
+            unit="count",
+            description="Days with an order",
+        ),
+        FeatureSpec(
+            name="mean_gap",
+            dtype="float64",
+            nullable=True,
+            minimum=1,
+            maximum=None,
+            unit="days",
+            description="Days between orders",
+        ),
+    )

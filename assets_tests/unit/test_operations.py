@@ -1,0 +1,151 @@
+"""Promote, reject and roll back, over stores in memory."""
+
+import pytest
+
+from assets_tests.scenarios import MODEL, SOMEBODY, digest_of, evidence, version
+from boucle.contracts.decision import DecisionKind
+from boucle.contracts.ledger import verify_chain
+from boucle.contracts.traffic_plan import Role
+from boucle.contracts.verdict import Verdict
+from boucle.errors import NoProductionModelError, PromotionRefusedError
+from boucle.operations import promotion
+from boucle_adapters.memory import MemoryRegistry, MemoryStateStore
+
+
+@pytest.fixture
+def state() -> MemoryStateStore:
+    return MemoryStateStore()
+
+
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    registry = MemoryRegistry()
+    for _ in range(4):
+        registry.register(MODEL)
+    return registry
+
+
+def promote(state, registry, number, against=None):
+    return promotion.promote(
+        state, registry, evidence=evidence(number, against=against), policy="automatic", actor=SOMEBODY
+    )
+
+
+def test_the_first_passed_candidate_becomes_production_in_ledger_and_registry(state, registry):
+    promote(state, registry, 1)
+    assert state.production(MODEL) == 1
+    assert registry.alias(MODEL, "production") == 1
+    assert registry.alias(MODEL, "previous") is None
+
+
+def test_the_next_one_leaves_the_first_as_previous(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    assert (registry.alias(MODEL, "production"), registry.alias(MODEL, "previous")) == (2, 1)
+
+
+def test_promoting_twice_writes_one_decision(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 1)
+    assert len(state.decisions(MODEL)) == 1
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.INCONCLUSIVE])
+def test_evidence_that_did_not_pass_moves_nothing(state, registry, verdict):
+    promote(state, registry, 1)
+    with pytest.raises(PromotionRefusedError, match="no_regression"):
+        promotion.promote(
+            state, registry, evidence=evidence(2, against=1, verdict=verdict), policy="automatic", actor=SOMEBODY
+        )
+    assert state.production(MODEL) == 1
+    assert registry.alias(MODEL, "production") == 1
+
+
+def test_evidence_taken_against_another_production_is_refused(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    with pytest.raises(PromotionRefusedError, match="compared with version 1, but production is version 2"):
+        promote(state, registry, 3, against=1)
+    assert state.production(MODEL) == 2
+
+
+def test_a_rejection_is_on_record_once_and_moves_nothing(state, registry):
+    promote(state, registry, 1)
+    failed = evidence(2, against=1, verdict=Verdict.FAILED)
+    for _ in range(2):
+        promotion.reject(state, registry, evidence=failed, policy="automatic", actor=SOMEBODY)
+    kinds = [row.decision.kind for row in state.decisions(MODEL)]
+    assert kinds == [DecisionKind.PROMOTE, DecisionKind.REJECT]
+    assert state.production(MODEL) == 1
+
+
+def test_traffic_goes_to_production_and_keeps_the_previous_version_warm(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    plan = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    assert [(arm.version, arm.weight, arm.role) for arm in plan.arms] == [(2, 100, Role.PRODUCTION), (1, 0, Role.STANDBY)]
+    assert plan.production.bundle_digest == digest_of(2)
+
+
+def test_starting_the_same_traffic_twice_is_one_revision(state, registry):
+    promote(state, registry, 1)
+    first = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    assert promotion.start_traffic(state, MODEL, actor=SOMEBODY).revision == first.revision == 1
+
+
+def test_rollback_moves_ledger_and_traffic_together_and_needs_no_registry(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    decision, plan = promotion.roll_back(state, MODEL, reason="answers look wrong", actor=SOMEBODY)
+    assert state.production(MODEL) == plan.production.version == 1
+    assert plan.decision_id == decision.decision_id
+    assert registry.alias(MODEL, "production") == 2
+    assert promotion.reconcile_aliases(state, registry, MODEL)
+    assert registry.alias(MODEL, "production") == 1
+
+
+def test_rolling_back_twice_goes_further_back(state, registry):
+    for number in (1, 2, 3):
+        promote(state, registry, number, against=number - 1 or None)
+    promotion.roll_back(state, MODEL, reason="once", actor=SOMEBODY)
+    promotion.roll_back(state, MODEL, reason="twice", actor=SOMEBODY)
+    assert state.production(MODEL) == 1
+
+
+def test_the_only_version_cannot_be_rolled_back(state, registry):
+    promote(state, registry, 1)
+    with pytest.raises(NoProductionModelError, match="Nothing was changed"):
+        promotion.roll_back(state, MODEL, reason="why not", actor=SOMEBODY)
+    assert state.production(MODEL) == 1
+
+
+def test_a_version_that_was_never_promoted_is_no_target(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    with pytest.raises(NoProductionModelError, match="promoted earlier: 1"):
+        promotion.roll_back(state, MODEL, reason="typo", to=version(7), actor=SOMEBODY)
+
+
+def test_an_alias_moved_behind_the_ledger_is_named(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    registry.set_alias(MODEL, "production", version(4))
+    assert promotion.alias_differences(state, registry, MODEL) == (
+        "alias 'production' points to version 4, the ledger says version 2",
+    )
+
+
+def test_a_deleted_alias_is_named(state, registry):
+    promote(state, registry, 1)
+    registry.set_alias(MODEL, "production", None)
+    assert "points to no version, the ledger says version 1" in promotion.alias_differences(state, registry, MODEL)[0]
+
+
+def test_the_ledger_stays_a_chain_through_all_verbs(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    decision, _ = promotion.roll_back(state, MODEL, reason="test", actor=SOMEBODY)
+    promotion.note_served(state, decision, seconds=0.2, actor=SOMEBODY)
+    verify_chain(state.decisions())
+    assert state.decisions()[-1].decision.seconds == 0.2

@@ -1,0 +1,28 @@
+-- Labels that became known in this build's period: as_of + horizon lies in (period_start, period_end]. One row per
+-- feature row; the label is 1 if the customer ordered in [as_of, as_of + horizon).
+with maturing as (
+
+    select
+        user_id,
+        as_of,
+        as_of + {{ horizon() }} as known_at
+    from {{ ref('repurchase_features') }}
+    where
+        as_of + {{ horizon() }} > {{ period_start() }}
+        and as_of + {{ horizon() }} <= {{ period_end() }}
+
+)
+
+select
+    user_id,
+    as_of,
+    known_at,
+    exists (
+        select 1
+        from {{ ref('int_customer_days') }} as days
+        where
+            days.user_id = maturing.user_id
+            and days.order_date >= maturing.as_of
+            and days.order_date < maturing.known_at
+    ) as label
+from maturing

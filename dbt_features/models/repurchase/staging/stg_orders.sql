@@ -1,0 +1,20 @@
+-- One row per order, from the newest version of each landed period. By default everything landed so far counts, so that
+-- a correction of an old period is used when later periods are built again; with known_at, only what had landed by then.
+with landed as (
+
+    select *
+    from {{ source('raw', 'orders') }}
+    where available_at <= {{ known_at() }}
+
+)
+
+select
+    customer_id as user_id,
+    order_date,
+    cds,
+    amount_usd,
+    period,
+    version,
+    available_at
+from landed
+qualify version = max(version) over (partition by period)

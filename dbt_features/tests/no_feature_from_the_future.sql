@@ -1,0 +1,7 @@
+-- Every order that a feature row counts lies before its as_of.
+select
+    user_id,
+    as_of,
+    event_time
+from {{ ref('repurchase_features') }}
+where event_time >= as_of or recency < 1 or tenure < recency

@@ -1,0 +1,129 @@
+"""The data contract of a table: a pandera schema applied row by row, and the features that a bundle takes from it."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+
+from boucle.contracts.bundle import FeatureSpec
+from boucle.errors import DataContractError
+
+REASON = "reason"
+DUPLICATE = "duplicate row"
+_UNIT = "unit"
+_UNIQUE = "multiple_fields_uniqueness"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Rows that meet the contract, and the others with the column `reason`. Both keep their order and index."""
+
+    valid: pd.DataFrame
+    rejected: pd.DataFrame
+
+
+def apply_contract(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> Split:
+    """Split a table by its contract; the reason names each broken rule of a row with the value that broke it.
+
+    Args:
+        schema: Columns with checks; `unique` with `report_duplicates="exclude_first"` keeps the first of equal rows.
+        frame: Rows with a unique index.
+
+    Raises:
+        DataContractError: The table as a whole breaks the contract (missing or unknown column, wrong type), or its
+            index is not unique. No row can be told from another then.
+    """
+    if not frame.index.is_unique:
+        raise DataContractError("The rows to check need a unique index: reset it first. Nothing was written.")
+    reasons = _reasons(schema, frame)
+    rejected = frame.loc[frame.index.isin(reasons.index)]
+    return Split(
+        valid=frame.loc[~frame.index.isin(reasons.index)],
+        rejected=rejected.assign(**{REASON: reasons.reindex(rejected.index)}),
+    )
+
+
+def feature(
+    dtype: Literal["float64", "int64"],
+    description: str,
+    *,
+    unit: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    nullable: bool = False,
+) -> pa.Column:
+    """A feature column of a schema, with its closed range and unit."""
+    checks = []
+    if minimum is not None:
+        checks.append(pa.Check.greater_than_or_equal_to(minimum, error=f"at least {minimum:g}"))
+    if maximum is not None:
+        checks.append(pa.Check.less_than_or_equal_to(maximum, error=f"at most {maximum:g}"))
+    return pa.Column(dtype, checks, nullable=nullable, description=description, metadata={_UNIT: unit})
+
+
+def feature_specs(schema: pa.DataFrameSchema) -> tuple[FeatureSpec, ...]:
+    """The features of a schema as a bundle declares them: its columns made with `feature`, in their order."""
+    return tuple(
+        FeatureSpec(
+            name=str(name),
+            dtype="int64" if str(column.dtype) == "int64" else "float64",
+            nullable=bool(column.nullable),
+            minimum=_limit(column, "min_value"),
+            maximum=_limit(column, "max_value"),
+            unit=str(column.metadata[_UNIT]),
+            description=str(column.description or ""),
+        )
+        for name, column in schema.columns.items()
+        if _UNIT in (column.metadata or {})
+    )
+
+
+def _limit(column: pa.Column, name: str) -> float | None:
+    limits = [check.statistics[name] for check in column.checks if name in (check.statistics or {})]
+    return float(limits[0]) if limits else None
+
+
+def _reasons(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> "pd.Series[str]":
+    try:
+        with warnings.catch_warnings():
+            # pandera concatenates failure cases of different types, which pandas 2.3 warns about.
+            warnings.simplefilter("ignore", FutureWarning)
+            schema.validate(frame, lazy=True)
+    except SchemaErrors as error:
+        failures = pd.DataFrame(error.failure_cases)
+    else:
+        return pd.Series(dtype=object)
+    whole = failures.loc[failures["index"].isna()]
+    if len(whole):
+        raise DataContractError(f"{_whole_table(schema, whole)} Nothing was written; the last good data stays.")
+    texts = failures.assign(text=[_sentence(row, frame) for row in failures.to_dict("records")])
+    by_row = texts.drop_duplicates(["index", "text"]).groupby("index", sort=False)["text"]
+    return by_row.agg("; ".join)
+
+
+def _whole_table(schema: pa.DataFrameSchema, failures: pd.DataFrame) -> str:
+    words = {
+        "column_in_dataframe": "column '{}' is missing",
+        "column_in_schema": "column '{}' is unknown",
+    }
+    found = [
+        words[row["check"]].format(row["failure_case"])
+        if row["check"] in words
+        else f"{row['column'] or 'the table'}: {row['check']} (found {row['failure_case']})"
+        for row in failures.to_dict("records")
+    ]
+    return f"The table breaks the contract '{schema.name}': {'; '.join(found)}."
+
+
+def _sentence(failure: dict[Any, Any], frame: pd.DataFrame) -> str:
+    check, column = str(failure["check"]), failure["column"]
+    if check == _UNIQUE:
+        return DUPLICATE
+    if failure["schema_context"] == "DataFrameSchema":
+        return f"breaks the rule '{check}'"
+    if check == "not_nullable":
+        return f"{column}: missing"
+    return f"{column}: not {check} (value {frame.at[failure['index'], column]!s})"

@@ -1,0 +1,278 @@
+"""May this candidate become production? Gates over facts, and the decision over gates."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from boucle.contracts.bundle import BundleContract
+from boucle.contracts.evidence import Evidence
+from boucle.contracts.facts import EvaluationFacts, ParityFacts
+from boucle.contracts.ids import ModelVersion
+from boucle.contracts.verdict import Bound, Gate, Verdict
+from boucle.policy import gates
+
+
+class PromotionMode(StrEnum):
+    """Who moves the alias once every gate passed."""
+
+    AUTOMATIC = "automatic"
+
+
+class PromotionPolicy(BaseModel):
+    """The limits of a promotion. The limit itself passes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: PromotionMode = PromotionMode.AUTOMATIC
+    min_rows: int = Field(
+        default=2_000, ge=2, description="holdout rows; with fewer, differences of .005 nats drown in noise"
+    )
+    min_positives: int = Field(default=100, ge=1, description="positive holdout labels; the log loss hangs on them")
+    max_log_loss_ratio: float = Field(
+        default=0.98, gt=0, description="log loss over that of the base rate; 1 is knowing nothing of the entity"
+    )
+    min_auc: float = Field(default=0.6, ge=0, le=1, description="share of pairs ranked right; 0.5 is chance")
+    min_gain: float = Field(
+        default=0.0,
+        description="nats of log loss below the reference, at the lower end of the interval; 0: surely not worse",
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="coverage of the intervals, ratio")
+    max_calibration_gap: float = Field(
+        default=0.03, gt=0, le=1, description="|mean score - positive rate|; demand alone moves it by .02 in a month"
+    )
+    max_mean_score_ratio: float = Field(
+        default=2.0, gt=1, description="mean score over positive rate or its inverse; beyond it, units are mixed up"
+    )
+    max_latency_p99_ms: float = Field(
+        default=5.0,
+        gt=0,
+        description="milliseconds a single row, 99th percentile; trees take 0.02, and machines are shared",
+    )
+
+
+Check = Callable[[PromotionPolicy, EvaluationFacts], Gate]
+PARITY_LIMIT = 1e-9
+"""Largest difference in probability between estimator and export: rounding gives 1e-15, another branch 1e-3."""
+
+
+def quality_floor(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
+    """The candidate's log loss, as a ratio of the baseline's, is at most its limit."""
+    gate = gates.at_most(
+        "quality_floor",
+        facts.candidate.log_loss / facts.baseline.log_loss,
+        policy.max_log_loss_ratio,
+        unit="ratio",
+        sample_size=facts.rows,
+        detail=f"Log loss {facts.candidate.log_loss:.4f}, base rate alone {facts.baseline.log_loss:.4f} nats.",
+    )
+    return _with_enough_rows(policy, facts, gate)
+
+
+def auc_floor(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
+    """The candidate ranks better than a floor far below what is usual: a guard against nonsense, not a contest."""
+    gate = gates.at_least("auc_floor", facts.candidate.auc, policy.min_auc, unit="ratio", sample_size=facts.rows)
+    return _with_enough_rows(policy, facts, gate)
+
+
+def no_regression(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
+    """With [L, U] around loss(reference) - loss(candidate): L >= limit passed, U < limit failed, else inconclusive."""
+    gain = facts.gain
+    if gain.low >= policy.min_gain:
+        verdict = Verdict.PASSED
+    elif gain.high < policy.min_gain:
+        verdict = Verdict.FAILED
+    else:
+        verdict = Verdict.INCONCLUSIVE
+    against = "production" if facts.production is not None else "the baseline, as there is no production version"
+    gate = Gate(
+        name="no_regression",
+        verdict=verdict,
+        measured=gain.estimate,
+        bound=Bound.AT_LEAST,
+        limit=policy.min_gain,
+        unit="nats",
+        sample_size=gain.sample_size,
+        low=gain.low,
+        high=gain.high,
+        detail=f"Log loss gained against {against}; {policy.confidence:.0%} interval over {gain.entities} entities.",
+    )
+    return _with_enough_rows(policy, facts, gate)
+
+
+def signature(_: PromotionPolicy, facts: EvaluationFacts) -> Gate:
+    """Features, their order and types are those that the schema declares and that production serves."""
+    problems = _differences(facts.contract, facts.declared, "the schema")
+    if facts.served is not None:
+        problems += _differences(facts.contract, facts.served, "production")
+    return gates.at_most(
+        "signature",
+        float(len(problems)),
+        0.0,
+        unit="differences",
+        sample_size=len(facts.contract.features),
+        detail=("; ".join(problems) + ".") if problems else "",
+    )
+
+
+def output_sanity(_: PromotionPolicy, facts: EvaluationFacts) -> Gate:
+    """Every score is a number in [0, 1], and they are not all the same."""
+    scores = facts.scores
+    constant = scores.spread == 0
+    useless = scores.rows if constant else scores.not_a_number + scores.outside
+    detail = f"{scores.not_a_number} not a number, {scores.outside} outside [0, 1]." if useless else ""
+    if constant:
+        detail = f"All usable scores are equal. {detail}"
+    return gates.at_most(
+        "output_sanity", float(useless), 0.0, unit="useless scores", sample_size=scores.rows, detail=detail
+    )
+
+
+def mean_score_plausible(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
+    """Mean score and positive rate are of the same order of magnitude."""
+    rate = facts.positives / facts.rows if facts.rows else 0.0
+    mean = facts.candidate.mean_score
+    ratio = max(mean / rate, rate / mean) if rate > 0 and mean > 0 else None
+    gate = gates.at_most(
+        "mean_score_plausible",
+        ratio,
+        policy.max_mean_score_ratio,
+        unit="ratio",
+        sample_size=facts.rows,
+        detail=f"Mean score {mean:.4f}, positive rate {rate:.4f}.",
+    )
+    return _with_enough_rows(policy, facts, gate)
+
+
+def calibration(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
+    """Mean score - positive rate is within its limit in both directions."""
+    gate = gates.within("calibration", facts.calibration, policy.max_calibration_gap, unit="probability")
+    return _with_enough_rows(policy, facts, gate)
+
+
+def latency(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
+    """Single rows are answered by the exported model in time."""
+    return gates.at_most(
+        "latency",
+        facts.latency.p99_ms,
+        policy.max_latency_p99_ms,
+        unit="ms",
+        sample_size=facts.latency.requests,
+        detail=f"99th percentile; the median is {facts.latency.median_ms:.4f} ms.",
+    )
+
+
+_CHECKS: tuple[Check, ...] = (
+    quality_floor,
+    auc_floor,
+    no_regression,
+    signature,
+    output_sanity,
+    mean_score_plausible,
+    calibration,
+    latency,
+)
+GATES = tuple(check.__name__ for check in _CHECKS)
+"""Names of the gates of an evaluation, in order."""
+
+
+def evaluate_gates(policy: PromotionPolicy, facts: EvaluationFacts) -> tuple[Gate, ...]:
+    """Every gate of a promotion, in the order of `GATES`."""
+    return tuple(check(policy, facts) for check in _CHECKS)
+
+
+def bundle_equals_estimator(facts: ParityFacts) -> Gate:
+    """The exported model answers as the estimator does, on real rows and on and around every threshold."""
+    return gates.at_most(
+        "bundle_equals_estimator",
+        facts.max_difference,
+        PARITY_LIMIT,
+        unit="probability",
+        sample_size=facts.rows,
+        detail=f"{facts.probes} of the rows probe thresholds, missing and huge values.",
+    )
+
+
+class PromotionOutcome(StrEnum):
+    """What a decision on a candidate says."""
+
+    PROMOTE = "promote"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionDecision:
+    """The outcome and, in sentences with the gates' numbers, why."""
+
+    outcome: PromotionOutcome
+    verdict: Verdict
+    reason: str
+
+
+def decide(_: PromotionPolicy, evidence: Evidence, *, production: ModelVersion | None) -> PromotionDecision:
+    """Promote when every gate of the evidence passed against what is production now; else reject, and say why.
+
+    An inconclusive verdict rejects as well: production stays until the data shows something better.
+    """
+    if evidence.production_version != production:
+        return PromotionDecision(
+            outcome=PromotionOutcome.REJECT,
+            verdict=Verdict.INCONCLUSIVE,
+            reason=(
+                f"Version {evidence.version} was compared with {_name(evidence.production_version)}, but production is "
+                f"{_name(production)} now: evaluate it again."
+            ),
+        )
+    missing = [name for name in GATES if name not in {gate.name for gate in evidence.gates}]
+    open_gates = [gate.sentence() for gate in evidence.gates if gate.verdict is not Verdict.PASSED]
+    open_gates += [f"{name}: missing in the evidence" for name in missing]
+    if open_gates:
+        verdict = Verdict.INCONCLUSIVE if evidence.verdict is Verdict.PASSED else evidence.verdict
+        return PromotionDecision(outcome=PromotionOutcome.REJECT, verdict=verdict, reason=_sentences(open_gates))
+    contest = [gate.sentence() for gate in evidence.gates if gate.name == "no_regression"]
+    return PromotionDecision(
+        outcome=PromotionOutcome.PROMOTE,
+        verdict=Verdict.PASSED,
+        reason=_sentences([f"all {len(evidence.gates)} gates passed", *contest]),
+    )
+
+
+def _with_enough_rows(policy: PromotionPolicy, facts: EvaluationFacts, gate: Gate) -> Gate:
+    if facts.rows >= policy.min_rows and facts.positives >= policy.min_positives:
+        return gate
+    return gates.inconclusive(
+        gate,
+        f"The holdout has {facts.rows} rows with {facts.positives} positives; the policy asks for at least "
+        f"{policy.min_rows} and {policy.min_positives}.",
+    )
+
+
+def _differences(contract: BundleContract, other: BundleContract, owner: str) -> list[str]:
+    """What a caller of `owner` would notice, in words."""
+    found = []
+    if contract.entity != other.entity:
+        found.append(f"the entity is '{contract.entity}', {owner} has '{other.entity}'")
+    mine = {feature.name: feature for feature in contract.features}
+    theirs = {feature.name: feature for feature in other.features}
+    found += [f"feature '{name}' is new to {owner}" for name in mine if name not in theirs]
+    found += [f"feature '{name}' of {owner} is missing" for name in theirs if name not in mine]
+    for name in sorted(mine.keys() & theirs.keys()):
+        if (mine[name].dtype, mine[name].nullable) != (theirs[name].dtype, theirs[name].nullable):
+            found.append(f"feature '{name}' is {_type(contract, name)}, {owner} has {_type(other, name)}")
+    if not found and contract.feature_names != other.feature_names:
+        found.append(f"the features are in another order than those of {owner}")
+    return found
+
+
+def _type(contract: BundleContract, name: str) -> str:
+    feature = next(feature for feature in contract.features if feature.name == name)
+    return f"{feature.dtype} or missing" if feature.nullable else feature.dtype
+
+
+def _sentences(parts: list[str]) -> str:
+    return "; ".join(part.rstrip(".") for part in parts) + "."
+
+
+def _name(version: ModelVersion | None) -> str:
+    return "no version" if version is None else f"version {version}"

@@ -1,0 +1,81 @@
+"""Should the model be trained again now? Every answer has a reason that can be put on record."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome
+from boucle.contracts.verdict import Verdict
+
+
+class RetrainingPolicy(BaseModel):
+    """When drift leads to retraining."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_mature_periods: int = Field(
+        default=3,
+        ge=2,
+        description="as_of with mature labels; the split needs a holdout and, purged, something before it",
+    )
+    cool_down_periods: int = Field(
+        default=0,
+        ge=0,
+        description="windows without retraining after one that fired; new labels are awaited in any case",
+    )
+
+
+def decide_trigger(
+    policy: RetrainingPolicy, report: DriftReport, earlier: Sequence[Trigger] = ()
+) -> tuple[TriggerOutcome, str]:
+    """Fired or suppressed, and why; the first rule that applies decides.
+
+    Args:
+        policy: When drift leads to retraining.
+        report: The newest window against production's reference.
+        earlier: Triggers on record, in any order; only those of windows before the report's count.
+    """
+    if report.mature_periods < policy.min_mature_periods:
+        return TriggerOutcome.SUPPRESSED, (
+            f"not enough labels: {report.mature_periods} as_of with mature labels, the policy asks for "
+            f"{policy.min_mature_periods}"
+        )
+    if report.production_version is None:
+        return TriggerOutcome.FIRED, (
+            f"no production model yet, and the labels of {report.mature_periods} as_of are mature"
+        )
+    reason = _nothing_to_learn(report) or _cooling_down(policy, report, earlier)
+    if reason:
+        return TriggerOutcome.SUPPRESSED, reason
+    return _by_gates(report)
+
+
+def _nothing_to_learn(report: DriftReport) -> str:
+    newest, trained = report.newest_mature_as_of, report.trained_up_to
+    if newest is None:
+        return "no label is mature"
+    if trained is not None and newest <= trained:
+        return f"no new labels: the newest mature as_of is {newest:%Y-%m-%d}, the last training used it already"
+    return ""
+
+
+def _cooling_down(policy: RetrainingPolicy, report: DriftReport, earlier: Sequence[Trigger]) -> str:
+    """Windows are counted by the triggers on record: each window is judged once. Period keys sort by time."""
+    before = [trigger for trigger in earlier if trigger.model == report.model and trigger.period < report.period]
+    fired = max((trigger.period for trigger in before if trigger.outcome is TriggerOutcome.FIRED), default=None)
+    if fired is None:
+        return ""
+    since = len({trigger.period for trigger in before if trigger.period > fired})
+    if since >= policy.cool_down_periods:
+        return ""
+    return f"cooling down: window {fired} fired, {since} of {policy.cool_down_periods} windows have passed since"
+
+
+def _by_gates(report: DriftReport) -> tuple[TriggerOutcome, str]:
+    failed = [gate.sentence() for gate in report.gates if gate.verdict is Verdict.FAILED]
+    if failed:
+        return TriggerOutcome.FIRED, "; ".join(sentence.rstrip(".") for sentence in failed)
+    unclear = [gate.name for gate in report.gates if gate.verdict is Verdict.INCONCLUSIVE]
+    if unclear or not report.gates:
+        return TriggerOutcome.SUPPRESSED, f"inconclusive: {', '.join(unclear) or 'no drift gate was measured'}"
+    return TriggerOutcome.SUPPRESSED, f"within limits: {', '.join(gate.name for gate in report.gates)}"

@@ -1,0 +1,81 @@
+"""Does the exported model answer as the estimator does? On real rows, and where exports go wrong.
+
+A random sample hides a narrowed threshold. So the probes sit on, and one unit in the last place around, every
+threshold, and on missing and huge values.
+"""
+
+# ruff: noqa: PLC0415 - heavy libraries are imported where they are used, so that a code server starts in seconds
+
+from collections.abc import Callable
+
+import numpy as np
+
+from boucle.contracts.bundle import ONNX_INPUT, ONNX_OUTPUT
+from boucle.contracts.facts import LatencyFacts, ParityFacts
+from boucle.stats.metrics import Vector
+from boucle.training.fit import Classifier, Matrix, predict
+from boucle.training.trees import describe, thresholds
+
+Answer = Callable[[Matrix], Vector]
+
+_HUGE = (-np.inf, -np.finfo(np.float64).max, -1e300, -0.0, 0.0, 5e-324, 1e300, np.finfo(np.float64).max, np.inf)
+
+
+def onnx_model(model: bytes) -> Answer:
+    """The exported model as a function from rows to probabilities, on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def answer(rows: Matrix) -> Vector:
+        return np.asarray(session.run([ONNX_OUTPUT], {ONNX_INPUT: rows})[0], dtype=np.float64)
+
+    return answer
+
+
+def probe_rows(estimator: Classifier, rows: Matrix) -> Matrix:
+    """Made-up rows, each a real one with one value changed; the last one misses everything.
+
+    Raises:
+        ExportError: The estimator is of a kind whose thresholds are not known.
+    """
+    limits = thresholds(describe(estimator, rows.shape[1]))
+    changes: list[tuple[int, float]] = []
+    for column in range(rows.shape[1]):
+        for threshold in limits.get(column, np.empty(0)):
+            below, above = np.nextafter(threshold, -np.inf), np.nextafter(threshold, np.inf)
+            changes += [(column, float(value)) for value in (below, threshold, above)]
+        changes += [(column, value) for value in (np.nan, *_HUGE)]
+    probes: Matrix = rows[np.arange(len(changes) + 1) % len(rows)].copy()
+    probes[np.arange(len(changes)), [column for column, _ in changes]] = [value for _, value in changes]
+    probes[-1] = np.nan
+    return probes
+
+
+def parity(estimator: Classifier, model: bytes, rows: Matrix) -> ParityFacts:
+    """Compare the estimator with its export on `rows` and on the probes made from them."""
+    probes = probe_rows(estimator, rows)
+    both = np.vstack([rows, probes])
+    difference = np.abs(predict(estimator, both) - onnx_model(model)(both))
+    return ParityFacts(max_difference=float(difference.max()), rows=len(both), probes=len(probes))
+
+
+def measure_latency(model: bytes, rows: Matrix, *, timer: Callable[[], float], warm_up: int = 20) -> LatencyFacts:
+    """Times of single-row requests, one for each of `rows`, after `warm_up` that do not count.
+
+    Args:
+        timer: A monotonic clock in seconds, such as `time.perf_counter`.
+    """
+    answer = onnx_model(model)
+    for row in rows[:warm_up]:
+        answer(row[None, :])
+    seconds = []
+    for row in rows:
+        started = timer()
+        answer(row[None, :])
+        seconds.append(timer() - started)
+    median, p99 = np.quantile(seconds, [0.5, 0.99]) * 1_000
+    return LatencyFacts(requests=len(seconds), median_ms=float(median), p99_ms=float(p99))

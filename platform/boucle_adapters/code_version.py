@@ -1,0 +1,61 @@
+"""Which code and which packages made something: commit, digest of the sources, digest of the environment."""
+
+import hashlib
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+
+SOURCE_FOLDERS = ("platform", "serving", "dbt_features")
+SOURCE_SUFFIXES = (".py", ".sql", ".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class CodeVersion:
+    """`commit` is empty outside a git checkout; `dirty` says that sources differ from the commit."""
+
+    commit: str
+    dirty: bool
+    source_digest: str
+
+    @property
+    def label(self) -> str:
+        """The commit, marked when the tree is dirty, or the digest of the sources."""
+        if not self.commit:
+            return f"sources-{self.source_digest[:12]}"
+        return f"{self.commit[:12]}-dirty" if self.dirty else self.commit[:12]
+
+
+@cache
+def code_version(project_dir: Path) -> CodeVersion:
+    """The code in `project_dir` now; read once per process."""
+    commit = _git(project_dir, "rev-parse", "HEAD")
+    dirty = bool(commit) and bool(_git(project_dir, "status", "--porcelain", "--", *SOURCE_FOLDERS))
+    return CodeVersion(commit=commit, dirty=dirty, source_digest=tree_digest(project_dir, SOURCE_FOLDERS))
+
+
+@cache
+def environment_digest() -> str:
+    """SHA-256 over the sorted `name==version` of every installed distribution."""
+    packages = sorted({f"{item.name.lower()}=={item.version}" for item in distributions()})
+    return hashlib.sha256("\n".join(packages).encode()).hexdigest()
+
+
+def tree_digest(root: Path, folders: tuple[str, ...]) -> str:
+    """SHA-256 over the paths and contents of the source files below `folders`."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for file in sorted((root / folder).rglob("*")):
+            hidden = any(part.startswith(".") or part in {"target", "logs"} for part in file.relative_to(root).parts)
+            if file.suffix in SOURCE_SUFFIXES and file.is_file() and not hidden:
+                digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _git(directory: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(directory), *words], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,60 @@
+"""Everything one home holds, opened when first used: the one place where ports meet adapters on the platform's side."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from boucle.errors import StateStoreError
+from boucle.operations.promotion import Actor
+from boucle_adapters.bundle_store import DirectoryBundleStore
+from boucle_adapters.clock import HomeClock
+from boucle_adapters.code_version import code_version
+from boucle_adapters.duckdb_warehouse import DuckDBWarehouse
+from boucle_adapters.mlflow_registry import MlflowRegistry
+from boucle_adapters.segment_log import SegmentLog
+from boucle_adapters.settings import Settings
+from boucle_adapters.sql_state import SqlStateStore
+
+
+@dataclass(frozen=True)
+class Home:
+    """The ports of one `$BOUCLE_HOME`."""
+
+    settings: Settings
+
+    @cached_property
+    def clock(self) -> HomeClock:
+        """The time of this home."""
+        return HomeClock(self.settings.clock_file)
+
+    @cached_property
+    def state(self) -> SqlStateStore:
+        """Ledger, plans, replicas, triggers; set up when it is not there yet."""
+        try:
+            return SqlStateStore.open(self.settings.state_store_url)
+        except StateStoreError:
+            return SqlStateStore.create(self.settings.state_store_url)
+
+    @cached_property
+    def registry(self) -> MlflowRegistry:
+        """Versions and aliases."""
+        return MlflowRegistry(self.settings.tracking_uri, self.settings.home_dir / "mlflow_artifacts")
+
+    @cached_property
+    def bundles(self) -> DirectoryBundleStore:
+        """Release bundles."""
+        return DirectoryBundleStore(self.settings.bundles_dir)
+
+    @cached_property
+    def warehouse(self) -> DuckDBWarehouse:
+        """The DuckDB file."""
+        return DuckDBWarehouse(self.settings.warehouse_file)
+
+    @cached_property
+    def log(self) -> SegmentLog:
+        """The prediction log of all replicas."""
+        return SegmentLog(self.settings.log_dir)
+
+    def actor(self, name: str, *, run_id: str = "") -> Actor:
+        """Who acts now, from the code at hand."""
+        commit = code_version(self.settings.project_dir).label
+        return Actor(name=name, at=self.clock.now(), git_commit=commit, dagster_run_id=run_id)

@@ -1,0 +1,179 @@
+"""Stores in memory that keep every rule of the real ones: for tests, and for trying a decision without a home."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from time import monotonic
+
+from boucle.contracts.decision import GENESIS, Decision, NewDecision
+from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.ledger import row_hash
+from boucle.contracts.monitoring import Trigger
+from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
+from boucle.errors import ConflictError, RegistryError
+from boucle.ports import RegisteredVersion
+
+
+class MemoryStateStore:
+    """`boucle.ports.StateStore` in memory; safe for threads, each call is one transaction."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._decisions: list[Decision] = []
+        self._plans: dict[ModelName, list[TrafficPlan]] = {}
+        self._replicas: dict[str, tuple[float, dict[ModelName, int], str]] = {}
+        self._triggers: dict[str, tuple[datetime, Trigger]] = {}
+
+    def decisions(self, model: ModelName | None = None) -> Sequence[Decision]:
+        """All decisions, or those of one model, oldest first."""
+        with self._lock:
+            return [row for row in self._decisions if model is None or row.decision.model == model]
+
+    def production(self, model: ModelName) -> ModelVersion | None:
+        """The version that the ledger calls production."""
+        rows = self.decisions(model)
+        return rows[-1].decision.to_version if rows else None
+
+    def record(self, new: NewDecision, *, expected_production: ModelVersion | None) -> Decision:
+        """Append a decision if production is still what the caller saw. Raises ConflictError."""
+        with self._lock:
+            current = self.production(new.model)
+            if current != expected_production:
+                raise ConflictError(
+                    f"Production of '{new.model}' is {current}, not {expected_production} as this {new.kind} "
+                    "expected: somebody decided in between. Nothing was changed; look at the history and decide again."
+                )
+            previous = self._decisions[-1].row_hash if self._decisions else GENESIS
+            decision = Decision(
+                decision_id=len(self._decisions) + 1,
+                previous_hash=previous,
+                row_hash=row_hash(previous, new),
+                decision=new,
+            )
+            self._decisions.append(decision)
+            return decision
+
+    def record_with_plan(
+        self,
+        new: NewDecision,
+        *,
+        expected_production: ModelVersion | None,
+        strategy: Strategy,
+        arms: tuple[Arm, ...],
+    ) -> tuple[Decision, TrafficPlan]:
+        """Append a decision and the plan it causes in one transaction. Raises ConflictError."""
+        with self._lock:
+            decision = self.record(new, expected_production=expected_production)
+            try:
+                plan = self.publish_plan(decision, strategy=strategy, arms=arms, actor=new.actor, at=new.at)
+            except ValueError:
+                self._decisions.pop()
+                raise
+            return decision, plan
+
+    def publish_plan(
+        self, decision: Decision, *, strategy: Strategy, arms: tuple[Arm, ...], actor: str, at: datetime
+    ) -> TrafficPlan:
+        """The next revision of the plan, for a decision that is in the ledger already; the same arms change nothing."""
+        with self._lock:
+            model = decision.decision.model
+            current = self.plan(model)
+            if current is not None and current.arms == arms and current.strategy is strategy:
+                return current
+            plan = TrafficPlan(
+                model=model,
+                revision=1 if current is None else current.revision + 1,
+                strategy=strategy,
+                arms=arms,
+                decision_id=decision.decision_id,
+                created_at=at,
+                created_by=actor,
+                reason=decision.decision.reason,
+            )
+            self._plans.setdefault(model, []).append(plan)
+            return plan
+
+    def plan(self, model: ModelName) -> TrafficPlan | None:
+        """The plan of the highest revision, or None."""
+        with self._lock:
+            revisions = self._plans.get(model)
+            return revisions[-1] if revisions else None
+
+    def plans(self) -> Mapping[ModelName, TrafficPlan]:
+        """The current plan of each model."""
+        with self._lock:
+            return {model: revisions[-1] for model, revisions in self._plans.items()}
+
+    def heartbeat(self, replica: str, revisions: Mapping[ModelName, int], address: str) -> None:
+        """Say which revisions a replica serves now."""
+        with self._lock:
+            self._replicas[replica] = (monotonic(), dict(revisions), address)
+
+    def replicas(self, *, max_age_seconds: float) -> Mapping[str, Mapping[ModelName, int]]:
+        """Revisions by live replica: those with a heartbeat not older than this."""
+        oldest = monotonic() - max_age_seconds
+        with self._lock:
+            return {
+                name: dict(revisions)
+                for name, (seen, revisions, _) in self._replicas.items()
+                if seen >= oldest and revisions
+            }
+
+    def record_trigger(self, trigger: Trigger, at: datetime) -> bool:
+        """Keep a trigger; False when one with the same run key is there already."""
+        with self._lock:
+            if trigger.run_key in self._triggers:
+                return False
+            self._triggers[trigger.run_key] = (at, trigger)
+            return True
+
+    def triggers(self, model: ModelName) -> Sequence[tuple[datetime, Trigger]]:
+        """All triggers of a model, oldest first."""
+        with self._lock:
+            rows = [row for row in self._triggers.values() if row[1].model == model]
+        return sorted(rows, key=lambda row: (row[0], row[1].run_key))
+
+
+class MemoryRegistry:
+    """`boucle.ports.ModelRegistry` in memory; `register` stands for a training run."""
+
+    def __init__(self) -> None:
+        self._versions: dict[ModelName, list[RegisteredVersion]] = {}
+        self._aliases: dict[tuple[ModelName, str], ModelVersion] = {}
+
+    def register(self, model: ModelName, *, run_id: str = "", tags: Mapping[str, str] | None = None) -> ModelVersion:
+        """Add the next version of a model and return its number, counted from 1."""
+        versions = self._versions.setdefault(model, [])
+        version = ModelVersion(len(versions) + 1)
+        versions.append(RegisteredVersion(version=version, run_id=run_id, tags=dict(tags or {})))
+        return version
+
+    def version(self, model: ModelName, version: ModelVersion) -> RegisteredVersion:
+        """One version. Raises RegistryError when there is none."""
+        for registered in self._versions.get(model, []):
+            if registered.version == version:
+                return registered
+        raise RegistryError(f"The registry holds no version {version} of '{model}'. Nothing was changed.")
+
+    def versions(self, model: ModelName) -> Sequence[RegisteredVersion]:
+        """All versions, oldest first."""
+        return list(self._versions.get(model, []))
+
+    def alias(self, model: ModelName, alias: str) -> ModelVersion | None:
+        """The version that carries the alias, or None."""
+        return self._aliases.get((model, alias))
+
+    def set_alias(self, model: ModelName, alias: str, version: ModelVersion | None) -> None:
+        """Point the alias at the version; None removes it."""
+        if version is None:
+            self._aliases.pop((model, alias), None)
+            return
+        self.version(model, version)
+        self._aliases[(model, alias)] = version
+
+    def set_tags(self, model: ModelName, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Add or replace tags of a version."""
+        old = self.version(model, version)
+        versions = self._versions[model]
+        versions[versions.index(old)] = replace(old, tags={**old.tags, **tags})

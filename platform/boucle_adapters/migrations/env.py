@@ -1,0 +1,9 @@
+"""Alembic's entry: `sql_state.migrate` hands it an open connection."""
+
+from alembic import context
+
+from boucle_adapters.sql_state import METADATA
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA)
+with context.begin_transaction():
+    context.run_migrations()

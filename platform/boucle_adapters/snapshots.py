@@ -1,0 +1,128 @@
+"""Immutable Parquet snapshots and the quarantine: what other steps read instead of the warehouse.
+
+`<data>/<model>/validated_features/<period>/` holds `<digest>.parquet` and `<digest>.json` for each content the period
+ever had, and `CURRENT`, which names the one in force. `<data>/<model>/quarantine/<source>/<period>.parquet` holds the
+rows of the period that were set aside, with the column `reason`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from boucle.contracts.data import SnapshotManifest
+from boucle.contracts.ids import Digest, ModelName, PeriodKey
+from boucle.contracts.windows import Period
+from boucle.errors import NotEnoughDataError
+from boucle.features.digest import content_digest
+from boucle_adapters.atomic_file import put_in_place, replace_bytes
+
+CURRENT = "CURRENT"
+
+
+@dataclass(frozen=True)
+class SnapshotStore:
+    """Snapshots below `<home>/data`. Paths in manifests are relative to the home."""
+
+    home: Path
+
+    def write(
+        self,
+        frame: pd.DataFrame,
+        *,
+        model: ModelName,
+        period: Period,
+        keys: Sequence[str],
+        quarantined: int,
+        created_at: datetime,
+    ) -> SnapshotManifest:
+        """Store a period's validated rows and make them the current ones; content seen before is not written again.
+
+        Args:
+            frame: Valid rows as of the period's end.
+            model: The model they are features of.
+            period: The period they are of.
+            keys: Columns that name a row.
+            quarantined: Rows of the period that broke the contract.
+            created_at: Moment of the snapshot, from the clock.
+        """
+        digest = content_digest(frame, keys)
+        folder = self._folder(model, period.key)
+        file = folder / f"{digest}.parquet"
+        if not file.exists():
+            with put_in_place(file) as draft:
+                frame.to_parquet(draft, index=False)
+        manifest = SnapshotManifest(
+            model=model,
+            period=period.key,
+            as_of=period.end,
+            rows=len(frame),
+            quarantined=quarantined,
+            columns=tuple(frame.columns),
+            content_digest=digest,
+            file=file.relative_to(self.home).as_posix(),
+            created_at=created_at,
+        )
+        manifest = self._keep(manifest, folder / f"{digest}.json")
+        replace_bytes(folder / CURRENT, digest.encode())
+        return manifest
+
+    def current(self, model: ModelName, period: PeriodKey) -> SnapshotManifest | None:
+        """The manifest in force for a period, or None when it has no snapshot."""
+        try:
+            digest = (self._folder(model, period) / CURRENT).read_text()
+        except FileNotFoundError:
+            return None
+        return self.by_digest(model, period, Digest(digest))
+
+    def by_digest(self, model: ModelName, period: PeriodKey, digest: Digest) -> SnapshotManifest:
+        """The manifest of one content of a period. Raises NotEnoughDataError when it is not there."""
+        try:
+            return SnapshotManifest.model_validate_json((self._folder(model, period) / f"{digest}.json").read_bytes())
+        except FileNotFoundError as error:
+            raise NotEnoughDataError(
+                f"There is no snapshot {digest[:12]}… of '{model}' for {period}: materialise validated_features of "
+                "that period again."
+            ) from error
+
+    def periods(self, model: ModelName) -> tuple[PeriodKey, ...]:
+        """Periods that have a snapshot in force, oldest first."""
+        folder = self.home / "data" / model / "validated_features"
+        return tuple(sorted(PeriodKey(file.parent.name) for file in folder.glob(f"*/{CURRENT}")))
+
+    def read(self, manifest: SnapshotManifest, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The rows of a snapshot, or some of its columns. Raises NotEnoughDataError when the file is gone."""
+        try:
+            return pd.read_parquet(self.home / manifest.file, columns=None if columns is None else list(columns))
+        except FileNotFoundError as error:
+            raise NotEnoughDataError(
+                f"The snapshot {manifest.file} is gone: materialise validated_features of {manifest.period} again."
+            ) from error
+
+    def write_quarantine(self, frame: pd.DataFrame, *, model: ModelName, source: str, period: PeriodKey) -> Path:
+        """Make these the set-aside rows of a period, none included; return the file."""
+        file = self._quarantine(model, source, period)
+        with put_in_place(file) as draft:
+            frame.to_parquet(draft, index=False)
+        return file
+
+    def read_quarantine(self, model: ModelName, source: str, period: PeriodKey) -> pd.DataFrame:
+        """The set-aside rows of a period; an empty table when nothing was written for it."""
+        file = self._quarantine(model, source, period)
+        return pd.read_parquet(file) if file.exists() else pd.DataFrame()
+
+    def _keep(self, manifest: SnapshotManifest, file: Path) -> SnapshotManifest:
+        if file.exists():
+            known = SnapshotManifest.model_validate_json(file.read_bytes())
+            if known.model_copy(update={"created_at": manifest.created_at}) == manifest:
+                return known
+        replace_bytes(file, manifest.canonical())
+        return manifest
+
+    def _folder(self, model: ModelName, period: PeriodKey) -> Path:
+        return self.home / "data" / model / "validated_features" / period
+
+    def _quarantine(self, model: ModelName, source: str, period: PeriodKey) -> Path:
+        return self.home / "data" / model / "quarantine" / source / f"{period}.parquet"

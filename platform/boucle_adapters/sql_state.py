@@ -1,0 +1,335 @@
+"""The state store in SQL: SQLite (WAL) in the home, or Postgres by URL. Serving opens it, the platform migrates it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from boucle.contracts.decision import GENESIS, Decision, NewDecision
+from boucle.contracts.ids import Digest, ModelName, ModelVersion
+from boucle.contracts.ledger import row_hash
+from boucle.contracts.monitoring import Trigger
+from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
+from boucle.errors import ConflictError, StateStoreError
+from boucle_adapters.clock import wall_now
+
+METADATA = sa.MetaData()
+DECISION = sa.Table(
+    "decision",
+    METADATA,
+    sa.Column("decision_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("model", sa.String(128), nullable=False, index=True),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("previous_hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("row_hash", sa.String(64), nullable=False),
+)
+TRAFFIC_PLAN = sa.Table(
+    "traffic_plan",
+    METADATA,
+    sa.Column("model", sa.String(128), primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("document", sa.Text, nullable=False),
+)
+REPLICA = sa.Table(
+    "replica",
+    METADATA,
+    sa.Column("replica", sa.String(128), primary_key=True),
+    sa.Column("model", sa.String(128), primary_key=True),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("address", sa.String(256), nullable=False),
+    sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+)
+TRIGGER = sa.Table(
+    "trigger",
+    METADATA,
+    sa.Column("run_key", sa.String(256), primary_key=True),
+    sa.Column("model", sa.String(128), nullable=False, index=True),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+)
+
+
+def migrate(url: str) -> None:
+    """Bring the schema at `url` to the newest revision; a store that is there already keeps its rows."""
+    from alembic import command
+    from alembic.config import Config
+
+    if url.startswith("sqlite:///"):
+        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    engine = _engine(url)
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+
+
+class SqlStateStore:
+    """`boucle.ports.StateStore` over SQLAlchemy Core."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open a store that has been set up.
+
+        Raises:
+            StateStoreError: There is no store at `url`, or it has no tables yet.
+        """
+        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+            raise StateStoreError(f"There is no state store at {url} yet. `boucle dev` or `boucle feed` sets it up.")
+        store = cls(_engine(url))
+        with store._read() as connection:
+            tables = sa.inspect(connection).get_table_names()
+        if DECISION.name not in tables:
+            raise StateStoreError(
+                f"The state store at {url} has no table '{DECISION.name}'. `boucle dev` or `boucle feed` sets it up."
+            )
+        return store
+
+    @classmethod
+    def create(cls, url: str) -> Self:
+        """Migrate the store to the newest schema, then open it."""
+        migrate(url)
+        return cls.open(url)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def decisions(self, model: ModelName | None = None) -> Sequence[Decision]:
+        """All decisions, or those of one model, oldest first."""
+        query = sa.select(DECISION).order_by(DECISION.c.decision_id)
+        if model is not None:
+            query = query.where(DECISION.c.model == model)
+        with self._read() as connection:
+            return [_decision(row) for row in connection.execute(query)]
+
+    def production(self, model: ModelName) -> ModelVersion | None:
+        """The version that the ledger calls production."""
+        with self._read() as connection:
+            return _production(connection, model)
+
+    def record(self, new: NewDecision, *, expected_production: ModelVersion | None) -> Decision:
+        """Append a decision if production is still what the caller saw. Raises ConflictError."""
+        with self._write() as connection:
+            return _append(connection, new, expected_production)
+
+    def record_with_plan(
+        self,
+        new: NewDecision,
+        *,
+        expected_production: ModelVersion | None,
+        strategy: Strategy,
+        arms: tuple[Arm, ...],
+    ) -> tuple[Decision, TrafficPlan]:
+        """Append a decision and the plan it causes in one transaction. Raises ConflictError."""
+        with self._write() as connection:
+            decision = _append(connection, new, expected_production)
+            plan = _publish(connection, decision, strategy=strategy, arms=arms, actor=new.actor, at=new.at)
+        return decision, plan
+
+    def publish_plan(
+        self, decision: Decision, *, strategy: Strategy, arms: tuple[Arm, ...], actor: str, at: datetime
+    ) -> TrafficPlan:
+        """The next revision of the plan, for a decision that is in the ledger already; the same arms change nothing."""
+        with self._write() as connection:
+            return _publish(connection, decision, strategy=strategy, arms=arms, actor=actor, at=at)
+
+    def plan(self, model: ModelName) -> TrafficPlan | None:
+        """The plan of the highest revision, or None."""
+        with self._read() as connection:
+            return _plan(connection, model)
+
+    def plans(self) -> Mapping[ModelName, TrafficPlan]:
+        """The current plan of each model."""
+        newest = (
+            sa.select(TRAFFIC_PLAN.c.model, sa.func.max(TRAFFIC_PLAN.c.revision).label("revision"))
+            .group_by(TRAFFIC_PLAN.c.model)
+            .subquery()
+        )
+        query = sa.select(TRAFFIC_PLAN.c.document).join(
+            newest, (TRAFFIC_PLAN.c.model == newest.c.model) & (TRAFFIC_PLAN.c.revision == newest.c.revision)
+        )
+        with self._read() as connection:
+            plans = [TrafficPlan.model_validate_json(row.document) for row in connection.execute(query)]
+        return {plan.model: plan for plan in plans}
+
+    def heartbeat(self, replica: str, revisions: Mapping[ModelName, int], address: str) -> None:
+        """Say which revisions a replica serves now."""
+        seen_at = wall_now()
+        with self._write() as connection:
+            connection.execute(sa.delete(REPLICA).where(REPLICA.c.replica == replica))
+            rows = [
+                {"replica": replica, "model": model, "revision": revision, "address": address, "seen_at": seen_at}
+                for model, revision in revisions.items()
+            ]
+            if rows:
+                connection.execute(sa.insert(REPLICA), rows)
+
+    def replicas(self, *, max_age_seconds: float) -> Mapping[str, Mapping[ModelName, int]]:
+        """Revisions by live replica: those with a heartbeat not older than this."""
+        oldest = wall_now() - timedelta(seconds=max_age_seconds)
+        with self._read() as connection:
+            rows = list(connection.execute(sa.select(REPLICA).where(REPLICA.c.seen_at >= oldest)))
+        live: dict[str, dict[ModelName, int]] = {}
+        for row in rows:
+            live.setdefault(row.replica, {})[ModelName(row.model)] = row.revision
+        return live
+
+    def record_trigger(self, trigger: Trigger, at: datetime) -> bool:
+        """Keep a trigger; False when one with the same run key is there already."""
+        row = {"run_key": trigger.run_key, "model": trigger.model, "at": at, "document": trigger.model_dump_json()}
+        try:
+            with self._write() as connection:
+                connection.execute(sa.insert(TRIGGER), row)
+        except sa.exc.IntegrityError:
+            return False
+        return True
+
+    def triggers(self, model: ModelName) -> Sequence[tuple[datetime, Trigger]]:
+        """All triggers of a model, oldest first."""
+        query = sa.select(TRIGGER).where(TRIGGER.c.model == model).order_by(TRIGGER.c.at, TRIGGER.c.run_key)
+        with self._read() as connection:
+            return [(row.at.replace(tzinfo=row.at.tzinfo or UTC), Trigger.model_validate_json(row.document)) for row in connection.execute(query)]
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        with _converted(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        with _converted(), self._engine.begin() as connection:
+            yield connection
+
+
+@contextmanager
+def _converted() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        raise StateStoreError(f"The state store cannot be used: {error.orig}. Nothing was changed.") from error
+
+
+def _engine(url: str) -> sa.Engine:
+    engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _sqlite_connect)
+        sa.event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_connect(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions by itself: a writer has to take the lock before it reads (see below).
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _sqlite_begin(connection: sa.Connection) -> None:
+    # IMMEDIATE: compare-and-set reads and writes under one lock, so two promotions cannot both see the old head.
+    if connection.get_isolation_level() != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _lock_ledger(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("LOCK TABLE decision IN EXCLUSIVE MODE"))
+
+
+def _decision(row: sa.Row[Any]) -> Decision:
+    return Decision(
+        decision_id=row.decision_id,
+        previous_hash=Digest(row.previous_hash),
+        row_hash=Digest(row.row_hash),
+        decision=NewDecision.model_validate_json(row.document),
+    )
+
+
+def _production(connection: sa.Connection, model: ModelName) -> ModelVersion | None:
+    # Every row names production after it, moved or not, so the newest row of the model is the answer.
+    query = sa.select(DECISION).where(DECISION.c.model == model).order_by(DECISION.c.decision_id.desc()).limit(1)
+    row = connection.execute(query).first()
+    return None if row is None else _decision(row).decision.to_version
+
+
+def _append(connection: sa.Connection, new: NewDecision, expected: ModelVersion | None) -> Decision:
+    _lock_ledger(connection)
+    current = _production(connection, new.model)
+    if current != expected:
+        raise ConflictError(
+            f"Production of '{new.model}' is {_name(current)}, not {_name(expected)} as this {new.kind} expected: "
+            "somebody decided in between. Nothing was changed; look at `boucle history` and decide again."
+        )
+    head = connection.execute(sa.select(DECISION).order_by(DECISION.c.decision_id.desc()).limit(1)).first()
+    previous = GENESIS if head is None else Digest(head.row_hash)
+    decision = Decision(
+        decision_id=1 if head is None else head.decision_id + 1,
+        previous_hash=previous,
+        row_hash=row_hash(previous, new),
+        decision=new,
+    )
+    connection.execute(
+        sa.insert(DECISION),
+        {
+            "decision_id": decision.decision_id,
+            "model": new.model,
+            "document": new.canonical().decode(),
+            "previous_hash": previous,
+            "row_hash": decision.row_hash,
+        },
+    )
+    return decision
+
+
+def _plan(connection: sa.Connection, model: ModelName) -> TrafficPlan | None:
+    query = (
+        sa.select(TRAFFIC_PLAN.c.document)
+        .where(TRAFFIC_PLAN.c.model == model)
+        .order_by(TRAFFIC_PLAN.c.revision.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else TrafficPlan.model_validate_json(row.document)
+
+
+def _publish(
+    connection: sa.Connection,
+    decision: Decision,
+    *,
+    strategy: Strategy,
+    arms: tuple[Arm, ...],
+    actor: str,
+    at: datetime,
+) -> TrafficPlan:
+    _lock_ledger(connection)
+    model = decision.decision.model
+    current = _plan(connection, model)
+    if current is not None and current.arms == arms and current.strategy is strategy:
+        return current
+    plan = TrafficPlan(
+        model=model,
+        revision=1 if current is None else current.revision + 1,
+        strategy=strategy,
+        arms=arms,
+        decision_id=decision.decision_id,
+        created_at=at,
+        created_by=actor,
+        reason=decision.decision.reason,
+    )
+    connection.execute(
+        sa.insert(TRAFFIC_PLAN), {"model": model, "revision": plan.revision, "document": plan.model_dump_json()}
+    )
+    return plan
+
+
+def _name(version: ModelVersion | None) -> str:
+    return "no version yet" if version is None else f"version {version}"

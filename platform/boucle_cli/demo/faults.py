@@ -1,0 +1,72 @@
+"""What a replay does wrong on purpose: a candidate that learnt from shuffled labels, landing files that are broken."""
+
+import pandas as pd
+
+from boucle.contracts.data import TrainingManifest
+from boucle.contracts.windows import Period
+from boucle.features.contract import REASON
+from boucle.features.digest import content_digest
+from boucle_adapters.home import Home
+from boucle_adapters.landing_zone import landing_file, publish
+from boucle_adapters.snapshots import SnapshotStore
+from boucle_cli.demo.summary import Quarantined
+from boucle_platform.instance import Runner, RunOutcome
+from boucle_platform.model_loop.automation import RETRAIN_ASSETS, period_job_name
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.landing import feed
+from boucle_platform.model_loop.steps.store import document_file, read_document, write_document
+from boucle_platform.model_loop.steps.training import KEYS, read_rows, store_rows
+
+AFTER_TRAINING_SET = tuple(name for name in RETRAIN_ASSETS if name != "training_set")
+BROKEN_ROWS = 12
+
+
+def shuffle_labels(home: Home, spec: LoopSpec) -> None:
+    """Replace the training set by one whose training labels are shuffled, as a broken join upstream would leave it."""
+    file = document_file(home, spec, "training_set")
+    manifest = read_document(file, TrainingManifest)
+    rows = read_rows(home, manifest)
+    training = rows["part"] == "train"
+    shuffled = rows.loc[training, "label"].sample(frac=1, random_state=spec.training.seed).to_numpy()
+    rows.loc[training, "label"] = shuffled
+    digest = content_digest(rows, KEYS)
+    worse = manifest.model_copy(
+        update={
+            "content_digest": digest,
+            "file": store_rows(home, spec, rows, digest),
+            "note": "training labels shuffled on purpose",
+        }
+    )
+    write_document(file, worse)
+
+
+def broken_files(runner: Runner, spec: LoopSpec, period: Period) -> Quarantined:
+    """Land the newest period again twice, broken: with bad rows, then without a column; then as it was."""
+    home, good = runner.home, spec.hook("landing").export_period(period.key)
+    with_bad_rows = pd.concat([good, _bad_rows(good, spec)], ignore_index=True)
+    _land(runner, spec, period, with_bad_rows)
+    set_aside = SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, spec.source, period.key)
+    refused = _land(runner, spec, period, good.drop(columns=good.columns[-1]))
+    feed(home, spec, period.key)
+    runner.run(period_job_name(spec), partition=period.key, only=[(spec.model, spec.raw)])
+    reasons = set_aside[REASON].str.split(" (value", regex=False).str[0].value_counts()
+    return Quarantined(
+        rows=len(set_aside),
+        reasons={str(reason): int(count) for reason, count in reasons.items()},
+        refused_whole="" if refused.succeeded else refused.error.splitlines()[0],
+    )
+
+
+def _land(runner: Runner, spec: LoopSpec, period: Period, rows: pd.DataFrame) -> RunOutcome:
+    publish(rows, landing_file(runner.settings.landing_dir, spec.name, spec.source, period.key))
+    return runner.run(period_job_name(spec), partition=period.key, only=[(spec.model, spec.raw)])
+
+
+def _bad_rows(good: pd.DataFrame, spec: LoopSpec) -> pd.DataFrame:
+    """Rows that no shop can mean: negative amounts, a day to come, text where a number belongs."""
+    columns = {column.kind.name: column.name for column in spec.hook("landing").SOURCE.columns}
+    bad = good.head(BROKEN_ROWS).reset_index(drop=True).copy()
+    bad.loc[:3, columns["MONEY"]] = "-5.00"
+    bad.loc[4:7, columns["DATE"]] = "2099-01-01"
+    bad.loc[8:, columns["INTEGER"]] = "many"
+    return bad

@@ -1,0 +1,243 @@
+"""`boucle demo`: the real history, month by month, through the real parts, on a simulated clock."""
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from boucle.contracts.decision import DecisionKind
+from boucle.contracts.ids import ModelVersion
+from boucle.contracts.windows import Period
+from boucle.errors import ConfigurationError
+from boucle_adapters.settings import Settings
+from boucle_cli.demo import faults, figures
+from boucle_cli.demo.page import write_page
+from boucle_cli.demo.show import show_summary
+from boucle_cli.demo.summary import Move, Summary
+from boucle_cli.demo.traffic import Caller, Persistent, Tally, send, wait_for_version
+from boucle_cli.output import ERR, OUT, show_json
+from boucle_cli.services import Service, free_port, python, running, wait_healthy
+from boucle_platform.instance import Runner
+from boucle_platform.model_loop.automation import retrain_job_name
+from boucle_platform.model_loop.catalogue import spec_of
+from boucle_platform.model_loop.steps import landing
+from boucle_platform.model_loop.steps.features import known_entities
+
+FOLLOW_TIMEOUT_SECONDS = 20
+
+
+def run_demo(settings: Settings, *, requests_per_month: int, until: str, as_json: bool) -> Summary:
+    """Replay everything, show it, and say what it came to."""
+    started = time.monotonic()
+    moved = set_aside(settings.home_dir)
+    if moved and not as_json:
+        OUT.print(f"The earlier state is kept in {moved}.")
+    runner = Runner(settings)
+    runner.home.state  # noqa: B018 - sets the store up before serving looks for it
+    api = serving(free_port(0))
+    logs = settings.home_dir / "logs"
+    with running([api], logs=logs, environment={"BOUCLE_HOME": str(settings.home_dir)}) as processes:
+        wait_healthy(api, processes[0], logs=logs)
+        replay = Replay(runner, api, requests_per_month=requests_per_month, watched=processes[0].pid, quiet=as_json)
+        replay.history(until)
+        replay.what_must_not_pass()
+        replay.roll_back()
+        summary = replay.finish()
+    summary.seconds = round(time.monotonic() - started, 1)
+    summary.report = str(write_page(settings.home_dir / "demo.html", summary, runner.home.state.decisions()))
+    if as_json:
+        show_json(summary.as_json())
+    else:
+        show_summary(summary)
+    return summary
+
+
+def serving(port: int) -> Service:
+    """One uvicorn process of the API."""
+    return Service(
+        name="api",
+        command=["env", f"BOUCLE_PORT={port}", "BOUCLE_REPLICA=demo", python(), "-m", "boucle_serving.main"],
+        url=f"http://127.0.0.1:{port}",
+        health=f"http://127.0.0.1:{port}/livez",
+    )
+
+
+def set_aside(home: Path) -> Path | None:
+    """Rename a home that has state, so that a replay starts from nothing and nothing is lost."""
+    if not home.exists() or not any(home.iterdir()):
+        return None
+    number = next(n for n in range(1, 10_000) if not home.with_name(f"{home.name}-{n}").exists())
+    return home.rename(home.with_name(f"{home.name}-{number}"))
+
+
+class Replay:
+    """The steps of the demo over one home and one serving process."""
+
+    def __init__(self, runner: Runner, api: Service, *, requests_per_month: int, watched: int, quiet: bool) -> None:
+        self.runner, self.home, self.spec = runner, runner.home, spec_of(runner.settings.default_model)
+        self.port = int(api.url.rsplit(":", 1)[1])
+        self.requests = requests_per_month
+        self.watched = watched
+        self.summary = Summary()
+        self.totals = Tally()
+        self.current: Period | None = None
+        self.progress = Progress(
+            TextColumn("[bold]{task.fields[month]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=ERR,
+            disable=quiet,
+        )
+
+    def history(self, until: str) -> None:
+        """Every period: land, load, judge, retrain where asked for, serve the month that follows."""
+        keys = [key for key in self.spec.hook("landing").published_periods() if not until or key <= until]
+        if not keys:
+            raise ConfigurationError(f"No period is published up to '{until}'.")
+        with self.progress:
+            task = self.progress.add_task("", total=len(keys), month=keys[0])
+            for key in keys:
+                self.progress.update(task, month=key)
+                self._period(self.spec.period(key), serve=key != keys[-1])
+                self.progress.advance(task)
+        self.summary.periods = len(keys)
+
+    def what_must_not_pass(self) -> None:
+        """A candidate made worse on purpose, then landing files that are broken."""
+        with self._stage("faults"):
+            before = self.home.state.production(self.spec.name)
+            faults.shuffle_labels(self.home, self.spec)
+            self._retrain({"boucle/trigger": "demo: labels shuffled on purpose"}, faults.AFTER_TRAINING_SET)
+            last = self.home.state.decisions(self.spec.name)[-1].decision
+            refused = last.kind is DecisionKind.REJECT and self.home.state.production(self.spec.name) == before
+            self.summary.worse_candidate_refused = refused and self._answering() == before
+            self.summary.quarantine = faults.broken_files(self.runner, self.spec, self._period_now())
+
+    def roll_back(self) -> None:
+        """Back to the previous version, seen in the answers."""
+        from boucle_cli.verbs import roll_back
+
+        with self._stage("rollback"):
+            done = roll_back(self.home, self.spec.name, reason="demo: show the way back", to=None, who="user:demo")
+            seconds = self._until_served(ModelVersion(done["to"]))
+            self.summary.rollbacks.append(self._move(ModelVersion(done["to"]), "demo: show the way back", seconds))
+
+    def finish(self) -> Summary:
+        """Figures over all served months."""
+        with self._stage("figures"):
+            self.summary.months = figures.months(self.home, self.spec)
+        self.summary.predictions_served = self.totals.served
+        self.summary.requests_failed = self.totals.failed
+        self.summary.failures = dict(self.totals.failures)
+        self.summary.peak_memory_mib = {"loop": _peak_mib(os.getpid()), "serving": _peak_mib(self.watched)}
+        return self.summary
+
+    def _period(self, period: Period, *, serve: bool) -> None:
+        self.current = period
+        with self._stage("land"):
+            landing.feed(self.home, self.spec, period.key)
+        with self._stage("features and monitoring"):
+            for request in self.runner.tick(f"{self.spec.model}_landing").run_requests or []:
+                outcome = self.runner.run(f"{self.spec.model}_period", partition=request.partition_key, tags=request.tags)
+                if not outcome.succeeded:
+                    raise ConfigurationError(f"The period {period.key} failed: {outcome.error}")
+        for request in self.runner.tick(f"{self.spec.model}_drift").run_requests or []:
+            with self._stage("retrain and judge"):
+                self._retrain({**request.tags, "dagster/sensor_name": f"{self.spec.model}_drift"})
+        if serve and self.home.state.production(self.spec.name) is not None:
+            with self._stage("serve the month"):
+                self._serve(period)
+
+    def _retrain(self, tags: dict[str, str], only: tuple[str, ...] = ()) -> None:
+        before = self.home.state.production(self.spec.name)
+        first = len(self.home.state.decisions(self.spec.name))
+        with self._asking() if before else _nobody():
+            outcome = self.runner.run(retrain_job_name(self.spec), tags=tags, only=[(self.spec.model, n) for n in only])
+            after = self.home.state.production(self.spec.name)
+            seconds = self._until_served(after) if after and after != before else None
+        self.summary.retrainings += 1
+        for row in self.home.state.decisions(self.spec.name)[first:]:
+            if row.decision.kind is DecisionKind.PROMOTE and row.decision.to_version:
+                self.summary.promotions.append(self._move(row.decision.to_version, row.decision.reason, seconds))
+            elif row.decision.kind is DecisionKind.REJECT and row.decision.subject_version:
+                self.summary.refusals.append(self._move(row.decision.subject_version, row.decision.reason, None))
+        if not outcome.succeeded and len(self.home.state.decisions(self.spec.name)) == first:
+            raise ConfigurationError(f"Retraining failed before a decision: {outcome.error}")
+
+    def _serve(self, period: Period) -> None:
+        caller = self._caller()
+        self._count(send(caller, self._customers(period, self.requests), period.end))
+        caller.close()
+
+    def _customers(self, period: Period, count: int) -> list[str]:
+        known = known_entities(self.home, self.spec)
+        chosen = random.Random(f"{self.spec.training.seed}/{period.key}")  # noqa: S311 - a seeded sample, no secret
+        return chosen.sample(known, min(count, len(known)))
+
+    def _caller(self) -> Caller:
+        return Caller("127.0.0.1", self.port, self.spec.name, self.spec.entity)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        # The moment that was asked about before the period landed stays answerable while the new version comes in.
+        period = self._period_now()
+        with Persistent(self._caller(), self._customers(period, 200), period.end) as persistent:
+            yield
+        self._count(persistent.tally)
+
+    def _until_served(self, version: ModelVersion) -> float | None:
+        caller = self._caller()
+        period = self._period_now()
+        seconds = wait_for_version(
+            caller, self._customers(period, 1)[0], period.end, version, timeout=FOLLOW_TIMEOUT_SECONDS
+        )
+        caller.close()
+        return round(seconds, 3) if seconds != float("inf") else None
+
+    def _answering(self) -> ModelVersion | None:
+        caller, tally, period = self._caller(), Tally(), self._period_now()
+        version = caller.ask(self._customers(period, 1)[0], period.end, tally)
+        caller.close()
+        return version
+
+    def _period_now(self) -> Period:
+        if self.current is None:
+            raise ConfigurationError("Nothing has landed yet.")
+        return self.current
+
+    def _move(self, version: ModelVersion, reason: str, seconds: float | None) -> Move:
+        return Move(period=self._period_now().key, version=version, reason=reason, seconds_until_served=seconds)
+
+    def _count(self, tally: Tally) -> None:
+        self.totals.versions.update(tally.versions)
+        self.totals.failures.update(tally.failures)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        for task in self.progress.tasks:
+            self.progress.update(task.id, description=name)
+        start = time.monotonic()
+        yield
+        spent = self.summary.stage_seconds
+        spent[name] = round(spent.get(name, 0.0) + time.monotonic() - start, 2)
+
+
+@contextmanager
+def _nobody() -> Iterator[None]:
+    yield
+
+
+def _peak_mib(pid: int) -> float:
+    """Peak resident memory of a process, MiB; its present one where the system keeps no peak."""
+    status = Path(f"/proc/{pid}/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return round(int(line.split()[1]) / 1024, 1)
+    return round(psutil.Process(pid).memory_info().rss / 2**20, 1)

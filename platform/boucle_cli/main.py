@@ -1,0 +1,241 @@
+"""The command `boucle`: thin verbs over the other packages."""
+
+from typing import Annotated, Any
+
+import typer
+
+from boucle.contracts.decision import Decision
+from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.errors import BoucleError
+from boucle_adapters.settings import Settings, quiet_environment
+from boucle_cli.output import FAILED, OUT, errors_for_people, show_json, show_table
+
+app = typer.Typer(
+    name="boucle",
+    help="Closed-loop delivery for machine-learning models. State lives in $BOUCLE_HOME (default .boucle).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[str, typer.Argument(help="The model, as in defs.yaml.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
+Reason = Annotated[str, typer.Option(help="Why; it goes on record.")]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
+DEFAULT_MODEL = Settings().default_model
+
+
+@app.command()
+def demo(
+    requests: Annotated[int, typer.Option(min=1, help="Requests per served month.")] = 2000,
+    until: Annotated[str, typer.Option(help="Last period to replay, for example 1997-09; all by default.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Replay the real history through the whole loop: land, train, gate, serve, drift, retrain, refuse, roll back."""
+    from boucle_cli.demo.run import run_demo
+
+    with errors_for_people():
+        summary = run_demo(Settings(), requests_per_month=requests, until=until, as_json=as_json)
+    if not summary.complete:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def dev(dagster: Port = 3000, mlflow: Port = 5000, api: Port = 8000, as_json: Json = False) -> None:
+    """Start Dagster UI and daemon, MLflow UI and the API; one Ctrl-C ends all. A taken port is replaced, 0 is any."""
+    from boucle_cli.dev import Ports
+    from boucle_cli.dev import dev as start
+
+    with errors_for_people():
+        start(Settings(), Ports(dagster=dagster, mlflow=mlflow, api=api), as_json=as_json)
+
+
+@app.command()
+def feed(
+    model: Model = DEFAULT_MODEL,
+    period: Annotated[str, typer.Option(help="The period to land; the next one by default.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Land the next period's file of the real history and move this home's clock to its publication."""
+    from boucle_platform.model_loop.steps.landing import feed as land
+
+    with errors_for_people():
+        fed = land(_home(), _spec(model), period)
+    if as_json:
+        show_json(fed)
+    else:
+        OUT.print(f"Landed {fed['rows']} rows of {fed['period']} as {fed['file']}; it is {fed['now']} in this home.")
+
+
+@app.command()
+def retrain(model: Model = DEFAULT_MODEL, *, reason: Reason, as_json: Json = False) -> None:
+    """Run training set to traffic now, whatever drift says; the gates decide as always."""
+    from boucle_platform.model_loop.automation import retrain_job_name
+
+    with errors_for_people():
+        outcome = _runner().run(retrain_job_name(_spec(model)), tags={"boucle/actor": _user(), "boucle/trigger": reason})
+        production = _home().state.production(ModelName(model))
+    if as_json:
+        show_json({"run_id": outcome.run_id, "succeeded": outcome.succeeded, "error": outcome.error, "production": production})
+    else:
+        OUT.print(f"Run {outcome.run_id}: {'passed its gates' if outcome.succeeded else outcome.error}")
+        OUT.print(f"In production: {production or 'nothing yet'}.")
+    if not outcome.succeeded:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def rollback(
+    model: Model = DEFAULT_MODEL,
+    *,
+    reason: Reason,
+    to: Annotated[int | None, typer.Option(help="An earlier promoted version; the one before by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put the previous version back in traffic and registry; done when every live replica answers with it."""
+    from boucle_cli.verbs import roll_back
+
+    with errors_for_people():
+        done = roll_back(_home(), ModelName(model), reason=reason, to=ModelVersion(to) if to else None, who=_user())
+    if as_json:
+        show_json(done)
+    else:
+        OUT.print(f"'{model}' is back from version {done['from']} to {done['to']}: {done['replicas']}.")
+        for sentence in done["aliases"]:
+            OUT.print(sentence)
+    if done["behind"]:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
+    """What is in production, in traffic, in the registry; what landed last and what drift said."""
+    from boucle_cli.verbs import model_status
+
+    with errors_for_people():
+        found = model_status(_home(), _spec(model))
+    if as_json:
+        show_json(found)
+    else:
+        show_table(f"{model}", [{"": key, "value": value} for key, value in found.items()], empty="nothing")
+
+
+@app.command()
+def history(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
+    """Every decision about a model: who moved what, when, why; the chain is verified on the way."""
+    from boucle.contracts.ledger import verify_chain
+
+    with errors_for_people():
+        state = _home().state
+        verify_chain(state.decisions())
+        rows = [_line(row) for row in state.decisions(ModelName(model))]
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(f"decisions of {model}", rows, empty=f"No decision about '{model}' yet.")
+
+
+@app.command()
+def check(
+    model: Model = DEFAULT_MODEL,
+    junit: Annotated[str, typer.Option(help="Also write a JUnit XML file here.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Materialise a small sample with the code at hand in a home of its own, run every asset check, exit 1 on failure."""
+    from boucle_cli.check import run_checks
+
+    with errors_for_people():
+        results = run_checks(_spec(model), junit=junit)
+    rows = [result.row() for result in results]
+    if as_json:
+        show_json(rows)
+    else:
+        show_table("asset checks", rows, empty="[red]There was nothing to check.[/red]")
+    if not results or any(result.blocks for result in results):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def quarantine(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
+    """Rows that were set aside, counted by period and reason."""
+    from boucle_cli.verbs import quarantined
+
+    with errors_for_people():
+        rows = quarantined(_home(), _spec(model))
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(f"quarantine of {model}", rows, empty="Nothing is in quarantine.")
+
+
+@app.command()
+def doctor(
+    model: Model = DEFAULT_MODEL,
+    fix: Annotated[bool, typer.Option("--fix", help="Put wrong aliases back, after confirmation.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm without asking.")] = False,
+    only: Annotated[str, typer.Option(help="dbt: only whether the dbt project parses.")] = "",
+    as_json: Json = False,
+) -> None:
+    """What is wrong with this home, and how to mend it."""
+    from boucle_cli.verbs import diagnose, repair
+
+    with errors_for_people():
+        findings = diagnose(_home(), _spec(model), only=only)
+        if fix and any(not finding["ok"] for finding in findings) and (yes or typer.confirm("Put the aliases back?")):
+            for sentence in repair(_home(), ModelName(model), who=_user()):
+                OUT.print(sentence)
+            findings = diagnose(_home(), _spec(model), only=only)
+    if as_json:
+        show_json(findings)
+    else:
+        show_table("doctor", findings, empty="nothing to check")
+    if any(not finding["ok"] for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+def main() -> None:
+    """Entry point."""
+    quiet_environment()
+    try:
+        app()
+    except BoucleError as error:
+        OUT.print(f"{type(error).__name__}: {error}")
+        raise SystemExit(FAILED) from error
+
+
+def _home() -> Any:
+    from boucle_adapters.home import Home
+
+    return Home(Settings())
+
+
+def _runner() -> Any:
+    from boucle_platform.instance import Runner
+
+    return Runner(Settings())
+
+
+def _spec(model: str) -> Any:
+    from boucle_platform.model_loop.catalogue import spec_of
+
+    return spec_of(model)
+
+
+def _user() -> str:
+    import getpass
+
+    return f"user:{getpass.getuser()}"
+
+
+def _line(row: Decision) -> dict[str, object]:
+    decision = row.decision
+    return {
+        "#": row.decision_id,
+        "at": decision.at.strftime("%Y-%m-%d %H:%M"),
+        "kind": decision.kind.value,
+        "version": decision.subject_version or decision.to_version,
+        "production": decision.to_version,
+        "actor": decision.actor,
+        "reason": decision.reason,
+        "seconds": decision.seconds,
+    }

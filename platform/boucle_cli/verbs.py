@@ -1,0 +1,105 @@
+"""What the verbs do, as plain values; `main` shows them."""
+
+from typing import Any
+
+from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.ledger import verify_chain
+from boucle.errors import BoucleError, RegistryError
+from boucle.operations import promotion
+from boucle_adapters.home import Home
+from boucle_adapters.replicas import wait_until_served
+from boucle_platform.model_loop import dbt_project
+from boucle_platform.model_loop.spec import LoopSpec
+
+FOLLOW_TIMEOUT_SECONDS = 10
+
+
+def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | None, who: str) -> dict[str, Any]:
+    """Ledger and plan first, at once; then wait for the replicas; the registry's aliases last."""
+    decision, plan = promotion.roll_back(home.state, model, reason=reason, to=to, actor=home.actor(who))
+    followed = wait_until_served(
+        home.state,
+        model,
+        plan.revision,
+        timeout_seconds=FOLLOW_TIMEOUT_SECONDS,
+        replica_timeout_seconds=home.settings.replica_timeout_seconds,
+    )
+    if followed.complete:
+        promotion.note_served(home.state, decision, seconds=followed.seconds, actor=home.actor(who))
+    try:
+        aliases = promotion.reconcile_aliases(home.state, home.registry, model)
+    except (RegistryError, OSError) as error:
+        aliases = (f"The registry did not follow ({error}); `boucle doctor --fix` puts its aliases right.",)
+    return {
+        "from": decision.decision.from_version,
+        "to": decision.decision.to_version,
+        "decision": decision.decision_id,
+        "replicas": followed.sentence(),
+        "seconds_until_served": round(followed.seconds, 3) if followed.complete else None,
+        "behind": list(followed.behind),
+        "aliases": list(aliases),
+    }
+
+
+def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
+    """What is in production, in traffic, in the registry; what landed and drifted last."""
+    plan = home.state.plan(spec.name)
+    live = home.state.replicas(max_age_seconds=home.settings.replica_timeout_seconds)
+    triggers = home.state.triggers(spec.name)
+    landed = sorted((home.settings.landing_dir / spec.model / spec.source).glob("*.csv"))
+    return {
+        "now": home.clock.now().isoformat(timespec="seconds"),
+        "production": home.state.production(spec.name),
+        "previous": promotion.previous_version(home.state, spec.name),
+        "traffic": None
+        if plan is None
+        else f"revision {plan.revision}: " + ", ".join(f"v{arm.version} {arm.weight:g} % {arm.role}" for arm in plan.arms),
+        "replicas": ", ".join(f"{name} (revision {found.get(spec.name, 0)})" for name, found in live.items()) or "none live",
+        "versions": len(home.registry.versions(spec.name)),
+        "aliases": "; ".join(promotion.alias_differences(home.state, home.registry, spec.name)) or "as the ledger says",
+        "newest landing file": landed[-1].stem if landed else None,
+        "last trigger": f"{triggers[-1][1].period} {triggers[-1][1].outcome}: {triggers[-1][1].reason}" if triggers else None,
+    }
+
+
+def quarantined(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
+    """Rows set aside, by source, period and reason."""
+    from boucle_platform.model_loop.steps.landing import quarantine_counts
+
+    return quarantine_counts(home, spec)
+
+
+def diagnose(home: Home, spec: LoopSpec, *, only: str) -> list[dict[str, Any]]:
+    """One finding per thing that can be wrong."""
+    findings = [_finding("dbt project parses", lambda: str(dbt_project.manifest(home.settings)))]
+    if only == "dbt":
+        return findings
+    findings.append(_finding("ledger is whole", lambda: _verified(home)))
+    findings.append(_finding("aliases equal ledger", lambda: _aliases(home, spec)))
+    return findings
+
+
+def repair(home: Home, model: ModelName, *, who: str) -> tuple[str, ...]:
+    """Put the aliases where the ledger says; returns what was changed."""
+    mended = promotion.reconcile_aliases(home.state, home.registry, model)
+    return tuple(f"{sentence} (put back by {who})" for sentence in mended)
+
+
+def _verified(home: Home) -> str:
+    rows = home.state.decisions()
+    verify_chain(rows)
+    return f"{len(rows)} decisions, chain unbroken"
+
+
+def _aliases(home: Home, spec: LoopSpec) -> str:
+    wrong = promotion.alias_differences(home.state, home.registry, spec.name)
+    if wrong:
+        raise RegistryError("; ".join(wrong) + ". `boucle doctor --fix` puts them back.")
+    return "as the ledger says"
+
+
+def _finding(name: str, look: Any) -> dict[str, Any]:
+    try:
+        return {"check": name, "ok": True, "found": look()}
+    except BoucleError as error:
+        return {"check": name, "ok": False, "found": str(error)}

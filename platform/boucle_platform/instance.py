@@ -1,0 +1,119 @@
+"""Dagster's own home and what runs in it: runs of jobs and evaluations of sensors, in this process."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import dagster as dg
+
+from boucle_adapters.home import Home
+from boucle_adapters.settings import Settings, quiet_environment
+
+# Pools: one step at a time opens the warehouse. Queue: a laptop runs two runs at a time and starts them within a second.
+DAGSTER_YAML = """\
+telemetry:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1
+    granularity: op
+  runs:
+    max_concurrent_runs: 2
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 10
+  start_timeout_seconds: 180
+run_queue:
+  dequeue_interval_seconds: 1
+"""
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Write `dagster.yaml` into the home (a changed one is kept) and point this process and its children at it."""
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    file = home / "dagster.yaml"
+    if not file.exists():
+        file.write_text(DAGSTER_YAML)
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["BOUCLE_HOME"] = str(settings.home_dir)
+    return home
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What became of one run."""
+
+    run_id: str
+    succeeded: bool
+    error: str
+
+
+class Runner:
+    """Executes jobs and evaluates sensors of one home in this process, on record like any other run."""
+
+    def __init__(self, settings: Settings) -> None:
+        quiet_environment()
+        prepare_dagster_home(settings)
+        self.settings = settings
+        self.instance = dg.DagsterInstance.get()
+
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        """The code location."""
+        from boucle_platform.definitions import defs
+
+        return defs()
+
+    @cached_property
+    def home(self) -> Home:
+        """The ports of the home."""
+        return Home(self.settings)
+
+    def run(
+        self,
+        job: str,
+        *,
+        partition: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        only: Sequence[Sequence[str]] = (),
+    ) -> RunOutcome:
+        """Execute a job, or only these of its assets (keys as paths); a failed step is an outcome, not an exception."""
+        result = self.definitions.resolve_job_def(job).execute_in_process(
+            instance=self.instance,
+            partition_key=partition,
+            tags=dict(tags or {}),
+            asset_selection=[dg.AssetKey(path) for path in only] or None,
+            raise_on_error=False,
+        )
+        return RunOutcome(run_id=result.run_id, succeeded=result.success, error=failure_text(result))
+
+    def tick(self, sensor: str) -> dg.SensorExecutionData:
+        """Evaluate a sensor once, with the cursor it left the last time."""
+        definition = self.definitions.resolve_sensor_def(sensor)
+        cursors = self.home.settings.home_dir / "cursors"
+        cursors.mkdir(parents=True, exist_ok=True)
+        file = cursors / sensor
+        with dg.build_sensor_context(
+            instance=self.instance,
+            cursor=file.read_text() if file.exists() else None,
+            sensor_name=sensor,
+            resources=self.definitions.resources or {},
+            definitions=self.definitions,
+        ) as context:
+            data = definition.evaluate_tick(context)
+        if data.cursor is not None:
+            file.write_text(data.cursor)
+        return data
+
+
+def failure_text(result: dg.ExecuteInProcessResult) -> str:
+    """The error of the first step that failed, as its author worded it; empty when none did."""
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error is not None:
+            error = event.step_failure_data.error
+            return (error.cause or error).message.strip()
+    return ""
+

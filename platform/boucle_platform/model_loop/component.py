@@ -1,0 +1,57 @@
+"""`ModelLoop`: one `defs.yaml` builds the assets, checks, sensors and jobs of one model."""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel
+
+from boucle_platform.model_loop.automation import drift_sensor, jobs, landing_sensor
+from boucle_platform.model_loop.data_assets import data_assets
+from boucle_platform.model_loop.keys import key_of
+from boucle_platform.model_loop.model_assets import mlflow_key, model_assets, model_checks
+from boucle_platform.model_loop.monitoring_assets import monitoring_assets
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.resources.mlflow_run import mlflow_run
+
+
+class ModelLoop(dg.Component):
+    """The closed loop of one model: landing, features, candidate, evaluation, production, traffic, drift."""
+
+    def __init__(self, spec: LoopSpec) -> None:
+        self.spec = spec
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The schema of `attributes` in `defs.yaml`."""
+        return LoopSpec
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "ModelLoop":  # noqa: ARG003
+        """The component of one `defs.yaml`."""
+        if not isinstance(attributes, LoopSpec):
+            raise TypeError("A ModelLoop needs `attributes` in its defs.yaml.")
+        return cls(attributes)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
+        """The model's definitions."""
+        spec = self.spec
+        partitions = partitions_of(spec)
+        assets: list[Any] = [*data_assets(spec, partitions), *model_assets(spec), *monitoring_assets(spec, partitions)]
+        period = dg.AssetSelection.assets(key_of(spec, spec.raw)).downstream() - dg.AssetSelection.assets(
+            *(key_of(spec, name) for name in ("training_set",))
+        ).downstream()
+        sensors = [landing_sensor(spec)] + ([drift_sensor(spec)] if spec.level else [])
+        return dg.Definitions(
+            assets=assets,
+            asset_checks=model_checks(spec),
+            jobs=jobs(spec, period),
+            sensors=sensors,
+            resources={mlflow_key(spec): mlflow_run.configured({"experiment_name": spec.model})},
+        )
+
+
+def partitions_of(spec: LoopSpec) -> dg.TimeWindowPartitionsDefinition:
+    """The periods of the model's history, from the first one on."""
+    cadence = spec.cadence
+    kind = {"monthly": dg.MonthlyPartitionsDefinition, "daily": dg.DailyPartitionsDefinition}[cadence]
+    return kind(start_date=spec.first_period, fmt=cadence.key_format)

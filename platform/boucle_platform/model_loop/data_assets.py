@@ -1,0 +1,167 @@
+"""From landing to online features: thin assets over the steps."""
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from boucle.contracts.data import LandingReceipt, SnapshotManifest
+from boucle.contracts.online import OnlineManifest
+from boucle_adapters.settings import Settings
+from boucle_platform.model_loop import dbt_project, presentation
+from boucle_platform.model_loop.keys import key_of
+from boucle_platform.model_loop.model_assets import asset_arguments
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps import features, landing
+from boucle_platform.resources.home import HomeResource
+
+
+def data_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
+    """The model's assets from landing to online features, by period."""
+    return [
+        _landing(spec, partitions),
+        _raw(spec, partitions),
+        _dbt(spec, partitions),
+        _validated_features(spec, partitions),
+        _online_features(spec, partitions),
+    ]
+
+
+def _landing(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    @dg.asset(**asset_arguments(spec, "landing", "csv"), partitions_def=partitions)
+    def landing_file(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """Lands one period's file of the real history, as the source system would; this home's clock moves to its end."""
+        fed = landing.feed(home.connect(), spec, context.partition_key)
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": fed["rows"], "file": dg.MetadataValue.path(fed["file"]), "now": fed["now"]}
+        )
+
+    return landing_file
+
+
+def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(spec, spec.raw, "duckdb", checks=(landing.ACCEPTED,)),
+        deps=[key_of(spec, "landing")],
+        partitions_def=partitions,
+        pool="warehouse",
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=40), warn_window=timedelta(days=35)),
+    )
+    def raw(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """The landed file, typed, with knowledge time and source; landing it again with other content adds a version."""
+        loaded = landing.load(home.connect(), spec, spec.period(context.partition_key))
+        receipt = loaded.receipt
+        return dg.MaterializeResult(
+            value=receipt,
+            metadata={
+                "dagster/row_count": receipt.rows,
+                "quarantined": receipt.quarantined,
+                "landing_version": receipt.version,
+                "changed": receipt.changed,
+                "available_at": receipt.available_at.isoformat(),
+                "source_file": dg.MetadataValue.path(receipt.source_file),
+                "content_digest": receipt.content_digest,
+                "reasons": presentation.table(loaded.reasons),
+            },
+            check_results=[presentation.check_result(loaded.gate)],
+        )
+
+    return raw
+
+
+def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
+
+    class Translator(DagsterDbtTranslator):  # type: ignore[misc]
+        """dbt models as assets of this model."""
+
+        def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+            """`<model>/<dbt model>`; the source `raw.orders` is the asset `raw_orders`."""
+            name = dbt_resource_props["name"]
+            return key_of(spec, f"raw_{name}" if dbt_resource_props["resource_type"] == "source" else name)
+
+        def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:  # noqa: ARG002
+            """The model's group."""
+            return spec.model
+
+        def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:  # noqa: ARG002
+            """The model's owners."""
+            return spec.owners
+
+    settings = Settings()
+
+    @dbt_assets(
+        manifest=dbt_project.manifest(settings),
+        select=f"fqn:boucle_features.{spec.model}",
+        name=f"{spec.model}_dbt",
+        partitions_def=partitions,
+        dagster_dbt_translator=Translator(),
+        pool="warehouse",
+    )
+    def dbt(context: dg.AssetExecutionContext, home: HomeResource) -> Iterator[Any]:
+        """Point-in-time features and matured labels of one period; every dbt test is an asset check."""
+        period = spec.period(context.partition_key)
+        os.environ.update(
+            BOUCLE_PERIOD_START=period.start.date().isoformat(),
+            BOUCLE_PERIOD_END=period.end.date().isoformat(),
+            BOUCLE_HORIZON_DAYS=str(spec.horizon_days),
+        )
+        dbt_cli = DbtCliResource(
+            project_dir=str(dbt_project.project_path(settings)), dbt_executable=dbt_project.dbt_executable()
+        )
+        with home.connect().warehouse.lock():
+            yield from dbt_cli.cli(["build"], context=context, target_path=dbt_project.target_path(settings)).stream()
+
+    return dbt
+
+
+def _validated_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(spec, "validated_features", "pandera", "parquet", checks=features.GATES),
+        deps=[key_of(spec, spec.features)],
+        partitions_def=partitions,
+        pool="warehouse",
+    )
+    def validated_features(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """The period's features that keep the contract, as an immutable snapshot; the others in quarantine."""
+        validated = features.validate(home.connect(), spec, spec.period(context.partition_key))
+        snapshot = validated.snapshot
+        return dg.MaterializeResult(
+            value=snapshot,
+            metadata={
+                "dagster/row_count": snapshot.rows,
+                "quarantined": snapshot.quarantined,
+                "content_digest": snapshot.content_digest,
+                "as_of": snapshot.as_of.isoformat(),
+                "file": dg.MetadataValue.path(snapshot.file),
+                "profile": presentation.table(validated.profile),
+            },
+            check_results=[presentation.check_result(gate) for gate in validated.gates],
+        )
+
+    return validated_features
+
+
+def _online_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(spec, "online_features", "numpy", checks=("online_equals_offline",)),
+        deps=[key_of(spec, "validated_features")],
+        partitions_def=partitions,
+    )
+    def online_features(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """The newest feature rows for look-up by (entity, as_of), put in place in one step."""
+        manifest, gate = features.publish_online(home.connect(), spec, spec.period(context.partition_key))
+        return dg.MaterializeResult(
+            value=manifest,
+            metadata={
+                "dagster/row_count": manifest.rows,
+                "entities": manifest.entities,
+                "watermark": manifest.watermark.isoformat(),
+                "content_digest": manifest.content_digest,
+            },
+            check_results=[presentation.check_result(gate)],
+        )
+
+    return online_features

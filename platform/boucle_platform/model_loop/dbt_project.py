@@ -1,0 +1,71 @@
+"""The dbt project as boucle runs it: manifest made when the SQL changed, target and logs in the home."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from boucle.errors import ConfigurationError
+from boucle_adapters.code_version import tree_digest
+from boucle_adapters.settings import Settings
+
+
+def dbt_environment(settings: Settings) -> dict[str, str]:
+    """The variables that `profiles.yml` and dbt read."""
+    return {
+        "BOUCLE_WAREHOUSE": str(settings.warehouse_file),
+        "DBT_TARGET_PATH": str(target_path(settings)),
+        "DBT_LOG_PATH": str(settings.home_dir / "dbt" / "logs"),
+        "DBT_PROFILES_DIR": str(project_path(settings)),
+        "DBT_PROJECT_DIR": str(project_path(settings)),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    }
+
+
+def project_path(settings: Settings) -> Path:
+    """Where the dbt project is."""
+    return settings.project_dir / "dbt_features"
+
+
+def target_path(settings: Settings) -> Path:
+    """Where dbt writes what it compiled, for this home."""
+    return settings.home_dir / "dbt" / "target"
+
+
+def dbt_executable() -> str:
+    """The dbt beside this Python."""
+    return str(Path(sys.executable).with_name("dbt"))
+
+
+def manifest(settings: Settings) -> Path:
+    """The manifest of the project as it is now; parsed again only when a file of it changed.
+
+    Raises:
+        ConfigurationError: dbt cannot parse the project; the error ends with what dbt said.
+    """
+    target = target_path(settings)
+    target.mkdir(parents=True, exist_ok=True)
+    file, stamp = target / "manifest.json", target / "boucle_sources"
+    with (target / "boucle.lock").open("w") as lock:
+        # Code server, webserver and daemon load definitions at the same time: one of them parses.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        digest = tree_digest(settings.project_dir, ("dbt_features",))
+        if not (file.exists() and stamp.exists() and stamp.read_text() == digest):
+            _parse(settings)
+            stamp.write_text(digest)
+    return file
+
+
+def _parse(settings: Settings) -> None:
+    done = subprocess.run(
+        [dbt_executable(), "--quiet", "parse"],
+        env={**os.environ, **dbt_environment(settings)},
+        cwd=project_path(settings),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode:
+        raise ConfigurationError(f"dbt cannot parse {project_path(settings)}:\n{(done.stdout + done.stderr)[-2000:]}")

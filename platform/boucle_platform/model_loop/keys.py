@@ -1,0 +1,10 @@
+"""Asset keys of one model: `<model>/<asset>`."""
+
+import dagster as dg
+
+from boucle_platform.model_loop.spec import LoopSpec
+
+
+def key_of(spec: LoopSpec, asset: str) -> dg.AssetKey:
+    """The key of one of the model's assets."""
+    return dg.AssetKey([spec.model, asset])

@@ -1,0 +1,259 @@
+"""From training set to traffic: thin assets over the steps."""
+
+from typing import Any
+
+import dagster as dg
+
+from boucle.contracts.data import TrainingManifest
+from boucle.contracts.evidence import Candidate, Evidence
+from boucle.contracts.traffic_plan import TrafficPlan
+from boucle.contracts.verdict import Verdict
+from boucle.operations import promotion
+from boucle.policy.promotion import GATES
+from boucle_adapters.home import Home
+from boucle_adapters.replicas import wait_until_served
+from boucle_platform.model_loop import presentation
+from boucle_platform.model_loop.evidence_check import require_evidence
+from boucle_platform.model_loop.keys import key_of
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps import evaluation, training
+from boucle_platform.resources.home import HomeResource
+
+ACTOR_TAG = "boucle/actor"
+CANDIDATE_GATES = ("bundle_equals_estimator", "within_compute_budget")
+TRAINING_GATES = ("labels_are_mature", "enough_rows", "enough_positives")
+
+
+def mlflow_key(spec: LoopSpec) -> str:
+    """The resource key of the model's MLflow run."""
+    return f"mlflow_{spec.model}"
+
+
+def model_assets(spec: LoopSpec) -> list[dg.AssetsDefinition]:
+    """The model's assets from training set to traffic plan."""
+    return [_training_set(spec), _candidate_model(spec), _evaluation_report(spec), _production_alias(spec), _plan(spec)]
+
+
+def model_checks(spec: LoopSpec) -> list[dg.AssetChecksDefinition]:
+    """Checks that can be run on their own, at any time."""
+    return [_alias_equals_ledger(spec), _replicas_serve_the_plan(spec)]
+
+
+def asset_arguments(spec: LoopSpec, name: str, *kinds: str, checks: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What every asset of a model says of itself."""
+    key = key_of(spec, name)
+    return {
+        "key": key,
+        "group_name": spec.model,
+        "owners": spec.owners,
+        "kinds": set(kinds),
+        "code_version": spec.code_version,
+        "check_specs": [dg.AssetCheckSpec(check, asset=key, blocking=True) for check in checks],
+    }
+
+
+def _training_set(spec: LoopSpec) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(spec, "training_set", "parquet", checks=TRAINING_GATES),
+        deps=[key_of(spec, "validated_features"), key_of(spec, spec.labels)],
+        pool="warehouse",
+    )
+    def training_set(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """Rows with mature labels, split by time: every training label was known before the holdout begins."""
+        manifest, gates = training.assemble(home.connect(), spec)
+        return dg.MaterializeResult(
+            value=manifest,
+            metadata={
+                "dagster/row_count": manifest.train_rows + manifest.holdout_rows,
+                "split": presentation.table(training.split_table(manifest)),
+                "data_digest": manifest.content_digest,
+                "watermark": manifest.watermark.isoformat(),
+                "file": dg.MetadataValue.path(manifest.file),
+            },
+            check_results=[presentation.check_result(gate) for gate in gates],
+        )
+
+    return training_set
+
+
+def _candidate_model(spec: LoopSpec) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(spec, "candidate_model", "scikitlearn", "mlflow", "onnx", checks=CANDIDATE_GATES),
+        ins={"training_set": dg.AssetIn(key_of(spec, "training_set"))},
+        required_resource_keys={"home", mlflow_key(spec)},
+    )
+    def candidate_model(
+        context: dg.AssetExecutionContext, training_set: TrainingManifest
+    ) -> dg.MaterializeResult:
+        """A fitted estimator, exported as a release bundle and registered as a version."""
+        tracking = getattr(context.resources, mlflow_key(spec))
+        try:
+            made = training.make_candidate(context.resources.home.connect(), spec, training_set, context.run_id)
+        finally:
+            tracking.end_run()
+        candidate = made.candidate
+        return dg.MaterializeResult(
+            value=candidate,
+            metadata={
+                "version": candidate.version,
+                "new_version": candidate.created,
+                "bundle_digest": candidate.bundle_digest,
+                "data_digest": candidate.data_digest,
+                "mlflow_run_id": candidate.mlflow_run_id,
+                "git_commit": candidate.git_commit,
+                "fit_cpu_seconds": candidate.fit_cpu_seconds,
+                "importance": presentation.bar_plot(
+                    "Permutation importance on the holdout", made.reference.importance, xlabel="share of the sum"
+                ),
+            },
+            check_results=[presentation.check_result(gate) for gate in candidate.gates],
+        )
+
+    return candidate_model
+
+
+def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(spec, "evaluation_report", "html", checks=GATES),
+        ins={
+            "training_set": dg.AssetIn(key_of(spec, "training_set")),
+            "candidate_model": dg.AssetIn(key_of(spec, "candidate_model")),
+        },
+    )
+    def evaluation_report(
+        context: dg.AssetExecutionContext,
+        home: HomeResource,
+        training_set: TrainingManifest,
+        candidate_model: Candidate,
+    ) -> dg.MaterializeResult:
+        """Candidate, production and baseline on the same mature holdout; a candidate that does not pass is rejected."""
+        ports = home.connect()
+        report = evaluation.evaluate(ports, spec, training_set, candidate_model, context.run_id)
+        evidence = report.evidence
+        if evidence.verdict is not Verdict.PASSED:
+            promotion.reject(
+                ports.state, ports.registry, evidence=evidence, policy=spec.promotion.mode, actor=actor(context, ports)
+            )
+        return dg.MaterializeResult(
+            value=evidence,
+            metadata={
+                "version": evidence.version,
+                "verdict": evidence.verdict.value,
+                "evidence_digest": evidence.digest(),
+                "gates": presentation.gate_table(evidence.gates),
+                "metrics": presentation.table(evaluation.metric_table(evidence)),
+                "calibration": presentation.line_plot(
+                    "Calibration on the holdout", report.calibration, ylabel="observed rate", diagonal=True
+                ),
+                "report": dg.MetadataValue.path(str(report.file)),
+            },
+            check_results=[presentation.check_result(g, evidence_digest=evidence.digest()) for g in evidence.gates],
+        )
+
+    return evaluation_report
+
+
+def _production_alias(spec: LoopSpec) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(spec, "production_alias", "mlflow"),
+        ins={"evaluation_report": dg.AssetIn(key_of(spec, "evaluation_report"))},
+    )
+    def production_alias(
+        context: dg.AssetExecutionContext, home: HomeResource, evaluation_report: Evidence
+    ) -> dg.MaterializeResult:
+        """Moves the production alias, if every gate of exactly this evaluation report passed; writes the decision."""
+        ports = home.connect()
+        require_evidence(context.instance, key_of(spec, "evaluation_report"), GATES, evaluation_report)
+        row = promotion.promote(
+            ports.state,
+            ports.registry,
+            evidence=evaluation_report,
+            policy=spec.promotion.mode,
+            actor=actor(context, ports),
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "production": row.decision.to_version or 0,
+                "previous": row.decision.from_version or "none",
+                "decision": row.decision_id,
+                "reason": row.decision.reason,
+                "ledger_head": row.row_hash,
+            }
+        )
+
+    return production_alias
+
+
+def _plan(spec: LoopSpec) -> dg.AssetsDefinition:
+    @dg.asset(**asset_arguments(spec, "traffic_plan"), deps=[key_of(spec, "production_alias")])
+    def traffic_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """Gives all requests to the production version (direct), keeps the previous one warm."""
+        ports = home.connect()
+        plan = promotion.start_traffic(ports.state, spec.name, actor=actor(context, ports))
+        followed = wait_until_served(
+            ports.state,
+            spec.name,
+            plan.revision,
+            timeout_seconds=10,
+            replica_timeout_seconds=ports.settings.replica_timeout_seconds,
+        )
+        if followed.complete:
+            move = promotion.last_move(ports.state, spec.name)
+            promotion.note_served(ports.state, move, seconds=followed.seconds, actor=actor(context, ports))
+        return dg.MaterializeResult(
+            value=plan,
+            metadata={
+                "revision": plan.revision,
+                "arms": presentation.table([arm.model_dump(mode="json") for arm in plan.arms]),
+                "replicas": followed.sentence(),
+            },
+        )
+
+    return traffic_plan
+
+
+def _alias_equals_ledger(spec: LoopSpec) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=key_of(spec, "production_alias"), name="alias_equals_ledger")
+    def alias_equals_ledger(home: HomeResource) -> dg.AssetCheckResult:
+        """The registry's aliases are where the ledger put them; moved or deleted ones are named."""
+        ports = home.connect()
+        wrong = promotion.alias_differences(ports.state, ports.registry, spec.name)
+        advice = f" `boucle doctor --fix` puts them back ({spec.model})."
+        return dg.AssetCheckResult(
+            passed=not wrong,
+            description=("; ".join(wrong) + "." + advice) if wrong else "aliases and ledger agree",
+            metadata={"production": ports.state.production(spec.name) or "none"},
+        )
+
+    return alias_equals_ledger
+
+
+def _replicas_serve_the_plan(spec: LoopSpec) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=key_of(spec, "traffic_plan"), name="live_replicas_serve_the_plan")
+    def live_replicas_serve_the_plan(home: HomeResource) -> dg.AssetCheckResult:
+        """Every live replica serves the current revision; no live replica is a warning, never a pass."""
+        ports = home.connect()
+        plan = ports.state.plan(spec.name)
+        followed = wait_until_served(
+            ports.state,
+            spec.name,
+            plan.revision if plan else 1,
+            timeout_seconds=2,
+            replica_timeout_seconds=ports.settings.replica_timeout_seconds,
+        )
+        return dg.AssetCheckResult(
+            passed=followed.complete,
+            severity=dg.AssetCheckSeverity.ERROR if followed.behind else dg.AssetCheckSeverity.WARN,
+            description=followed.sentence(),
+            metadata={"revision": followed.revision, "served": len(followed.served), "behind": len(followed.behind)},
+        )
+
+    return live_replicas_serve_the_plan
+
+
+def actor(context: dg.AssetExecutionContext, home: Home) -> promotion.Actor:
+    """Who launched this run: the sensor's name, the person the launcher named, or Dagster."""
+    tags = context.run.tags
+    name = tags.get(ACTOR_TAG) or tags.get("user") or "dagster"
+    sensor = tags.get("dagster/sensor_name")
+    return home.actor(f"sensor:{sensor}" if sensor else name, run_id=context.run_id)

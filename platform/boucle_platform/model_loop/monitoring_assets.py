@@ -1,0 +1,122 @@
+"""From served predictions to drift: thin assets over the steps."""
+
+import dagster as dg
+
+from boucle.contracts.monitoring import DriftReport
+from boucle_platform.model_loop import presentation
+from boucle_platform.model_loop.keys import key_of
+from boucle_platform.model_loop.model_assets import asset_arguments
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps import monitoring
+from boucle_platform.resources.home import HomeResource
+
+
+def monitoring_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
+    """The model's assets from prediction log to drift report, by period."""
+    return [
+        _prediction_log(spec, partitions),
+        _ground_truth(spec, partitions),
+        _live_performance(spec, partitions),
+        _drift_report(spec, partitions),
+    ]
+
+
+def _prediction_log(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    key = key_of(spec, "prediction_log")
+
+    @dg.asset(
+        **asset_arguments(spec, "prediction_log", "parquet")
+        | {"check_specs": [dg.AssetCheckSpec("no_gap_in_segments", asset=key)]},
+        # The log grows while the period lasts, so it is read when the period is over: when its file has landed.
+        deps=[key_of(spec, spec.raw)],
+        partitions_def=partitions,
+    )
+    def prediction_log(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """Predictions served in the period, once per prediction id, as an immutable snapshot."""
+        collected = monitoring.collect_predictions(home.connect(), spec, spec.period(context.partition_key))
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": collected.rows,
+                "by_version": presentation.table(collected.by_version),
+                "file": dg.MetadataValue.path(collected.file),
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name="no_gap_in_segments",
+                    passed=not collected.gaps,
+                    description="; ".join(collected.gaps) or f"{collected.rows} records, no segment is missing",
+                )
+            ],
+        )
+
+    return prediction_log
+
+
+def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(spec, "ground_truth", "duckdb"),
+        deps=[key_of(spec, "prediction_log"), key_of(spec, spec.labels)],
+        partitions_def=partitions,
+        pool="warehouse",
+    )
+    def ground_truth(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """Predictions whose outcome became known in the period, with the outcome."""
+        joined = monitoring.join_outcomes(home.connect(), spec, spec.period(context.partition_key))
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": joined.rows,
+                "positives": joined.positives,
+                "label_coverage": joined.coverage,
+                "file": dg.MetadataValue.path(joined.file),
+            }
+        )
+
+    return ground_truth
+
+
+def _live_performance(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(spec, "live_performance"),
+        deps=[key_of(spec, "ground_truth")],
+        partitions_def=partitions,
+    )
+    def live_performance(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """Realised log loss and calibration of each version on the outcomes of the period."""
+        ports = home.connect()
+        performance = monitoring.live_performance(ports, spec, spec.period(context.partition_key))
+        history = monitoring.performance_history(ports, spec)
+        metadata = {"versions": presentation.table([item.model_dump(mode="json") for item in performance])}
+        if history:
+            metadata["log_loss_by_period"] = presentation.line_plot(
+                "Realised log loss", {"log loss (nats)": ([p for p, _ in history], [x for _, x in history])}, ylabel="nats"
+            )
+        return dg.MaterializeResult(metadata=metadata)
+
+    return live_performance
+
+
+def _drift_report(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    key = key_of(spec, "drift_report")
+
+    @dg.asset(
+        **asset_arguments(spec, "drift_report", "evidently")
+        | {"check_specs": [dg.AssetCheckSpec("drift_within_limits", asset=key)]},
+        deps=[key_of(spec, "prediction_log"), key_of(spec, "ground_truth"), key_of(spec, "validated_features")],
+        partitions_def=partitions,
+    )
+    def drift_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """What the production version saw and answered in the period, against its reference window."""
+        report, html = monitoring.drift(home.connect(), spec, spec.period(context.partition_key))
+        metadata = {
+            "gates": presentation.gate_table(report.gates),
+            "predictions": report.predictions,
+            "labelled": report.labelled,
+            "production_version": report.production_version or "none",
+        }
+        if report.feature_psi:
+            metadata["feature_psi"] = presentation.bar_plot("Drift of each feature", report.feature_psi, xlabel="PSI")
+        if html is not None:
+            metadata["evidently_report"] = dg.MetadataValue.path(str(html))
+        return dg.MaterializeResult(value=report, metadata=metadata, check_results=[monitoring.drift_check(report)])
+
+    return drift_report

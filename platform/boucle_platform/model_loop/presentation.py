@@ -1,0 +1,112 @@
+"""Values as a person meets them in the Dagster UI: check results, tables, plots."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from boucle.contracts.verdict import Gate, Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, ACCENT, GREY = "#1f2933", "#0b7285", "#9aa5b1"
+
+
+def check_result(gate: Gate, *, evidence_digest: str = "", key: dg.AssetKey | None = None) -> dg.AssetCheckResult:
+    """A gate as an asset check: inconclusive does not pass, and its description has the numbers."""
+    metadata: dict[str, Any] = {
+        "verdict": str(gate.verdict),
+        "limit": f"{gate.bound} {gate.limit:g}",
+        "unit": gate.unit,
+        "sample_size": gate.sample_size,
+    }
+    if gate.measured is not None:
+        metadata["measured"] = gate.measured
+    if gate.low is not None and gate.high is not None:
+        metadata["interval"] = f"[{gate.low:.6g}, {gate.high:.6g}]"
+    if evidence_digest:
+        metadata["evidence_digest"] = evidence_digest
+    return dg.AssetCheckResult(
+        check_name=gate.name,
+        asset_key=key,
+        passed=gate.verdict is Verdict.PASSED,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=gate.sentence(),
+        metadata=metadata,
+    )
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
+    """Rows as a Markdown table; numbers with four significant digits."""
+    if not rows:
+        return dg.MetadataValue.md("*nothing*")
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def gate_table(gates: Sequence[Gate]) -> dg.MetadataValue:
+    """Gates with measured value, limit, n and verdict."""
+    return table(
+        [
+            {
+                "gate": gate.name,
+                "verdict": gate.verdict.value,
+                "measured": gate.measured,
+                "limit": f"{gate.bound} {gate.limit:g} {gate.unit}",
+                "n": gate.sample_size,
+                "detail": gate.detail,
+            }
+            for gate in gates
+        ]
+    )
+
+
+def line_plot(
+    title: str, series: Mapping[str, tuple[Sequence[Any], Sequence[float]]], *, ylabel: str, diagonal: bool = False
+) -> dg.MetadataValue:
+    """Lines over a common axis, as an inline picture."""
+    figure, axis = _figure(title, ylabel)
+    for colour, (name, (xs, ys)) in zip((ACCENT, "#c92a2a", "#e67700", INK), series.items(), strict=False):
+        axis.plot(xs, ys, marker="o", markersize=3, color=colour, label=name)
+    if diagonal:
+        top = max(max(list(xs) + list(ys)) for xs, ys in series.values())
+        axis.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle="--", label="perfect")
+    axis.legend(frameon=False)
+    return _picture(figure, title)
+
+
+def bar_plot(title: str, values: Mapping[str, float], *, xlabel: str) -> dg.MetadataValue:
+    """One horizontal bar per name, the largest on top."""
+    figure, axis = _figure(title, "")
+    ordered = sorted(values.items(), key=lambda item: item[1])
+    axis.barh([name for name, _ in ordered], [value for _, value in ordered], color=ACCENT)
+    axis.set_xlabel(xlabel)
+    return _picture(figure, title)
+
+
+def _figure(title: str, ylabel: str) -> "tuple[Figure, Any]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), dpi=90, layout="constrained")
+    axis = figure.subplots()
+    axis.set_title(title, loc="left", fontsize=11, color=INK)
+    axis.set_ylabel(ylabel)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis
+
+
+def _picture(figure: "Figure", title: str) -> dg.MetadataValue:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")

@@ -1,0 +1,106 @@
+"""What a `defs.yaml` says of one model: typed, with defaults that are safe."""
+
+import hashlib
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from boucle.contracts.ids import ModelName
+from boucle.contracts.windows import Cadence, Period, period_at, period_of
+from boucle.policy.monitoring import MonitoringPolicy
+from boucle.policy.promotion import PromotionPolicy
+from boucle.policy.retraining import RetrainingPolicy
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LandingLimits(_Section):
+    """When a landing file is refused whole. The period then stays as it was."""
+
+    max_rejected_share: float = Field(default=0.05, ge=0, le=1, description="ratio of rows set aside")
+    min_volume_ratio: float = Field(default=0.15, ge=0, description="rows against the median of earlier periods")
+    max_volume_ratio: float = Field(default=5.0, gt=0, description="rows against the median of earlier periods")
+
+
+class OnlineSettings(_Section):
+    """What serving may look up."""
+
+    max_age_days: float = Field(default=31, gt=0, description="oldest feature row that may answer, counted from as_of")
+    retention_days: float = Field(default=95, gt=0, description="rows kept, counted from the watermark")
+
+
+class TrainingSettings(_Section):
+    """What a training run needs and how much it may cost."""
+
+    seed: int = 7
+    holdout_periods: int = Field(default=1, ge=1, description="newest mature as_of that no model learns from")
+    min_rows: int = Field(default=2_000, ge=1, description="training rows")
+    min_positives: int = Field(default=100, ge=1, description="positive training labels")
+    max_seconds: float = Field(default=120, gt=0, description="budget for fitting, in CPU seconds")
+
+
+class LoopSpec(_Section):
+    """One model's loop. `module` is the package with its `landing`, `schema` and `estimator` modules."""
+
+    model: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    description: str
+    module: str
+    owners: list[str]
+    entity: str
+    source: str = Field(description="name of the source: landing/<model>/<source>/, raw.<source>, asset raw_<source>")
+    target: str = Field(description="what proba is the probability of")
+    cadence: Cadence = Cadence.MONTHLY
+    first_period: str
+    horizon_days: int = Field(ge=1, description="a label is known this long after its as_of")
+    level: Literal[0, 3] = Field(default=3, description="0: retraining by hand; 3: the drift sensor requests it")
+    landing: LandingLimits = LandingLimits()
+    online: OnlineSettings = OnlineSettings()
+    training: TrainingSettings = TrainingSettings()
+    promotion: PromotionPolicy = PromotionPolicy()
+    monitoring: MonitoringPolicy = MonitoringPolicy()
+    retraining: RetrainingPolicy = RetrainingPolicy()
+
+    @property
+    def name(self) -> ModelName:
+        """The model's name."""
+        return ModelName(self.model)
+
+    @cached_property
+    def code_version(self) -> str:
+        """Digest of the model's own modules and of its `defs.yaml`: what marks its assets as stale when it changes."""
+        folder = Path(str(self.hook("estimator").__file__)).parent
+        content = b"".join(file.read_bytes() for file in sorted(folder.iterdir()) if file.suffix in {".py", ".yaml"})
+        return hashlib.sha256(content).hexdigest()[:12]
+
+    @property
+    def raw(self) -> str:
+        """The raw asset."""
+        return f"raw_{self.source}"
+
+    @property
+    def features(self) -> str:
+        """The dbt model with the features."""
+        return f"{self.model}_features"
+
+    @property
+    def labels(self) -> str:
+        """The dbt model with the matured labels."""
+        return f"{self.model}_labels"
+
+    def period(self, key: str) -> Period:
+        """The period of a partition key."""
+        return period_of(key, self.cadence)
+
+    def starts(self, period: Period) -> bool:
+        """Whether history starts with this period."""
+        return period == period_at(self.period(self.first_period).start, self.cadence)
+
+    def hook(self, name: Literal["landing", "schema", "estimator"]) -> ModuleType:
+        """One of the model's own modules."""
+        return import_module(f"{self.module}.{name}")

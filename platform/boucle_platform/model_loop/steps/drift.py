@@ -1,0 +1,128 @@
+"""Drift of one window against the reference of the production version; Evidently draws the page that people look at."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from boucle.contracts.data import TrainingManifest
+from boucle.contracts.facts import LiveFacts
+from boucle.contracts.ids import ModelVersion
+from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.profile import ReferenceProfile
+from boucle.contracts.windows import Period
+from boucle.features.profiles import build_histogram, profile_columns
+from boucle.policy.monitoring import drift_gates
+from boucle.stats.drift import psi
+from boucle.stats.intervals import calibration_interval, log_loss_interval
+from boucle_adapters.home import Home
+from boucle_adapters.snapshots import SnapshotStore
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.features import feature_names
+from boucle_platform.model_loop.steps.store import data_dir, read_document, read_reference, version_dir, write_text
+
+MAX_PAGE_ROWS = 2_000
+MIN_LABELLED = 2
+
+
+def measure_drift(
+    home: Home, spec: LoopSpec, period: Period, predictions: pd.DataFrame, outcomes: pd.DataFrame
+) -> tuple[DriftReport, Path | None]:
+    """Judge what the production version answered in the window. Without a version or answers there is no verdict."""
+    production = home.state.production(spec.name)
+    if production is None:
+        return _report(home, spec, period, None, predictions=0, labelled=0), None
+    seen = predictions[predictions["model_version"] == production]
+    judged = outcomes[outcomes["model_version"] == production]
+    reference = read_reference(home, spec, production)
+    facts = _facts(spec, reference, seen, judged)
+    drifted = {} if seen.empty else {name: psi(reference.features[name], found) for name, found in facts.features.items()}
+    report = _report(
+        home, spec, period, production, predictions=len(seen), labelled=len(judged), facts=facts, drifted=drifted
+    )
+    return report, None if seen.empty else _page(home, spec, period, production, seen)
+
+
+def _facts(spec: LoopSpec, reference: ReferenceProfile, seen: pd.DataFrame, judged: pd.DataFrame) -> LiveFacts:
+    matrix = _matrix(seen, len(reference.features))
+    names = list(reference.features)
+    labels, scores = (judged[name].to_numpy(dtype=np.float64) for name in ("label", "proba"))
+    entities, seed = judged["entity_key"].to_numpy(), spec.training.seed
+    enough = judged["entity_key"].nunique() >= MIN_LABELLED
+    return LiveFacts(
+        reference=reference,
+        predictions=len(seen),
+        scores=build_histogram(seen["proba"].to_numpy(dtype=np.float64), reference.scores.edges),
+        features=profile_columns({name: matrix[:, column] for column, name in enumerate(names)}, reference.features),
+        calibration=calibration_interval(labels, scores, entities, seed=seed) if enough else None,
+        log_loss=log_loss_interval(labels, scores, entities, seed=seed) if enough else None,
+    )
+
+
+def _report(
+    home: Home,
+    spec: LoopSpec,
+    period: Period,
+    production: ModelVersion | None,
+    *,
+    predictions: int,
+    labelled: int,
+    facts: LiveFacts | None = None,
+    drifted: dict[str, float] | None = None,
+) -> DriftReport:
+    mature = _mature(home, spec, period)
+    return DriftReport(
+        model=spec.name,
+        period=period.key,
+        window_start=period.start,
+        window_end=period.end,
+        production_version=production,
+        predictions=predictions,
+        labelled=labelled,
+        gates=() if facts is None else drift_gates(spec.monitoring, facts),
+        feature_psi=drifted or {},
+        newest_mature_as_of=mature[-1] if mature else None,
+        mature_periods=len(mature),
+        trained_up_to=_trained_up_to(home, spec),
+        created_at=home.clock.now(),
+    )
+
+
+def _mature(home: Home, spec: LoopSpec, period: Period) -> list[pd.Timestamp]:
+    """The as_of of every snapshot whose labels are known at the end of the period."""
+    store, horizon = SnapshotStore(home.settings.home_dir), timedelta(days=spec.horizon_days)
+    moments = [spec.period(key).end for key in store.periods(spec.name)]
+    return [moment for moment in moments if moment + horizon <= period.end]
+
+
+def _trained_up_to(home: Home, spec: LoopSpec) -> pd.Timestamp | None:
+    """The newest as_of that the last training run looked at, promoted or not."""
+    versions = sorted((data_dir(home, spec) / "versions").glob("*/training.json"), key=lambda f: int(f.parent.name))
+    if not versions:
+        return None
+    return read_document(versions[-1], TrainingManifest).holdout_as_of[-1]
+
+
+def _page(home: Home, spec: LoopSpec, period: Period, production: ModelVersion, seen: pd.DataFrame) -> Path:
+    """Evidently's data drift page on bounded samples. The decision is ours, from all rows; this is for looking."""
+    from evidently import Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    reference = pd.read_parquet(version_dir(home, spec, production) / "reference_sample.parquet")
+    names = list(feature_names(spec))
+    sample = seen.sample(min(MAX_PAGE_ROWS, len(seen)), random_state=spec.training.seed)
+    current = pd.DataFrame(_matrix(sample, len(names)), columns=names).assign(proba=sample["proba"].to_numpy())
+    columns = [name for name in (*names, "proba") if reference[name].notna().any() and current[name].notna().any()]
+    with np.errstate(all="ignore"):
+        snapshot = Report([DataDriftPreset()]).run(
+            Dataset.from_pandas(current[columns]), Dataset.from_pandas(reference[columns].astype(np.float64))
+        )
+    return write_text(data_dir(home, spec) / "drift" / f"{period.key}.html", snapshot.get_html_str(as_iframe=False))
+
+
+def _matrix(rows: pd.DataFrame, columns: int) -> NDArray[np.float64]:
+    if rows.empty:
+        return np.empty((0, columns))
+    return np.vstack(rows["features"].to_list()).astype(np.float64)

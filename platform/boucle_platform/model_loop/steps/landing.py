@@ -1,0 +1,141 @@
+"""Landing files: published by the stand-in for the source system, found by the sensor, loaded into the warehouse."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from boucle.contracts.data import LandingReceipt
+from boucle.contracts.ids import PeriodKey
+from boucle.contracts.verdict import Bound, Gate, Verdict
+from boucle.contracts.windows import Period, previous_period
+from boucle.errors import ConfigurationError, LandingError
+from boucle.features.contract import REASON
+from boucle.features.raw_source import LandingLimits
+from boucle_adapters.duckdb_warehouse import landed_rows
+from boucle_adapters.home import Home
+from boucle_adapters.ingestion import ingest
+from boucle_adapters.landing_zone import checksum_file, landing_file, publish, published
+from boucle_adapters.snapshots import SnapshotStore
+from boucle_platform.model_loop.spec import LoopSpec
+
+ACCEPTED = "landing_accepted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What loading a landing file did; `reasons` counts the rows set aside."""
+
+    receipt: LandingReceipt
+    gate: Gate
+    reasons: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """A landing file that was not requested yet. `cursor` remembers it."""
+
+    period: PeriodKey
+    run_key: str
+    cursor: str
+
+
+def feed(home: Home, spec: LoopSpec, key: str = "") -> dict[str, Any]:
+    """Land one period's file (the next one by default) and move the home's clock to its publication.
+
+    Raises:
+        ConfigurationError: There is no such period, or an earlier one was not landed yet.
+    """
+    hook = spec.hook("landing")
+    landed = published(home.settings.landing_dir, spec.name, spec.source)
+    waiting = [name for name in hook.published_periods() if name not in landed]
+    if not key and not waiting:
+        raise ConfigurationError(f"The whole history of '{spec.model}' has landed; its last period is {landed[-1]}.")
+    if key and waiting and key > waiting[0]:
+        raise ConfigurationError(f"{key} cannot land before {waiting[0]}: land the periods in order.")
+    period = spec.period(key or waiting[0])
+    rows = hook.export_period(period.key)
+    file = landing_file(home.settings.landing_dir, spec.name, spec.source, period.key)
+    publish(rows, file)
+    if not waiting or period.key >= waiting[0] or not home.settings.clock_file.exists():
+        home.clock.set(period.end)
+    return {"period": period.key, "rows": len(rows), "file": str(file), "now": home.clock.now().isoformat(timespec="seconds")}
+
+
+def load(home: Home, spec: LoopSpec, period: Period) -> Loaded:
+    """Load the period's landing file as its next version; rows that break the contract go to quarantine.
+
+    Raises:
+        LandingError: The file was refused whole, or the period before was not loaded; the period stays as it was.
+    """
+    source = spec.hook("landing").SOURCE
+    _require_period_before(home, spec, period)
+    file = landing_file(home.settings.landing_dir, spec.name, spec.source, period.key)
+    limits = LandingLimits(**spec.landing.model_dump())
+    receipt, rejected = ingest(source, period, file, home.warehouse, now=home.clock.now(), limits=limits)
+    SnapshotStore(home.settings.home_dir).write_quarantine(
+        rejected, model=spec.name, source=spec.source, period=period.key
+    )
+    counts = _kinds_of_reason(rejected[REASON].tolist()) if len(rejected) else Counter[str]()
+    total = receipt.rows + receipt.quarantined
+    gate = Gate(
+        name=ACCEPTED,
+        verdict=Verdict.PASSED,
+        measured=receipt.quarantined / total,
+        bound=Bound.AT_MOST,
+        limit=spec.landing.max_rejected_share,
+        unit="ratio of rows set aside",
+        sample_size=total,
+    )
+    return Loaded(receipt=receipt, gate=gate, reasons=[{"reason": r, "rows": n} for r, n in counts.most_common()])
+
+
+def newest_arrival(home: Home, spec: LoopSpec, *, done: str) -> Arrival | None:
+    """The oldest landing file whose content was not requested yet, in order; `done` is the cursor so far."""
+    known: dict[str, str] = json.loads(done) if done else {}
+    for key in published(home.settings.landing_dir, spec.name, spec.source):
+        stamp = _stamp(home, spec, key)
+        if known.get(key) != stamp:
+            return Arrival(period=key, run_key=f"{spec.model}/{key}/{stamp}", cursor=json.dumps({**known, key: stamp}))
+    return None
+
+
+def quarantine_counts(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
+    """Rows in quarantine by source, period and kind of reason."""
+    store = SnapshotStore(home.settings.home_dir)
+    folder = home.settings.data_dir / spec.model / "quarantine"
+    rows: list[dict[str, Any]] = []
+    for file in sorted(folder.glob("*/*.parquet")):
+        source, period = file.parent.name, PeriodKey(file.stem)
+        frame = store.read_quarantine(spec.name, source, period)
+        reasons = _kinds_of_reason(frame[REASON].tolist()) if len(frame) else Counter[str]()
+        rows += [{"source": source, "period": period, "reason": r, "rows": n} for r, n in reasons.most_common()]
+    return rows
+
+
+def _require_period_before(home: Home, spec: LoopSpec, period: Period) -> None:
+    if spec.starts(period):
+        return
+    before = previous_period(period, spec.cadence)
+    with home.warehouse.connect() as connection:
+        loaded = landed_rows(connection, spec.hook("landing").SOURCE)
+    if before.key not in loaded:
+        raise LandingError(
+            f"{spec.raw} of {before.key} is not loaded, so features of {period.key} would miss its rows. "
+            f"Materialise {before.key} first. {period.key} stays as it was."
+        )
+
+
+def _stamp(home: Home, spec: LoopSpec, key: PeriodKey) -> str:
+    """What tells one content of a landing file from another: its checksum, or size and time where it has none."""
+    file = landing_file(home.settings.landing_dir, spec.name, spec.source, key)
+    checksum = checksum_file(file)
+    if checksum.exists():
+        return checksum.read_text()[:16]
+    status = file.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _kinds_of_reason(reasons: list[str]) -> Counter[str]:
+    # "amount_usd: not at least 0 (value -3.00)" counts as "amount_usd: not at least 0".
+    return Counter(reason.split(" (value", 1)[0] for reason in reasons)

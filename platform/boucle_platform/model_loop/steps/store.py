@@ -1,0 +1,77 @@
+"""Where the steps of a model keep what they make: `<home>/data/<model>/...`, each file put in place by rename."""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from boucle.contracts.document import Document
+from boucle.contracts.evidence import Evidence
+from boucle.contracts.ids import ModelVersion
+from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.profile import ReferenceProfile
+from boucle.errors import NotEnoughDataError
+from boucle_adapters.home import Home
+from boucle_platform.model_loop.spec import LoopSpec
+
+D = TypeVar("D", bound=Document)
+
+
+def data_dir(home: Home, spec: LoopSpec) -> Path:
+    """The model's directory."""
+    return home.settings.data_dir / spec.model
+
+
+def version_dir(home: Home, spec: LoopSpec, version: ModelVersion) -> Path:
+    """What belongs to one version: reference profile, evidence, report."""
+    return data_dir(home, spec) / "versions" / str(version)
+
+
+def document_file(home: Home, spec: LoopSpec, asset: str, partition: str = "") -> Path:
+    """Where `DocumentIOManager` keeps an asset's document."""
+    base = home.settings.data_dir / "documents" / spec.model / asset
+    return base / f"{partition}.json" if partition else base.with_suffix(".json")
+
+
+def write_text(file: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f"{file.name}.{os.getpid()}.draft")
+    draft.write_text(text, encoding="utf-8")
+    return draft.replace(file)
+
+
+def write_rows(file: Path, rows: pd.DataFrame) -> Path:
+    """Write rows as Parquet, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f"{file.name}.{os.getpid()}.draft")
+    rows.to_parquet(draft, index=False)
+    return draft.replace(file)
+
+
+def write_document(file: Path, document: Document) -> Path:
+    """Write a document as readable JSON."""
+    return write_text(file, document.model_dump_json(indent=1))
+
+
+def read_document(file: Path, kind: type[D]) -> D:
+    """Read a document. Raises NotEnoughDataError when it was not written yet."""
+    if not file.exists():
+        raise NotEnoughDataError(f"There is no {kind.__name__} at {file} yet: materialise the asset that writes it.")
+    return kind.model_validate_json(file.read_text(encoding="utf-8"))
+
+
+def read_drift_report(home: Home, spec: LoopSpec, period: str) -> DriftReport:
+    """The drift report of one period."""
+    return read_document(document_file(home, spec, "drift_report", period), DriftReport)
+
+
+def read_reference(home: Home, spec: LoopSpec, version: ModelVersion) -> ReferenceProfile:
+    """How features and scores of a version looked on its holdout."""
+    return read_document(version_dir(home, spec, version) / "reference.json", ReferenceProfile)
+
+
+def read_evidence(home: Home, spec: LoopSpec, version: ModelVersion) -> Evidence:
+    """The evidence for or against a version."""
+    return read_document(version_dir(home, spec, version) / "evidence.json", Evidence)

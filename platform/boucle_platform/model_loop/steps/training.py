@@ -1,0 +1,317 @@
+"""Training set and candidate: which rows, which model, exported and registered."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boucle.contracts.bundle import MODEL_FILE, BundleContract, OutputSpec
+from boucle.contracts.data import SnapshotManifest, TrainingManifest
+from boucle.contracts.evidence import Candidate
+from boucle.contracts.ids import Digest, ModelVersion, PeriodKey
+from boucle.contracts.profile import ReferenceProfile
+from boucle.contracts.verdict import Bound, Gate, Verdict
+from boucle.errors import NotEnoughDataError
+from boucle.features.contract import feature_specs
+from boucle.features.digest import content_digest
+from boucle.policy.promotion import bundle_equals_estimator
+from boucle_adapters.code_version import code_version, environment_digest
+from boucle_adapters.home import Home
+from boucle_adapters.snapshots import SnapshotStore
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.features import feature_names
+from boucle_platform.model_loop.steps.store import data_dir, version_dir, write_document, write_rows
+
+KEYS = ("entity_key", "as_of")
+TRAIN, HOLDOUT = "train", "holdout"
+REFERENCE_SAMPLE_ROWS = 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A candidate and how its scores and features look on the holdout."""
+
+    candidate: Candidate
+    reference: ReferenceProfile
+
+
+def assemble(home: Home, spec: LoopSpec) -> tuple[TrainingManifest, tuple[Gate, ...]]:
+    """Join validated features with mature labels, split by time, keep the exact rows by their digest.
+
+    Raises:
+        NotEnoughDataError: There is no snapshot, or not enough mature labels for a split.
+    """
+    from boucle.training.split import split_by_time
+
+    snapshots = _snapshots(home, spec)
+    watermark = snapshots[-1].as_of
+    labels = home.warehouse.query(
+        f"select {spec.entity}, as_of, label, known_at from {spec.labels} where known_at <= ?",  # noqa: S608 - own names
+        [watermark.replace(tzinfo=None)],
+    )
+    rows = _labelled(home, spec, snapshots, labels)
+    split = split_by_time(rows, watermark=_naive(watermark), holdout_periods=spec.training.holdout_periods)
+    kept = pd.concat([split.train.assign(part=TRAIN), split.holdout.assign(part=HOLDOUT)], ignore_index=True)
+    kept = kept.drop(columns="known_at")
+    digest = content_digest(kept, KEYS)
+    used = {moment.date() for moment in (*split.train_as_of, *split.holdout_as_of)}
+    manifest = TrainingManifest(
+        model=spec.name,
+        watermark=watermark,
+        horizon_days=spec.horizon_days,
+        train_as_of=tuple(_utc(moment) for moment in split.train_as_of),
+        holdout_as_of=tuple(_utc(moment) for moment in split.holdout_as_of),
+        holdout_from=_utc(split.holdout_from),
+        snapshots={m.period: m.content_digest for m in snapshots if m.as_of.date() in used},
+        feature_names=feature_names(spec),
+        train_rows=len(split.train),
+        train_positives=int(split.train["label"].sum()),
+        holdout_rows=len(split.holdout),
+        holdout_positives=int(split.holdout["label"].sum()),
+        content_digest=digest,
+        file=store_rows(home, spec, kept, digest),
+    )
+    return manifest, _training_gates(spec, manifest, late=int((split.train["known_at"] > split.holdout_from).sum()))
+
+
+def make_candidate(home: Home, spec: LoopSpec, manifest: TrainingManifest, run_id: str) -> Made:
+    """Fit, export, prove the export equal, store the bundle, register a version in the active MLflow run.
+
+    Raises:
+        ExportError: The estimator cannot be exported exactly; nothing was registered.
+    """
+    from boucle.training.bundle import bundle_files
+    from boucle.training.fit import feature_matrix, fit, label_vector
+    from boucle.training.parity import parity
+
+    rows = read_rows(home, manifest)
+    train, holdout = (rows[rows["part"] == part] for part in (TRAIN, HOLDOUT))
+    features = feature_matrix(train, manifest.feature_names)
+    judged = feature_matrix(holdout, manifest.feature_names)
+    fitted = fit(spec.hook("estimator").build, features, label_vector(train), seed=spec.training.seed)
+    contract = contract_of(spec)
+    files = bundle_files(fitted.estimator, contract, rows=judged, entities=holdout["entity_key"].tolist())
+    gates = (
+        bundle_equals_estimator(parity(fitted.estimator, files[MODEL_FILE], judged)),
+        _compute_budget(spec, fitted.cpu_seconds),
+    )
+    bundle = _store_bundle(home, spec, files)
+    version, created = _register(home, spec, contract, bundle, manifest, judged[0].tolist(), run_id)
+    reference = _reference(home, spec, version, fitted.estimator, holdout, manifest)
+    candidate = Candidate(
+        model=spec.name,
+        version=version,
+        created=created,
+        mlflow_run_id=home.registry.version(spec.name, version).run_id,
+        bundle_digest=bundle,
+        data_digest=manifest.content_digest,
+        seed=spec.training.seed,
+        git_commit=code_version(home.settings.project_dir).label,
+        environment_digest=environment_digest(),
+        fit_cpu_seconds=fitted.cpu_seconds,
+        gates=gates,
+    )
+    return Made(candidate=candidate, reference=reference)
+
+
+def contract_of(spec: LoopSpec) -> BundleContract:
+    """What requests need and answers are, from the model's schema."""
+    return BundleContract(
+        model=spec.name,
+        entity=spec.entity,
+        features=feature_specs(spec.hook("schema").FEATURES),
+        output=OutputSpec(description=spec.target),
+        max_feature_age_days=spec.online.max_age_days,
+    )
+
+
+def read_rows(home: Home, manifest: TrainingManifest) -> pd.DataFrame:
+    """The exact rows of a training run."""
+    file = home.settings.home_dir / manifest.file
+    if not file.exists():
+        raise NotEnoughDataError(f"The rows of the training set are gone ({manifest.file}): materialise it again.")
+    return pd.read_parquet(file)
+
+
+def store_rows(home: Home, spec: LoopSpec, rows: pd.DataFrame, digest: Digest) -> str:
+    """Keep rows under their digest; returns the file's path within the home."""
+    file = data_dir(home, spec) / "training_sets" / f"{digest}.parquet"
+    if not file.exists():
+        write_rows(file, rows)
+    return file.relative_to(home.settings.home_dir).as_posix()
+
+
+def split_table(manifest: TrainingManifest) -> list[dict[str, Any]]:
+    """Training and holdout as table rows."""
+    return [
+        {
+            "part": name,
+            "as_of": f"{moments[0]:%Y-%m-%d} … {moments[-1]:%Y-%m-%d}",
+            "periods": len(moments),
+            "rows": rows,
+            "positives": positives,
+            "positive rate": positives / rows,
+        }
+        for name, moments, rows, positives in (
+            (TRAIN, manifest.train_as_of, manifest.train_rows, manifest.train_positives),
+            (HOLDOUT, manifest.holdout_as_of, manifest.holdout_rows, manifest.holdout_positives),
+        )
+    ]
+
+
+def _snapshots(home: Home, spec: LoopSpec) -> list[SnapshotManifest]:
+    store = SnapshotStore(home.settings.home_dir)
+    found = [store.current(spec.name, PeriodKey(key)) for key in store.periods(spec.name)]
+    snapshots = [manifest for manifest in found if manifest is not None]
+    if not snapshots:
+        raise NotEnoughDataError(f"'{spec.model}' has no validated features yet: land a period and materialise them.")
+    return snapshots
+
+
+def _labelled(home: Home, spec: LoopSpec, snapshots: list[SnapshotManifest], labels: pd.DataFrame) -> pd.DataFrame:
+    store = SnapshotStore(home.settings.home_dir)
+    columns = [spec.entity, "as_of", *feature_names(spec)]
+    mature = set(labels["as_of"].dt.date)
+    wanted = [manifest for manifest in snapshots if manifest.as_of.date() in mature]
+    if not wanted:
+        raise NotEnoughDataError(
+            f"No label of '{spec.model}' is mature at {snapshots[-1].as_of:%Y-%m-%d}: a label is known "
+            f"{spec.horizon_days} days after its as_of. Land further periods. Nothing was trained."
+        )
+    features = pd.concat([store.read(manifest, columns=columns) for manifest in wanted], ignore_index=True)
+    rows = features.merge(labels, on=[spec.entity, "as_of"], how="inner", validate="one_to_one")
+    return rows.rename(columns={spec.entity: "entity_key"}).sort_values(list(KEYS), ignore_index=True)
+
+
+def _training_gates(spec: LoopSpec, manifest: TrainingManifest, *, late: int) -> tuple[Gate, ...]:
+    wanted = spec.training
+    return (
+        _count_gate("labels_are_mature", late, Bound.AT_MOST, 0, "labels known too late", manifest.train_rows),
+        _count_gate("enough_rows", manifest.train_rows, Bound.AT_LEAST, wanted.min_rows, "rows", manifest.train_rows),
+        _count_gate(
+            "enough_positives",
+            min(manifest.train_positives, manifest.holdout_positives),
+            Bound.AT_LEAST,
+            wanted.min_positives,
+            "positive labels in the smaller part",
+            manifest.train_rows + manifest.holdout_rows,
+        ),
+    )
+
+
+def _count_gate(name: str, measured: int, bound: Bound, limit: int, unit: str, sample_size: int) -> Gate:
+    good = measured <= limit if bound is Bound.AT_MOST else measured >= limit
+    return Gate(
+        name=name,
+        verdict=Verdict.PASSED if good else Verdict.FAILED,
+        measured=measured,
+        bound=bound,
+        limit=limit,
+        unit=unit,
+        sample_size=sample_size,
+    )
+
+
+def _compute_budget(spec: LoopSpec, cpu_seconds: float) -> Gate:
+    limit = spec.training.max_seconds
+    return Gate(
+        name="within_compute_budget",
+        verdict=Verdict.PASSED if cpu_seconds <= limit else Verdict.FAILED,
+        measured=cpu_seconds,
+        bound=Bound.AT_MOST,
+        limit=limit,
+        unit="CPU seconds",
+        sample_size=1,
+    )
+
+
+def _store_bundle(home: Home, spec: LoopSpec, files: dict[str, bytes]) -> Digest:
+    with tempfile.TemporaryDirectory(prefix="boucle-bundle-") as folder:
+        for name, content in files.items():
+            Path(folder, name).write_bytes(content)
+        return home.bundles.put(Path(folder), spec.name)
+
+
+def _register(
+    home: Home,
+    spec: LoopSpec,
+    contract: BundleContract,
+    bundle: Digest,
+    manifest: TrainingManifest,
+    example: list[float],
+    run_id: str,
+) -> tuple[ModelVersion, bool]:
+    """The version of this very bundle and data, registered now unless the registry has it already."""
+    for known in home.registry.versions(spec.name):
+        if (known.tags.get("bundle_digest"), known.tags.get("data_digest")) == (bundle, manifest.content_digest):
+            return known.version, False
+    code = code_version(home.settings.project_dir)
+    tags = {
+        "validation_status": "pending",
+        "bundle_digest": bundle,
+        "data_digest": manifest.content_digest,
+        "environment_digest": environment_digest(),
+        "git_commit": code.label,
+        "source_digest": code.source_digest,
+        "dagster/run_id": run_id,
+        "seed": str(spec.training.seed),
+        "watermark": manifest.watermark.isoformat(),
+    }
+    started = time.process_time()
+    version = home.registry.register(contract, home.bundles.fetch(bundle), example=example, tags=tags)
+    home.registry.log_run(
+        params={**spec.hook("estimator").PARAMETERS, **spec.training.model_dump(), "horizon_days": spec.horizon_days},
+        metrics={
+            "train_rows": manifest.train_rows,
+            "holdout_rows": manifest.holdout_rows,
+            "register_cpu_seconds": time.process_time() - started,
+        },
+        tags=tags,
+    )
+    return version, True
+
+
+def _reference(
+    home: Home, spec: LoopSpec, version: ModelVersion, estimator: Any, holdout: pd.DataFrame, manifest: TrainingManifest
+) -> ReferenceProfile:
+    from boucle.training.evaluate import permutation_importance, reference_profile
+    from boucle.training.fit import feature_matrix, label_vector, predict
+
+    names = manifest.feature_names
+    features, labels = feature_matrix(holdout, names), label_vector(holdout)
+    scores = predict(estimator, features)
+    reference = reference_profile(
+        model=spec.name,
+        version=version,
+        window=(manifest.holdout_from, manifest.holdout_as_of[-1] + timedelta(days=1)),
+        features=features,
+        feature_names=names,
+        scores=scores,
+        labels=labels,
+        importance=permutation_importance(
+            estimator, features, labels, feature_names=names, seed=spec.training.seed
+        ),
+    )
+    folder = version_dir(home, spec, version)
+    write_document(folder / "reference.json", reference)
+    write_document(folder / "training.json", manifest)
+    sample = holdout[list(names)].assign(proba=scores)
+    write_rows(
+        folder / "reference_sample.parquet",
+        sample.sample(min(REFERENCE_SAMPLE_ROWS, len(sample)), random_state=spec.training.seed),
+    )
+    return reference
+
+
+def _naive(moment: Any) -> pd.Timestamp:
+    return pd.Timestamp(moment.replace(tzinfo=None))
+
+
+def _utc(moment: Any) -> Any:
+    from datetime import UTC
+
+    return moment.replace(tzinfo=UTC)

@@ -1,0 +1,43 @@
+"""What passes between assets: a document, kept as JSON in the home, so that a person and the next release can read it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from boucle.contracts.document import Document
+
+
+class DocumentIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
+    """Stores each asset's document as `<root>/<asset key>[/<partition>].json`, put in place by rename."""
+
+    root: str
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Write the document; an asset without one (`None`) writes nothing."""
+        if obj is None:
+            return
+        if not isinstance(obj, Document):
+            raise TypeError(f"{context.asset_key.to_user_string()} returned {type(obj).__name__}, not a Document.")
+        file = self._file(context, context.asset_partition_key if context.has_asset_partitions else None)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f"{file.name}.{os.getpid()}")
+        draft.write_text(obj.model_dump_json(indent=1))
+        draft.replace(file)
+
+    def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401 - Dagster's own signature
+        """Read the document as the type that the asset function declares."""
+        wanted = context.dagster_type.typing_type
+        file = self._file(context, context.asset_partition_key if context.has_asset_partitions else None)
+        if not file.exists():
+            raise dg.Failure(
+                f"{context.asset_key.to_user_string()} has no document yet"
+                f"{f' for {file.stem}' if context.has_asset_partitions else ''}: materialise it first."
+            )
+        return wanted.model_validate(json.loads(file.read_text()))
+
+    def _file(self, context: dg.InputContext | dg.OutputContext, partition: str | None) -> Path:
+        base = Path(self.root, *context.asset_key.path)
+        return base.with_suffix(".json") if partition is None else base / f"{partition}.json"

@@ -1,0 +1,110 @@
+"""The serving app: everything it works with is handed in, nothing is global."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from boucle.contracts.ids import ModelName
+from boucle.errors import BoucleError
+from boucle.ports import BundleStore, Clock, PredictionLog, StateStore
+from boucle_adapters.online_store import OnlineStore
+from boucle_serving.metrics import ServingMetrics
+from boucle_serving.middleware import AnswerHeaders
+from boucle_serving.plan_watch import PlanWatch
+from boucle_serving.predictor import Predictor
+from boucle_serving.problems import FieldError, InvalidRequestError, http_problem, problem_of
+from boucle_serving.readiness import Readiness
+from boucle_serving.routes.health import health_router
+from boucle_serving.routes.models import models_router
+from boucle_serving.routes.predict import predict_router
+from boucle_serving.service import PredictionService
+
+_DESCRIPTION = """
+Predictions of the models that boucle has in traffic. Features are looked up by entity and `as_of`; every answer is in
+the prediction log before it leaves and carries a `prediction_id`. Every answer has the headers `x-request-id`,
+`x-boucle-model-version` and `x-boucle-route`. Errors are problem documents (RFC 9457).
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a serving app is built from.
+
+    `open_state` may raise for as long as there is no state store: it is called again. `open_online` gives the online
+    features of one model.
+    """
+
+    open_state: Callable[[], StateStore]
+    open_online: Callable[[ModelName], OnlineStore]
+    bundles: BundleStore
+    log: PredictionLog
+    clock: Clock
+    default_model: ModelName
+    replica: str
+    address: str
+    plan_poll_seconds: float
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The app; its lifespan starts and stops the watcher (`app.state.watch`)."""
+    metrics = ServingMetrics()
+    predictor = Predictor(parts.bundles)
+    watch = PlanWatch(
+        open_state=parts.open_state,
+        open_online=parts.open_online,
+        predictor=predictor,
+        metrics=metrics,
+        poll_seconds=parts.plan_poll_seconds,
+        replica=parts.replica,
+        default_model=parts.default_model,
+    )
+    service = PredictionService(
+        predictor=predictor,
+        online=watch.online,
+        log=parts.log,
+        clock=parts.clock,
+        metrics=metrics,
+        replica=parts.replica,
+        default_model=parts.default_model,
+        all_models_known=lambda: watch.plans_known,
+    )
+    app = FastAPI(
+        title="boucle serving", version=version("boucle"), description=_DESCRIPTION, lifespan=_lifespan(watch, parts)
+    )
+    app.state.watch = watch
+    app.include_router(predict_router(service, metrics))
+    app.include_router(health_router(Readiness(predictor, watch, parts.replica), metrics))
+    app.include_router(models_router(predictor, service))
+    app.add_middleware(AnswerHeaders)
+    _handle_errors(app)
+    return app
+
+
+def _lifespan(watch: PlanWatch, parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        watch.start(parts.address)
+        yield
+        watch.stop()
+
+    return lifespan
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(BoucleError)
+    async def on_boucle_error(_request: Request, error: BoucleError) -> Response:
+        return problem_of(error).response()
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(_request: Request, error: HTTPException) -> Response:
+        return http_problem(error.status_code, str(error.detail)).response(error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid_parameter(_request: Request, error: RequestValidationError) -> Response:
+        fields = [FieldError(str(item["loc"][-1]), item["msg"]) for item in error.errors()]
+        return problem_of(InvalidRequestError(*fields)).response()

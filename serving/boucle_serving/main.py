@@ -1,0 +1,113 @@
+"""`python -m boucle_serving.main`: one serving replica, configured by `BOUCLE_*` variables."""
+
+import json
+import os
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+
+from boucle.contracts.ids import ModelName
+from boucle.errors import BoucleError, ConfigurationError
+from boucle_adapters.bundle_store import DirectoryBundleStore
+from boucle_adapters.clock import HomeClock
+from boucle_adapters.online_store import OnlineStore
+from boucle_adapters.segment_log import SegmentLog
+from boucle_adapters.settings import Settings
+from boucle_adapters.sql_state import SqlStateStore
+from boucle_serving.app import Parts, create_app
+
+_GRACE_SECONDS = 10
+
+
+def parts_of(settings: Settings, address: str) -> Parts:
+    """The parts of a replica of this home."""
+    return Parts(
+        open_state=lambda: SqlStateStore.open(settings.state_store_url),
+        open_online=lambda model: OnlineStore(settings.online_dir / model),
+        bundles=DirectoryBundleStore(settings.bundles_dir),
+        log=SegmentLog(settings.log_dir),
+        clock=HomeClock(settings.clock_file),
+        replica=settings.replica,
+        address=address,
+        default_model=ModelName(settings.default_model),
+        plan_poll_seconds=settings.plan_poll_seconds,
+    )
+
+
+def announcement_file(settings: Settings) -> Path:
+    """Where a running replica says its address and process id; it is there only while the replica answers."""
+    return settings.home_dir / f"serving-{settings.replica}.json"
+
+
+class _Server(uvicorn.Server):
+    """Says where it answers once it does."""
+
+    def __init__(self, config: uvicorn.Config, file: Path, address: str) -> None:
+        super().__init__(config)
+        self._file = file
+        self._text = json.dumps({"address": address, "pid": os.getpid()})
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+            draft.write_text(self._text)
+            draft.replace(self._file)
+            sys.stdout.write(self._text + "\n")
+            sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._file.unlink(missing_ok=True)
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings) -> None:
+    """Answer until SIGTERM or Ctrl-C; requests under way are finished first.
+
+    Raises:
+        ConfigurationError: The address cannot be used.
+    """
+    bound = _bind(settings)
+    host, port = bound.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    config = uvicorn.Config(
+        create_app(parts_of(settings, address)),
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    with suppress(KeyboardInterrupt):  # uvicorn has shut down already and raises the signal again
+        _Server(config, announcement_file(settings), address).run(sockets=[bound])
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError as error:
+        bound.close()
+        raise ConfigurationError(
+            f"Cannot answer on {settings.host}:{settings.port} ({error.strerror}). Set BOUCLE_HOST and BOUCLE_PORT to "
+            "a free address; port 0 takes any free port."
+        ) from error
+    return bound
+
+
+def main() -> int:
+    """Run a replica; the exit code is 1 when it could not start."""
+    try:
+        serve(Settings())
+    except BoucleError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

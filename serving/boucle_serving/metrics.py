@@ -1,0 +1,52 @@
+"""What a replica tells Prometheus. Base units; no user, entity or request in a label."""
+
+from functools import lru_cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_LATENCY_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+_ANSWER = ("model", "version", "route")
+_WEIGHT = ("model", "version")
+
+
+class ServingMetrics:
+    """The metrics of one app, in a registry of its own, so that two apps in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.plan_revision = self._gauge("boucle_plan_revision", "Revision of the traffic plan served", ("model",))
+        self.plan_wanted = self._gauge("boucle_plan_wanted_revision", "Newest revision seen", ("model",))
+        self.weight = self._gauge("boucle_traffic_weight", "Share of entities, per cent", _WEIGHT)
+        self.state_store_up = self._gauge("boucle_state_store_up", "1 if the last poll of the state store worked", ())
+        self.load_failures = self._counter("boucle_bundle_load_failures_total", "Bundles that were refused", ("model",))
+        self.logged = self._counter("boucle_prediction_log_records_total", "Predictions written", ("model",))
+        self.dropped = self._counter("boucle_prediction_log_dropped_total", "Predictions that could not be", ("model",))
+        self._duration = Histogram(
+            "boucle_request_duration_seconds",
+            "From the first byte of a prediction request to its answer",
+            _ANSWER,
+            buckets=_LATENCY_SECONDS,
+            registry=self.registry,
+        )
+        self._requests = self._counter("boucle_requests_total", "Prediction requests answered", (*_ANSWER, "code"))
+        # `labels()` takes a lock and builds a key; a handful of combinations is all there ever is.
+        self._children = lru_cache(maxsize=1024)(self._label)
+
+    def observe(self, model: str, version: str, route: str, code: int, seconds: float) -> None:
+        """Count one prediction request and its time."""
+        requests, duration = self._children(model, version, route, str(code))
+        requests.inc()
+        duration.observe(seconds)
+
+    def text(self) -> bytes:
+        """The exposition format that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+    def _label(self, model: str, version: str, route: str, code: str) -> tuple[Counter, Histogram]:
+        return self._requests.labels(model, version, route, code), self._duration.labels(model, version, route)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)

@@ -1,0 +1,113 @@
+"""Errors as HTTP sees them: problem documents of RFC 9457, one mapping from our errors to status codes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from boucle.errors import (
+    AsOfError,
+    BoucleError,
+    BundleError,
+    FeatureLookupError,
+    NoProductionModelError,
+    UnknownEntityError,
+)
+from boucle_adapters.online_store import BeyondWatermarkError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+
+
+class InvalidRequestError(BoucleError):
+    """A request is malformed; each field that is wrong is named."""
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+        self.errors = errors
+
+
+class UnknownModelError(BoucleError):
+    """The path names a model that no traffic plan knows."""
+
+
+class LogUnavailableError(BoucleError):
+    """A prediction could not be written to the log, so its answer was withheld."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem document. `kind` is stable: programs may switch on it."""
+
+    status: HTTPStatus
+    kind: str
+    title: str
+    detail: str
+    errors: Sequence[FieldError] = ()
+
+    def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        """The document as an answer."""
+        content: dict[str, Any] = {
+            "type": f"urn:boucle:problem:{self.kind}",
+            "title": self.title,
+            "status": int(self.status),
+            "detail": self.detail,
+        }
+        if self.errors:
+            content["errors"] = [{"field": error.field, "message": error.message} for error in self.errors]
+        return JSONResponse(content, status_code=int(self.status), media_type=MEDIA_TYPE, headers=headers)
+
+
+# The first class that fits counts, so the narrower ones come first.
+_KINDS: tuple[tuple[type[BoucleError], HTTPStatus, str, str], ...] = (
+    (InvalidRequestError, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is malformed"),
+    (UnknownModelError, HTTPStatus.NOT_FOUND, "unknown-model", "No such model is served here"),
+    (UnknownEntityError, HTTPStatus.NOT_FOUND, "unknown-entity", "The entity is not known"),
+    (BeyondWatermarkError, HTTPStatus.UNPROCESSABLE_ENTITY, "beyond-watermark", "as_of is not published yet"),
+    (AsOfError, HTTPStatus.NOT_FOUND, "no-features-at-as-of", "The entity has no features at this as_of"),
+    (FeatureLookupError, HTTPStatus.SERVICE_UNAVAILABLE, "features-unavailable", "Features cannot be read"),
+    (NoProductionModelError, HTTPStatus.SERVICE_UNAVAILABLE, "no-production-model", "No model is in production"),
+    (LogUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "log-unavailable", "The prediction log cannot be written"),
+    (BundleError, HTTPStatus.INTERNAL_SERVER_ERROR, "invalid-answer", "The model's answer was withheld"),
+)
+
+
+def problem_of(error: BoucleError) -> Problem:
+    """The problem document of one of our errors."""
+    for kind_of_error, status, kind, title in _KINDS:
+        if isinstance(error, kind_of_error):
+            return Problem(status, kind, title, str(error), _fields(error))
+    return internal_problem()
+
+
+def internal_problem() -> Problem:
+    """What a caller learns of an error that we did not foresee: nothing but where to look."""
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal-error",
+        "Something went wrong here",
+        "The request was not answered. The server's log names the cause under the id in the x-request-id header.",
+    )
+
+
+def http_problem(status: int, detail: str) -> Problem:
+    """The problem document of a plain HTTP error: no such path, wrong method."""
+    code = HTTPStatus(status)
+    return Problem(code, code.phrase.lower().replace(" ", "-"), code.phrase, detail)
+
+
+def _fields(error: BoucleError) -> Sequence[FieldError]:
+    if isinstance(error, InvalidRequestError):
+        return error.errors
+    if isinstance(error, AsOfError):
+        return (FieldError("as_of", str(error)),)
+    return ()

@@ -1,0 +1,23 @@
+"""A traffic plan applied to one request. The rule itself is `boucle.policy.traffic.assign`."""
+
+from dataclasses import dataclass
+
+from boucle.contracts.ids import EntityKey
+from boucle.contracts.traffic_plan import Arm
+from boucle.policy.traffic import assign
+from boucle_serving.predictor import LoadedBundle, ServedModel
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The arm drawn for the entity, the arm that answers (a guard may differ), and the model of the latter."""
+
+    assigned: Arm
+    answering: Arm
+    bundle: LoadedBundle
+
+
+def route(served: ServedModel, entity_key: EntityKey) -> Routed:
+    """Who answers this entity under the plan that is served."""
+    arm = assign(served.plan, entity_key)
+    return Routed(arm, arm, served.bundles[arm.bundle_digest])

@@ -1,0 +1,45 @@
+"""GET /health, /ping, /livez, /readyz, /version, /metrics."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from boucle_serving.metrics import ServingMetrics
+from boucle_serving.readiness import Readiness
+
+
+def health_router(readiness: Readiness, metrics: ServingMetrics) -> APIRouter:
+    """What orchestrators, load balancers and Prometheus ask."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/livez", summary="The process runs")
+    async def livez() -> dict[str, str]:
+        """200 as long as the process can answer at all."""
+        return {"status": "alive"}
+
+    @router.get("/readyz", summary="A model can answer, and what is missing")
+    async def readyz() -> JSONResponse:
+        """200 when a plan is loaded, its bundles are warm and features can be read; else 503 with what is missing."""
+        document = readiness.document()
+        return JSONResponse(document, status_code=200 if document["status"] == "ready" else 503)
+
+    @router.get("/health", summary="A model can answer (MLflow's scoring server has the same path)")
+    @router.get("/ping", include_in_schema=False)
+    async def health() -> JSONResponse:
+        """The short form of /readyz."""
+        status = readiness.document()["status"]
+        return JSONResponse({"status": status}, status_code=200 if status == "ready" else 503)
+
+    @router.get("/version", summary="The release of boucle that answers")
+    async def boucle_version() -> dict[str, str]:
+        """The installed version."""
+        return {"boucle": version("boucle")}
+
+    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+    async def prometheus() -> Response:
+        """The metrics of this replica."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

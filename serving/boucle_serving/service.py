@@ -1,0 +1,188 @@
+"""One prediction, from the parsed request to the logged answer."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from secrets import token_hex
+from time import perf_counter
+
+from boucle.contracts.ids import EntityKey, ModelName
+from boucle.contracts.prediction import PredictionRecord
+from boucle.errors import FeatureLookupError, NoProductionModelError
+from boucle.ports import Clock, PredictionLog
+from boucle_adapters.online_store import OnlineStore
+from boucle_serving.metrics import ServingMetrics
+from boucle_serving.predictor import Predictor, ServedModel
+from boucle_serving.problems import FieldError, InvalidRequestError, LogUnavailableError, UnknownModelError
+from boucle_serving.router import Routed
+
+_MAX_KEY_LENGTH = 256
+
+
+@dataclass(frozen=True)
+class Question:
+    """A checked request: about whom, as of when (UTC), and both as they were sent."""
+
+    entity_key: EntityKey
+    as_of: datetime
+    sent: Mapping[str, object]
+
+
+class PredictionService:
+    """Answers predictions from what is in memory: no call leaves the process but the write to the log."""
+
+    def __init__(
+        self,
+        *,
+        predictor: Predictor,
+        online: Mapping[ModelName, OnlineStore],
+        log: PredictionLog,
+        clock: Clock,
+        metrics: ServingMetrics,
+        replica: str,
+        default_model: ModelName,
+        all_models_known: Callable[[], bool],
+    ) -> None:
+        self.default_model = default_model
+        self._predictor = predictor
+        self._online = online
+        self._log = log
+        self._clock = clock
+        self._metrics = metrics
+        self._replica = replica
+        self._all_models_known = all_models_known
+
+    def served(self, model: ModelName) -> ServedModel:
+        """What is served of this model.
+
+        Raises:
+            NoProductionModelError: Nothing of it is in production, or its first bundle could not be loaded.
+            UnknownModelError: The plans are known and none is of this model.
+        """
+        served = self._predictor.served.get(model)
+        if served is not None:
+            return served
+        if model != self.default_model and model not in self._online and self._all_models_known():
+            raise UnknownModelError(
+                f"No traffic plan is of model '{model}'; served here: {', '.join(self._predictor.served) or 'none'}. "
+                "A new model is served once its `production_alias` and `traffic_plan` are materialised."
+            )
+        raise NoProductionModelError(
+            f"No version of '{model}' is in production here yet. Materialise `production_alias` and `traffic_plan` of "
+            f"'{model}', or run `boucle retrain {model}`. If that is done, GET /readyz says what is missing."
+        )
+
+    def answer(
+        self, served: ServedModel, routed: Routed, question: Question, *, request_id: str, started: float
+    ) -> Mapping[str, object]:
+        """Look up, score, log, answer. `started` is `perf_counter()` at the start of the request.
+
+        Raises:
+            BoucleError: One of those that `boucle_serving.problems` maps to a status.
+        """
+        record = self._predict(served, routed, question, request_id=request_id, started=started)
+        self._write(record)
+        return {
+            **question.sent,
+            "proba": record.proba,
+            "prediction_id": record.prediction_id,
+            "model": record.model,
+            "model_version": record.model_version,
+        }
+
+    def _predict(
+        self, served: ServedModel, routed: Routed, question: Question, *, request_id: str, started: float
+    ) -> PredictionRecord:
+        plan, bundle = served.plan, routed.bundle
+        online = self._online.get(plan.model)
+        if online is None:
+            raise FeatureLookupError(f"There is no online snapshot of '{plan.model}'. Materialise `online_features`.")
+        snapshot = online.snapshot
+        max_age = bundle.contract.max_feature_age_days
+        row = snapshot.look_up(question.entity_key, question.as_of, max_age_days=max_age)
+        values = bundle.in_order(row.values, snapshot.manifest.feature_names)
+        proba = bundle.score(values)
+        return PredictionRecord(
+            prediction_id=token_hex(16),
+            request_id=request_id,
+            at=self._clock.now(),
+            model=plan.model,
+            entity_key=question.entity_key,
+            as_of=question.as_of,
+            features_as_of=row.as_of,
+            model_version=routed.answering.version,
+            bundle_digest=routed.answering.bundle_digest,
+            plan_revision=plan.revision,
+            assigned_role=routed.assigned.role.value,
+            answering_role=routed.answering.role.value,
+            propensity=routed.assigned.weight / 100,
+            proba=proba,
+            features=tuple(None if math.isnan(value) else value for value in values),
+            latency_ms=(perf_counter() - started) * 1000,
+            replica=self._replica,
+        )
+
+    def _write(self, record: PredictionRecord) -> None:
+        try:
+            self._log.append(record)
+        except OSError as error:
+            self._metrics.dropped.labels(record.model).inc()
+            raise LogUnavailableError(
+                f"The prediction was computed but could not be logged ({error}), so it was withheld. Free the disk or "
+                "mend its permissions, then ask again."
+            ) from error
+        self._metrics.logged.labels(record.model).inc()
+
+
+def parse_question(payload: object, *, entity: str) -> Question:
+    """Check a request of the form `{<entity>: key, "as_of": moment}`.
+
+    Raises:
+        InvalidRequestError: A field is missing, unknown or malformed; all of them are named at once.
+    """
+    if not isinstance(payload, dict):
+        raise InvalidRequestError(
+            FieldError("body", f'must be a JSON object like {{"{entity}": "4", "as_of": "1997-10-01"}}')
+        )
+    errors = [
+        FieldError(f"{name!r:.80}".strip("'"), f"is not known; the fields are {entity} and as_of")
+        for name in payload
+        if name not in (entity, "as_of")
+    ]
+    key = _entity_key(payload, entity, errors)
+    as_of = _as_of(payload, errors)
+    if errors or as_of is None:
+        raise InvalidRequestError(*errors)
+    return Question(EntityKey(key), as_of, {entity: payload[entity], "as_of": payload["as_of"]})
+
+
+def _entity_key(payload: Mapping[str, object], entity: str, errors: list[FieldError]) -> str:
+    value = payload.get(entity)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if entity not in payload:
+        errors.append(FieldError(entity, "is required"))
+    elif not isinstance(value, str):
+        errors.append(FieldError(entity, f"must be a string or a whole number, not {value!r:.80}"))
+    elif not 0 < len(value) <= _MAX_KEY_LENGTH or not value.isprintable():
+        errors.append(FieldError(entity, f"must have 1 to {_MAX_KEY_LENGTH} printable characters"))
+    else:
+        return value
+    return ""
+
+
+def _as_of(payload: Mapping[str, object], errors: list[FieldError]) -> datetime | None:
+    value = payload.get("as_of")
+    if "as_of" not in payload:
+        errors.append(FieldError("as_of", "is required"))
+        return None
+    try:
+        if not isinstance(value, str):
+            raise TypeError
+        moment = datetime.fromisoformat(value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        message = f"must be an ISO 8601 date or date-time (UTC unless it says otherwise), not {value!r:.80}"
+        errors.append(FieldError("as_of", message))
+        return None
