@@ -29,7 +29,6 @@
 {%- macro horizon() -%} to_days({{ window_value("horizon_days") }}) {%- endmacro -%}
 
 {%- macro known_at() -%}
-    {%- if execute -%}
-        cast('{{ var("known_at", env_var("BOUCLE_KNOWN_AT", "")) or "infinity" }}' as timestamptz)
-    {%- endif -%}
+    {%- set value = var("known_at", env_var("BOUCLE_KNOWN_AT", "")) if execute else "" -%}
+    cast('{{ value or "infinity" }}' as timestamptz)
 {%- endmacro -%}

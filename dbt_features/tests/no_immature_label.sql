@@ -4,4 +4,4 @@ select
     as_of,
     known_at
 from {{ ref('repurchase_labels') }}
-where known_at > (select max(as_of) from {{ ref('repurchase_features') }})
+where known_at > (select max(features.as_of) from {{ ref('repurchase_features') }} as features)

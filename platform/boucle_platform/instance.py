@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings, quiet_environment
+from boucle_platform.resources.home import HomeResource
 
 # Pools: one step at a time opens the warehouse. Queue: a laptop runs two runs at a time and starts them within a second.
 DAGSTER_YAML = """\
@@ -90,7 +92,7 @@ class Runner:
         )
         return RunOutcome(run_id=result.run_id, succeeded=result.success, error=failure_text(result))
 
-    def tick(self, sensor: str) -> dg.SensorExecutionData:
+    def tick(self, sensor: str) -> Any:
         """Evaluate a sensor once, with the cursor it left the last time."""
         definition = self.definitions.resolve_sensor_def(sensor)
         cursors = self.home.settings.home_dir / "cursors"
@@ -100,7 +102,7 @@ class Runner:
             instance=self.instance,
             cursor=file.read_text() if file.exists() else None,
             sensor_name=sensor,
-            resources=self.definitions.resources or {},
+            resources={"home": HomeResource.of(self.settings)},
             definitions=self.definitions,
         ) as context:
             data = definition.evaluate_tick(context)

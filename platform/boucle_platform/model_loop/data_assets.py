@@ -11,8 +11,9 @@ from boucle.contracts.data import LandingReceipt, SnapshotManifest
 from boucle.contracts.online import OnlineManifest
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import dbt_project, presentation
+from boucle_platform.model_loop.dbt_build import stream_build
 from boucle_platform.model_loop.keys import key_of
-from boucle_platform.model_loop.model_assets import asset_arguments
+from boucle_platform.model_loop.model_assets import ONE_PERIOD_A_RUN, asset_arguments
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import features, landing
 from boucle_platform.resources.home import HomeResource
@@ -30,7 +31,9 @@ def data_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> lis
 
 
 def _landing(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
-    @dg.asset(**asset_arguments(spec, "landing", "csv"), partitions_def=partitions)
+    @dg.asset(
+        **asset_arguments(spec, "landing", "csv"), partitions_def=partitions, backfill_policy=ONE_PERIOD_A_RUN
+    )
     def landing_file(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Lands one period's file of the real history, as the source system would; this home's clock moves to its end."""
         fed = landing.feed(home.connect(), spec, context.partition_key)
@@ -46,6 +49,7 @@ def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
         **asset_arguments(spec, spec.raw, "duckdb", checks=(landing.ACCEPTED,)),
         deps=[key_of(spec, "landing")],
         partitions_def=partitions,
+        backfill_policy=ONE_PERIOD_A_RUN,
         pool="warehouse",
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=40), warn_window=timedelta(days=35)),
     )
@@ -72,7 +76,7 @@ def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
 
 
 def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
-    from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
+    from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
     class Translator(DagsterDbtTranslator):  # type: ignore[misc]
         """dbt models as assets of this model."""
@@ -97,6 +101,7 @@ def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
         select=f"fqn:boucle_features.{spec.model}",
         name=f"{spec.model}_dbt",
         partitions_def=partitions,
+        backfill_policy=ONE_PERIOD_A_RUN,
         dagster_dbt_translator=Translator(),
         pool="warehouse",
     )
@@ -108,11 +113,8 @@ def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
             BOUCLE_PERIOD_END=period.end.date().isoformat(),
             BOUCLE_HORIZON_DAYS=str(spec.horizon_days),
         )
-        dbt_cli = DbtCliResource(
-            project_dir=str(dbt_project.project_path(settings)), dbt_executable=dbt_project.dbt_executable()
-        )
         with home.connect().warehouse.lock():
-            yield from dbt_cli.cli(["build"], context=context, target_path=dbt_project.target_path(settings)).stream()
+            yield from stream_build(context, target=dbt_project.target_path(settings))
 
     return dbt
 
@@ -122,6 +124,7 @@ def _validated_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]
         **asset_arguments(spec, "validated_features", "pandera", "parquet", checks=features.GATES),
         deps=[key_of(spec, spec.features)],
         partitions_def=partitions,
+        backfill_policy=ONE_PERIOD_A_RUN,
         pool="warehouse",
     )
     def validated_features(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
@@ -149,6 +152,7 @@ def _online_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -
         **asset_arguments(spec, "online_features", "numpy", checks=("online_equals_offline",)),
         deps=[key_of(spec, "validated_features")],
         partitions_def=partitions,
+        backfill_policy=ONE_PERIOD_A_RUN,
     )
     def online_features(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """The newest feature rows for look-up by (entity, as_of), put in place in one step."""

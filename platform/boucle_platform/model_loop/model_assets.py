@@ -20,6 +20,8 @@ from boucle_platform.model_loop.steps import evaluation, training
 from boucle_platform.resources.home import HomeResource
 
 ACTOR_TAG = "boucle/actor"
+# A period builds on the one before: a backfill runs them one after the other.
+ONE_PERIOD_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 CANDIDATE_GATES = ("bundle_equals_estimator", "within_compute_budget")
 TRAINING_GATES = ("labels_are_mature", "enough_rows", "enough_positives")
 
@@ -40,9 +42,11 @@ def model_checks(spec: LoopSpec) -> list[dg.AssetChecksDefinition]:
 
 
 def asset_arguments(spec: LoopSpec, name: str, *kinds: str, checks: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What every asset of a model says of itself."""
+    """What every asset of a model says of itself; `checks` are blocking."""
     key = key_of(spec, name)
     return {
+        # Without it, Dagster takes a MaterializeResult for one that carries no document.
+        "dagster_type": dg.Any,
         "key": key,
         "group_name": spec.model,
         "owners": spec.owners,

@@ -5,7 +5,7 @@ import dagster as dg
 from boucle.contracts.monitoring import DriftReport
 from boucle_platform.model_loop import presentation
 from boucle_platform.model_loop.keys import key_of
-from boucle_platform.model_loop.model_assets import asset_arguments
+from boucle_platform.model_loop.model_assets import ONE_PERIOD_A_RUN, asset_arguments
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import monitoring
 from boucle_platform.resources.home import HomeResource
@@ -30,6 +30,7 @@ def _prediction_log(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) ->
         # The log grows while the period lasts, so it is read when the period is over: when its file has landed.
         deps=[key_of(spec, spec.raw)],
         partitions_def=partitions,
+        backfill_policy=ONE_PERIOD_A_RUN,
     )
     def prediction_log(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Predictions served in the period, once per prediction id, as an immutable snapshot."""
@@ -57,6 +58,7 @@ def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
         **asset_arguments(spec, "ground_truth", "duckdb"),
         deps=[key_of(spec, "prediction_log"), key_of(spec, spec.labels)],
         partitions_def=partitions,
+        backfill_policy=ONE_PERIOD_A_RUN,
         pool="warehouse",
     )
     def ground_truth(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
@@ -79,6 +81,7 @@ def _live_performance(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) 
         **asset_arguments(spec, "live_performance"),
         deps=[key_of(spec, "ground_truth")],
         partitions_def=partitions,
+        backfill_policy=ONE_PERIOD_A_RUN,
     )
     def live_performance(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Realised log loss and calibration of each version on the outcomes of the period."""
@@ -103,6 +106,7 @@ def _drift_report(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
         | {"check_specs": [dg.AssetCheckSpec("drift_within_limits", asset=key)]},
         deps=[key_of(spec, "prediction_log"), key_of(spec, "ground_truth"), key_of(spec, "validated_features")],
         partitions_def=partitions,
+        backfill_policy=ONE_PERIOD_A_RUN,
     )
     def drift_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """What the production version saw and answered in the period, against its reference window."""

@@ -17,7 +17,7 @@ select
     user_id,
     as_of,
     known_at,
-    exists (
+    exists(
         select 1
         from {{ ref('int_customer_days') }} as days
         where

@@ -1,5 +1,5 @@
--- One row per order, from the newest version of each landed period. By default everything landed so far counts, so that
--- a correction of an old period is used when later periods are built again; with known_at, only what had landed by then.
+-- One row per order, from the newest version of each landed period. By default everything landed so far counts: a
+-- correction of an old period is used by every build after it. With known_at, only what had landed by then counts.
 with landed as (
 
     select *

@@ -14,9 +14,8 @@ from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.profile import ReferenceProfile
 from boucle.contracts.windows import Period
 from boucle.features.profiles import build_histogram, profile_columns
-from boucle.policy.monitoring import drift_gates
-from boucle.stats.drift import psi
-from boucle.stats.intervals import calibration_interval, log_loss_interval
+from boucle.policy.monitoring import drift_gates, feature_psi
+from boucle.stats.live import measure_outcomes
 from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
@@ -24,7 +23,6 @@ from boucle_platform.model_loop.steps.features import feature_names
 from boucle_platform.model_loop.steps.store import data_dir, read_document, read_reference, version_dir, write_text
 
 MAX_PAGE_ROWS = 2_000
-MIN_LABELLED = 2
 
 
 def measure_drift(
@@ -38,7 +36,7 @@ def measure_drift(
     judged = outcomes[outcomes["model_version"] == production]
     reference = read_reference(home, spec, production)
     facts = _facts(spec, reference, seen, judged)
-    drifted = {} if seen.empty else {name: psi(reference.features[name], found) for name, found in facts.features.items()}
+    drifted = feature_psi(facts)
     report = _report(
         home, spec, period, production, predictions=len(seen), labelled=len(judged), facts=facts, drifted=drifted
     )
@@ -49,15 +47,21 @@ def _facts(spec: LoopSpec, reference: ReferenceProfile, seen: pd.DataFrame, judg
     matrix = _matrix(seen, len(reference.features))
     names = list(reference.features)
     labels, scores = (judged[name].to_numpy(dtype=np.float64) for name in ("label", "proba"))
-    entities, seed = judged["entity_key"].to_numpy(), spec.training.seed
-    enough = judged["entity_key"].nunique() >= MIN_LABELLED
+    known = measure_outcomes(
+        labels,
+        scores,
+        judged["entity_key"].to_numpy(),
+        seed=spec.training.seed,
+        level=spec.monitoring.confidence,
+    )
     return LiveFacts(
         reference=reference,
         predictions=len(seen),
+        positives=known.positives,
         scores=build_histogram(seen["proba"].to_numpy(dtype=np.float64), reference.scores.edges),
         features=profile_columns({name: matrix[:, column] for column, name in enumerate(names)}, reference.features),
-        calibration=calibration_interval(labels, scores, entities, seed=seed) if enough else None,
-        log_loss=log_loss_interval(labels, scores, entities, seed=seed) if enough else None,
+        calibration=known.calibration,
+        log_loss=known.log_loss,
     )
 
 

@@ -3,7 +3,9 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from boucle.contracts.bundle import CONTRACT_FILE, MODEL_FILE, BundleContract
 from boucle.contracts.data import TrainingManifest
@@ -13,8 +15,12 @@ from boucle.contracts.ids import Digest, ModelVersion
 from boucle.policy.promotion import evaluate_gates
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.store import version_dir, write_document, write_text
-from boucle_platform.model_loop.steps.training import HOLDOUT, TRAIN, contract_of, read_rows
+from boucle_platform.model_loop.steps.store import read_reference, version_dir, write_document, write_text
+from boucle_platform.model_loop.steps.training import HOLDOUT, TRAIN, contract_of, holdout_of, read_rows
+
+if TYPE_CHECKING:
+    from boucle.stats.metrics import Vector
+    from boucle.training.evaluate import Holdout, Scores
 
 LATENCY_REQUESTS = 1_000
 
@@ -30,49 +36,40 @@ class Report:
 
 def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: Candidate, run_id: str) -> Report:
     """Measure, judge, write the evidence and the page; decides nothing about production."""
-    from boucle.stats.metrics import reliability_curve
-    from boucle.training.evaluate import baseline_scores
+    from boucle.training.evaluate import Contracts
     from boucle.training.evaluate import evaluate as measure
-    from boucle.training.fit import feature_matrix, label_vector
-    from boucle.training.parity import measure_latency, onnx_model
+    from boucle.training.parity import measure_latency
+    from boucle.training.report import render_report, report_curves
 
     rows = read_rows(home, manifest)
-    holdout = rows[rows["part"] == HOLDOUT]
-    features, labels = feature_matrix(holdout, manifest.feature_names), label_vector(holdout)
+    holdout = holdout_of(rows[rows["part"] == HOLDOUT], manifest)
     production = home.state.production(spec.name)
-    model = (home.bundles.fetch(candidate.bundle_digest) / MODEL_FILE).read_bytes()
-    before = _production_bundle(home, spec, production)
-    scores = {"candidate": onnx_model(model)(features)}
-    if before is not None:
-        served = _contract(before)
-        # Production answers from the features that its own contract names, wherever they stand in the rows.
-        scores["production"] = onnx_model((before / MODEL_FILE).read_bytes())(
-            feature_matrix(holdout, served.feature_names)
-        )
+    bundle, before = home.bundles.fetch(candidate.bundle_digest), _production_bundle(home, spec, production)
+    scores = _scores(rows, holdout, bundle, before)
+    served = None if before is None else _contract(before)
     facts = measure(
-        labels=labels,
-        entities=holdout["entity_key"].to_numpy(),
-        candidate=scores["candidate"],
-        production=scores.get("production"),
-        baseline=baseline_scores(label_vector(rows[rows["part"] == TRAIN]), len(labels)),
-        latency=measure_latency(model, features[:LATENCY_REQUESTS], timer=time.perf_counter),
-        contract=_contract(home.bundles.fetch(candidate.bundle_digest)),
-        declared=contract_of(spec),
-        served=None if before is None else _contract(before),
+        holdout,
+        scores,
+        Contracts(candidate=_contract(bundle), declared=contract_of(spec), served=served),
+        measure_latency(
+            (bundle / MODEL_FILE).read_bytes(), holdout.features[:LATENCY_REQUESTS], timer=time.perf_counter
+        ),
         seed=spec.training.seed,
+        level=spec.promotion.confidence,
     )
     evidence = _evidence(home, spec, candidate, facts, production, run_id)
-    curves = {name: reliability_curve(labels, values) for name, values in scores.items()}
-    file = _write(home, spec, evidence, manifest, facts, labels, scores)
+    importance = read_reference(home, spec, candidate.version).importance
+    curves = report_curves(holdout, scores, importance=importance, seed=spec.training.seed)
+    folder = version_dir(home, spec, evidence.version)
+    write_document(folder / "evidence.json", evidence)
+    file = write_text(folder / "report.html", render_report(evidence, curves))
     _log(home, candidate, evidence, file)
-    return Report(
-        evidence=evidence,
-        calibration={
-            name: ([point.mean_score for point in curve], [point.positive_rate for point in curve])
-            for name, curve in curves.items()
-        },
-        file=file,
-    )
+    calibration = {
+        name: ([point.mean_score for point in curve], [point.positive_rate for point in curve])
+        for name, curve in curves.reliability.items()
+        if name != "baseline"
+    }
+    return Report(evidence=evidence, calibration=calibration, file=file)
 
 
 def metric_table(evidence: Evidence) -> list[dict[str, Any]]:
@@ -122,21 +119,23 @@ def _contract(bundle: Path) -> BundleContract:
     return BundleContract.model_validate_json((bundle / CONTRACT_FILE).read_bytes())
 
 
-def _write(
-    home: Home,
-    spec: LoopSpec,
-    evidence: Evidence,
-    manifest: TrainingManifest,
-    facts: EvaluationFacts,
-    labels: Any,
-    scores: dict[str, Any],
-) -> Path:
-    from boucle.training.report import render_report
+def _scores(rows: pd.DataFrame, holdout: "Holdout", candidate: Path, production: Path | None) -> "Scores":
+    """What candidate, production and baseline say of the holdout; both models answer as they would be served."""
+    from boucle.training.evaluate import Scores, baseline_scores
+    from boucle.training.fit import feature_matrix, label_vector
+    from boucle.training.parity import onnx_model
 
-    folder = version_dir(home, spec, evidence.version)
-    write_document(folder / "evidence.json", evidence)
-    page = render_report(evidence, manifest, facts, labels=labels, scores=scores)
-    return write_text(folder / "report.html", page)
+    judged = rows[rows["part"] == HOLDOUT]
+
+    def answers(bundle: Path) -> "Vector":
+        names = _contract(bundle).feature_names
+        return onnx_model((bundle / MODEL_FILE).read_bytes())(feature_matrix(judged, names))
+
+    return Scores(
+        candidate=answers(candidate),
+        production=None if production is None else answers(production),
+        baseline=baseline_scores(label_vector(rows[rows["part"] == TRAIN]), len(holdout.labels)),
+    )
 
 
 def _log(home: Home, candidate: Candidate, evidence: Evidence, file: Path) -> None:

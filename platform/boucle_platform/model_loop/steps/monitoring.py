@@ -21,7 +21,7 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.drift import measure_drift
 from boucle_platform.model_loop.steps.store import data_dir, write_rows, write_text
 
-COLUMNS = ("prediction_id", "at", "entity_key", "as_of", "model_version", "proba", "features")
+PREDICTIONS, GROUND_TRUTH = "predictions", "ground_truth"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +47,19 @@ class Joined:
 def collect_predictions(home: Home, spec: LoopSpec, period: Period) -> Collected:
     """Write the period's served predictions as an immutable snapshot."""
     rows = _frame(list(home.log.read(spec.name, period.start, period.end)))
-    file = write_rows(_file(home, spec, "predictions", period.key), rows)
+    file = write_rows(_file(home, spec, PREDICTIONS, period.key), rows)
     counts = rows["model_version"].value_counts().sort_index()
     return Collected(
         rows=len(rows),
         file=str(file),
-        by_version=[{"version": int(version), "predictions": int(n)} for version, n in counts.items()],
+        by_version=[{"version": int(version), PREDICTIONS: int(n)} for version, n in counts.items()],
         gaps=tuple(home.log.segment_gaps(spec.name)),
     )
 
 
 def join_outcomes(home: Home, spec: LoopSpec, period: Period) -> Joined:
     """Join every prediction with the outcome of its (entity, as_of), where that became known in the period."""
-    predictions = _all(home, spec, "predictions")
+    predictions = _all(home, spec, PREDICTIONS)
     labels = home.warehouse.query(
         f"select {spec.entity} as entity_key, as_of, label, known_at from {spec.labels} "  # noqa: S608 - our own names
         "where known_at > ? and known_at <= ?",
@@ -67,7 +67,7 @@ def join_outcomes(home: Home, spec: LoopSpec, period: Period) -> Joined:
     )
     labels["as_of"] = labels["as_of"].astype("datetime64[us]")
     rows = predictions.merge(labels, on=["entity_key", "as_of"], how="inner", validate="many_to_one")
-    file = write_rows(_file(home, spec, "ground_truth", period.key), rows)
+    file = write_rows(_file(home, spec, GROUND_TRUTH, period.key), rows)
     due = _due(predictions, spec, period)
     return Joined(
         rows=len(rows),
@@ -79,12 +79,12 @@ def join_outcomes(home: Home, spec: LoopSpec, period: Period) -> Joined:
 
 def outcomes(home: Home, spec: LoopSpec, period: str = "*") -> pd.DataFrame:
     """Predictions with their outcome, of one period or of all."""
-    return _all(home, spec, "ground_truth", period)
+    return _all(home, spec, GROUND_TRUTH, period)
 
 
 def predictions_of(home: Home, spec: LoopSpec, period: Period) -> pd.DataFrame:
     """The predictions that were served in the period."""
-    return _all(home, spec, "predictions", period.key)
+    return _all(home, spec, PREDICTIONS, period.key)
 
 
 def live_performance(home: Home, spec: LoopSpec, period: Period) -> tuple[WindowPerformance, ...]:
@@ -163,7 +163,9 @@ def _due(predictions: pd.DataFrame, spec: LoopSpec, period: Period) -> int:
 def _all(home: Home, spec: LoopSpec, kind: str, period: str = "*") -> pd.DataFrame:
     files = sorted((data_dir(home, spec) / kind).glob(f"{period}.parquet"))
     frames = [frame for frame in (pd.read_parquet(file) for file in files) if len(frame)]
-    return pd.concat(frames, ignore_index=True) if frames else _frame([]).assign(label=pd.Series(dtype="int64"))
+    if frames:
+        return pd.concat(frames, ignore_index=True)
+    return _frame([]) if kind == PREDICTIONS else _frame([]).assign(label=pd.Series(dtype="int64"))
 
 
 def _file(home: Home, spec: LoopSpec, kind: str, period: str) -> Path:

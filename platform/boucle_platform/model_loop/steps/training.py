@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -25,6 +25,9 @@ from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.features import feature_names
 from boucle_platform.model_loop.steps.store import data_dir, version_dir, write_document, write_rows
+
+if TYPE_CHECKING:
+    from boucle.training.evaluate import Holdout
 
 KEYS = ("entity_key", "as_of")
 TRAIN, HOLDOUT = "train", "holdout"
@@ -135,6 +138,19 @@ def read_rows(home: Home, manifest: TrainingManifest) -> pd.DataFrame:
     if not file.exists():
         raise NotEnoughDataError(f"The rows of the training set are gone ({manifest.file}): materialise it again.")
     return pd.read_parquet(file)
+
+
+def holdout_of(rows: pd.DataFrame, manifest: TrainingManifest) -> "Holdout":
+    """Holdout rows as arrays."""
+    from boucle.training.evaluate import Holdout
+    from boucle.training.fit import feature_matrix, label_vector
+
+    return Holdout(
+        features=feature_matrix(rows, manifest.feature_names),
+        feature_names=manifest.feature_names,
+        labels=label_vector(rows),
+        entities=rows["entity_key"].to_numpy(),
+    )
 
 
 def store_rows(home: Home, spec: LoopSpec, rows: pd.DataFrame, digest: Digest) -> str:
@@ -279,27 +295,22 @@ def _reference(
     home: Home, spec: LoopSpec, version: ModelVersion, estimator: Any, holdout: pd.DataFrame, manifest: TrainingManifest
 ) -> ReferenceProfile:
     from boucle.training.evaluate import permutation_importance, reference_profile
-    from boucle.training.fit import feature_matrix, label_vector, predict
+    from boucle.training.fit import predict
 
-    names = manifest.feature_names
-    features, labels = feature_matrix(holdout, names), label_vector(holdout)
-    scores = predict(estimator, features)
+    held = holdout_of(holdout, manifest)
+    scores = predict(estimator, held.features)
     reference = reference_profile(
+        held,
+        scores,
         model=spec.name,
         version=version,
         window=(manifest.holdout_from, manifest.holdout_as_of[-1] + timedelta(days=1)),
-        features=features,
-        feature_names=names,
-        scores=scores,
-        labels=labels,
-        importance=permutation_importance(
-            estimator, features, labels, feature_names=names, seed=spec.training.seed
-        ),
+        importance=permutation_importance(estimator, held, seed=spec.training.seed),
     )
     folder = version_dir(home, spec, version)
     write_document(folder / "reference.json", reference)
     write_document(folder / "training.json", manifest)
-    sample = holdout[list(names)].assign(proba=scores)
+    sample = holdout[list(manifest.feature_names)].assign(proba=scores)
     write_rows(
         folder / "reference_sample.parquet",
         sample.sample(min(REFERENCE_SAMPLE_ROWS, len(sample)), random_state=spec.training.seed),

@@ -1,0 +1,121 @@
+"""dbt on a warehouse of its own, and the same features and labels written slowly in Python."""
+
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+
+from boucle.contracts.windows import Cadence, period_of
+from boucle.features.digest import content_digest
+from boucle_adapters.duckdb_warehouse import DuckDBWarehouse
+
+PROJECT = Path(__file__).resolve().parents[2] / "dbt_features"
+Purchases = dict[str, dict[date, tuple[int, Decimal]]]
+
+
+@dataclass(frozen=True)
+class DbtWorld:
+    home: Path
+
+    @property
+    def warehouse(self) -> DuckDBWarehouse:
+        return DuckDBWarehouse(self.home / "warehouse.duckdb")
+
+    def dbt(self, *command: str, window: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        """Run dbt as a step does: the window in the environment, the warehouse locked meanwhile."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("BOUCLE_", "DBT_"))}
+        environment |= {
+            "BOUCLE_WAREHOUSE": str(self.warehouse.file),
+            "DBT_TARGET_PATH": str(self.home / "target"),
+            "DBT_LOG_PATH": str(self.home / "logs"),
+            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+            "DO_NOT_TRACK": "1",
+        }
+        project = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
+        with self.warehouse.lock():
+            return subprocess.run(
+                [str(Path(sys.executable).with_name("dbt")), "--no-use-colors", *command, *project],
+                env=environment | window,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+    def build(self, key: str, *, command: tuple[str, ...] = ("build",), horizon_days: int = 30) -> str:
+        """Build one month; return what dbt said."""
+        period = period_of(key, Cadence.MONTHLY)
+        window = {
+            "BOUCLE_PERIOD_START": period.start.isoformat(),
+            "BOUCLE_PERIOD_END": period.end.isoformat(),
+            "BOUCLE_HORIZON_DAYS": str(horizon_days),
+        }
+        done = self.dbt(*command, window=window)
+        assert done.returncode == 0, done.stdout[-3000:]
+        return done.stdout
+
+    def features(self, as_of: str) -> pd.DataFrame:
+        """Feature rows of one as_of."""
+        return self.warehouse.query(
+            "SELECT * FROM repurchase_features WHERE as_of = CAST(? AS TIMESTAMP) ORDER BY user_id", [as_of]
+        )
+
+    def labels(self) -> pd.DataFrame:
+        return self.warehouse.query("SELECT * FROM repurchase_labels ORDER BY as_of, user_id")
+
+    def digest(self, as_of: str) -> str:
+        return content_digest(self.features(as_of), ["user_id", "as_of"])
+
+
+def purchases(orders: list[tuple[str, str, str, str]]) -> Purchases:
+    """CDs and dollars of each customer's days."""
+    days: Purchases = defaultdict(dict)
+    for customer, day, cds, usd in orders:
+        before = days[customer].get(date.fromisoformat(day), (0, Decimal(0)))
+        days[customer][date.fromisoformat(day)] = (before[0] + int(cds), before[1] + Decimal(usd))
+    return days
+
+
+def slow_features(orders: list[tuple[str, str, str, str]], as_of: date) -> dict[str, dict[str, float | None]]:
+    """The features of every customer with an order before `as_of`."""
+    known = {
+        customer: {day: value for day, value in days.items() if day < as_of}
+        for customer, days in purchases(orders).items()
+    }
+    return {customer: _of_one(days, as_of) for customer, days in known.items() if days}
+
+
+def _of_one(days: dict[date, tuple[int, Decimal]], as_of: date) -> dict[str, float | None]:
+    first, last, freq = min(days), max(days), len(days)
+    recent = {window: [day for day in days if (as_of - day).days <= window] for window in (30, 90, 180)}
+    usd_all = sum((usd for _, usd in days.values()), Decimal(0))
+    mean_gap = (last - first).days / (freq - 1) if freq > 1 else None
+    recency = (as_of - last).days
+    return {
+        "recency": recency,
+        "tenure": (as_of - first).days,
+        "freq": freq,
+        "orders_30d": len(recent[30]),
+        "orders_90d": len(recent[90]),
+        "orders_180d": len(recent[180]),
+        "usd_all": float(usd_all),
+        "usd_90d": float(sum((days[day][1] for day in recent[90]), Decimal(0))),
+        "aov": float(usd_all) / freq,
+        "cds_all": sum(cds for cds, _ in days.values()),
+        "first_usd": float(days[first][1]),
+        "first_cds": days[first][0],
+        "mean_gap": mean_gap,
+        "rec_ratio": recency / mean_gap if mean_gap else None,
+    }
+
+
+def slow_labels(orders: list[tuple[str, str, str, str]], as_of: date, horizon_days: int) -> dict[str, bool]:
+    """Whether each customer known at `as_of` ordered within the horizon."""
+    window = [as_of + timedelta(days=n) for n in range(horizon_days)]
+    days = purchases(orders)
+    return {customer: any(day in days[customer] for day in window) for customer in slow_features(orders, as_of)}

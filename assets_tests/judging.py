@@ -1,0 +1,136 @@
+"""Facts about a candidate that passes every gate; a test changes the one thing that it is about."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from boucle.contracts.bundle import BundleContract, FeatureSpec, OutputSpec
+from boucle.contracts.evidence import ModelMetrics
+from boucle.contracts.facts import EvaluationFacts, Interval, LatencyFacts, LiveFacts, ScoreFacts
+from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome
+from boucle.contracts.profile import Histogram, ReferenceProfile
+from boucle.contracts.verdict import Bound, Gate, Verdict
+
+MODEL = ModelName("repurchase")
+
+
+def day(text: str) -> datetime:
+    """Midnight UTC of a date."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def contract(*names: str, entity: str = "user_id", **changes: Any) -> BundleContract:
+    """A contract with float features that may be missing."""
+    features = tuple(
+        FeatureSpec(**{"name": name, "dtype": "float64", "nullable": True} | changes)
+        for name in names or ("recency", "freq")
+    )
+    output = OutputSpec(description="buys within 30 days")
+    return BundleContract(model=MODEL, entity=entity, features=features, output=output, max_feature_age_days=31)
+
+
+def interval(estimate: float, low: float, high: float, n: int = 10_000) -> Interval:
+    """An interval over as many entities as rows."""
+    return Interval(estimate=estimate, low=low, high=high, sample_size=n, entities=n)
+
+
+def scored(log_loss: float = 0.22, *, auc: float = 0.8, mean_score: float = 0.08) -> ModelMetrics:
+    """Metrics of one set of scores where 8 % are positive."""
+    return ModelMetrics(
+        log_loss=log_loss, auc=auc, brier=0.07, calibration_error=mean_score - 0.08, mean_score=mean_score
+    )
+
+
+def evaluation(**changes: Any) -> EvaluationFacts:
+    """A candidate that is surely better than production, on 10,000 rows with 800 positives."""
+    facts: dict[str, Any] = {
+        "rows": 10_000,
+        "positives": 800,
+        "candidate": scored(0.22),
+        "production": scored(0.23),
+        "baseline": scored(0.28, auc=0.5),
+        "gain": interval(0.01, 0.008, 0.012),
+        "calibration": interval(0.0, -0.004, 0.004),
+        "scores": ScoreFacts(rows=10_000, not_a_number=0, outside=0, spread=0.7),
+        "latency": LatencyFacts(requests=500, median_ms=0.03, p99_ms=0.1),
+        "contract": contract(),
+        "declared": contract(),
+        "served": contract(),
+    }
+    return EvaluationFacts(**facts | changes)
+
+
+def histogram(*counts: int, nulls: int = 0) -> Histogram:
+    """Counts on the edges 0, 1, 2, ..."""
+    return Histogram(edges=tuple(float(edge) for edge in range(len(counts) - 1)), counts=counts, nulls=nulls)
+
+
+SAME = histogram(0, 250, 250, 250, 250)
+MOVED = histogram(0, 10, 40, 150, 800)
+
+
+def live(**changes: Any) -> LiveFacts:
+    """A window of 1,000 predictions in which nothing drifted."""
+    reference = ReferenceProfile(
+        model=MODEL,
+        version=ModelVersion(1),
+        window_start=day("1997-04-01"),
+        window_end=day("1997-05-01"),
+        rows=1_000,
+        features={"recency": SAME, "freq": SAME},
+        scores=SAME,
+        mean_score=0.08,
+        positive_rate=0.08,
+        log_loss=0.22,
+        importance={"recency": 0.75, "freq": 0.25},
+    )
+    facts: dict[str, Any] = {
+        "reference": reference,
+        "predictions": 1_000,
+        "positives": 80,
+        "scores": SAME,
+        "features": {"recency": SAME, "freq": SAME},
+        "calibration": interval(0.0, -0.01, 0.01, n=1_000),
+        "log_loss": interval(0.22, 0.20, 0.24, n=1_000),
+    }
+    return LiveFacts(**facts | changes)
+
+
+def gate(name: str, verdict: Verdict) -> Gate:
+    """A gate that says this, with some numbers."""
+    return Gate(
+        name=name,
+        verdict=verdict,
+        measured=0.03,
+        bound=Bound.AT_MOST,
+        limit=0.005,
+        unit="probability",
+        sample_size=2_000,
+    )
+
+
+def drift_report(**changes: Any) -> DriftReport:
+    """August 1997: five mature as_of, version 2 in production, trained up to June, July is new, nothing drifted."""
+    facts: dict[str, Any] = {
+        "model": MODEL,
+        "period": "1997-08",
+        "window_start": day("1997-08-01"),
+        "window_end": day("1997-09-01"),
+        "production_version": ModelVersion(2),
+        "predictions": 2_000,
+        "labelled": 2_000,
+        "gates": (gate("calibration_drift", Verdict.PASSED),),
+        "feature_psi": {},
+        "newest_mature_as_of": day("1997-07-01"),
+        "mature_periods": 5,
+        "trained_up_to": day("1997-06-01"),
+        "created_at": day("1997-09-01"),
+    }
+    return DriftReport(**facts | changes)
+
+
+def trigger(period: str, outcome: TriggerOutcome) -> Trigger:
+    """An earlier trigger."""
+    return Trigger.model_validate(
+        {"model": MODEL, "period": period, "outcome": outcome, "reason": "", "run_key": period}
+    )

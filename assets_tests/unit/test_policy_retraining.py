@@ -1,0 +1,69 @@
+"""When drift leads to retraining; every suppressed trigger has its reason."""
+
+from assets_tests.judging import day, drift_report, gate, trigger
+from boucle.contracts.monitoring import TriggerOutcome
+from boucle.contracts.verdict import Verdict
+from boucle.policy.retraining import RetrainingPolicy, decide_trigger
+
+FIRED, SUPPRESSED = TriggerOutcome.FIRED, TriggerOutcome.SUPPRESSED
+POLICY = RetrainingPolicy()
+DRIFTED = (gate("score_drift", Verdict.PASSED), gate("calibration_drift", Verdict.FAILED))
+
+
+def test_without_a_production_model_enough_labels_are_reason_enough():
+    outcome, reason = decide_trigger(POLICY, drift_report(production_version=None, mature_periods=3, gates=()))
+    assert outcome is FIRED
+    assert reason == "no production model yet, and the labels of 3 as_of are mature"
+
+
+def test_without_enough_labels_nothing_is_trained_not_even_the_first_model():
+    outcome, reason = decide_trigger(POLICY, drift_report(production_version=None, mature_periods=2, gates=()))
+    assert outcome is SUPPRESSED
+    assert reason == "not enough labels: 2 as_of with mature labels, the policy asks for 3"
+
+
+def test_a_failed_gate_fires_and_the_reason_holds_its_numbers():
+    outcome, reason = decide_trigger(POLICY, drift_report(gates=DRIFTED))
+    assert outcome is FIRED
+    assert reason == "calibration_drift: failed (measured 0.03 probability, at most 0.005 probability, n=2000)"
+
+
+def test_drift_without_new_labels_teaches_nothing():
+    report = drift_report(gates=DRIFTED, trained_up_to=day("1997-07-01"))
+    outcome, reason = decide_trigger(POLICY, report)
+    assert outcome is SUPPRESSED
+    assert reason == "no new labels: the newest mature as_of is 1997-07-01, the last training used it already"
+
+
+def test_a_production_model_of_unknown_training_is_retrained_when_it_drifts():
+    assert decide_trigger(POLICY, drift_report(gates=DRIFTED, trained_up_to=None))[0] is FIRED
+
+
+def test_within_limits_nothing_happens():
+    assert decide_trigger(POLICY, drift_report()) == (SUPPRESSED, "within limits: calibration_drift")
+
+
+def test_an_inconclusive_gate_does_not_fire():
+    report = drift_report(gates=(gate("calibration_drift", Verdict.INCONCLUSIVE),))
+    assert decide_trigger(POLICY, report) == (SUPPRESSED, "inconclusive: calibration_drift")
+
+
+def test_a_report_without_gates_is_inconclusive_and_not_within_limits():
+    outcome, reason = decide_trigger(POLICY, drift_report(gates=()))
+    assert (outcome, reason) == (SUPPRESSED, "inconclusive: no drift gate was measured")
+
+
+def test_cooling_down_lasts_as_many_windows_as_the_policy_says():
+    policy = RetrainingPolicy(cool_down_periods=2)
+    report = drift_report(gates=DRIFTED)
+    fresh = [trigger("1997-06", FIRED), trigger("1997-07", SUPPRESSED)]
+    outcome, reason = decide_trigger(policy, report, fresh)
+    assert outcome is SUPPRESSED
+    assert reason == "cooling down: window 1997-06 fired, 1 of 2 windows have passed since"
+    over = [trigger("1997-05", FIRED), trigger("1997-06", SUPPRESSED), trigger("1997-07", SUPPRESSED)]
+    assert decide_trigger(policy, report, over)[0] is FIRED
+
+
+def test_a_window_judged_again_does_not_cool_itself_down():
+    policy = RetrainingPolicy(cool_down_periods=1)
+    assert decide_trigger(policy, drift_report(gates=DRIFTED), [trigger("1997-08", FIRED)])[0] is FIRED
