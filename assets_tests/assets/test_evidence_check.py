@@ -25,7 +25,9 @@ def materialise(instance, *, results):
     def evaluation_report():
         return dg.MaterializeResult(
             check_results=[
-                dg.AssetCheckResult(check_name=gate, passed=passed, severity=severity, metadata={"evidence_digest": digest})
+                dg.AssetCheckResult(
+                    check_name=gate, passed=passed, severity=severity, metadata={"evidence_digest": digest}
+                )
                 for gate, (passed, severity, digest) in results.items()
             ]
         )

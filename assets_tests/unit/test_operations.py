@@ -83,7 +83,10 @@ def test_traffic_goes_to_production_and_keeps_the_previous_version_warm(state, r
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
     plan = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
-    assert [(arm.version, arm.weight, arm.role) for arm in plan.arms] == [(2, 100, Role.PRODUCTION), (1, 0, Role.STANDBY)]
+    assert [(arm.version, arm.weight, arm.role) for arm in plan.arms] == [
+        (2, 100, Role.PRODUCTION),
+        (1, 0, Role.STANDBY),
+    ]
     assert plan.production.bundle_digest == digest_of(2)
 
 

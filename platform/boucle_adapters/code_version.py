@@ -55,7 +55,9 @@ def tree_digest(root: Path, folders: tuple[str, ...]) -> str:
 
 def _git(directory: Path, *words: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(directory), *words], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(directory), *words], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -198,7 +198,10 @@ class SqlStateStore:
         """All triggers of a model, oldest first."""
         query = sa.select(TRIGGER).where(TRIGGER.c.model == model).order_by(TRIGGER.c.at, TRIGGER.c.run_key)
         with self._read() as connection:
-            return [(row.at.replace(tzinfo=row.at.tzinfo or UTC), Trigger.model_validate_json(row.document)) for row in connection.execute(query)]
+            return [
+                (row.at.replace(tzinfo=row.at.tzinfo or UTC), Trigger.model_validate_json(row.document))
+                for row in connection.execute(query)
+            ]
 
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:

@@ -76,4 +76,3 @@ def dev(settings: Settings, ports: Ports, *, as_json: bool) -> None:
                 time.sleep(0.5)
         except KeyboardInterrupt:
             OUT.print("ending …")
-

@@ -73,10 +73,14 @@ def retrain(model: Model = DEFAULT_MODEL, *, reason: Reason, as_json: Json = Fal
     from boucle_platform.model_loop.automation import retrain_job_name
 
     with errors_for_people():
-        outcome = _runner().run(retrain_job_name(_spec(model)), tags={"boucle/actor": _user(), "boucle/trigger": reason})
+        outcome = _runner().run(
+            retrain_job_name(_spec(model)), tags={"boucle/actor": _user(), "boucle/trigger": reason}
+        )
         production = _home().state.production(ModelName(model))
     if as_json:
-        show_json({"run_id": outcome.run_id, "succeeded": outcome.succeeded, "error": outcome.error, "production": production})
+        show_json(
+            {"run_id": outcome.run_id, "succeeded": outcome.succeeded, "error": outcome.error, "production": production}
+        )
     else:
         OUT.print(f"Run {outcome.run_id}: {'passed its gates' if outcome.succeeded else outcome.error}")
         OUT.print(f"In production: {production or 'nothing yet'}.")

@@ -43,7 +43,9 @@ def free_port(wanted: int, host: str = "127.0.0.1") -> int:
 
 
 @contextmanager
-def running(services: Sequence[Service], *, logs: Path, environment: Mapping[str, str]) -> Iterator[list[subprocess.Popen[bytes]]]:
+def running(
+    services: Sequence[Service], *, logs: Path, environment: Mapping[str, str]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start the services in process groups of their own; end all of them on the way out, however that comes."""
     logs.mkdir(parents=True, exist_ok=True)
     processes: list[subprocess.Popen[bytes]] = []

@@ -53,12 +53,16 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
         "previous": promotion.previous_version(home.state, spec.name),
         "traffic": None
         if plan is None
-        else f"revision {plan.revision}: " + ", ".join(f"v{arm.version} {arm.weight:g} % {arm.role}" for arm in plan.arms),
-        "replicas": ", ".join(f"{name} (revision {found.get(spec.name, 0)})" for name, found in live.items()) or "none live",
+        else f"revision {plan.revision}: "
+        + ", ".join(f"v{arm.version} {arm.weight:g} % {arm.role}" for arm in plan.arms),
+        "replicas": ", ".join(f"{name} (revision {found.get(spec.name, 0)})" for name, found in live.items())
+        or "none live",
         "versions": len(home.registry.versions(spec.name)),
         "aliases": "; ".join(promotion.alias_differences(home.state, home.registry, spec.name)) or "as the ledger says",
         "newest landing file": landed[-1].stem if landed else None,
-        "last trigger": f"{triggers[-1][1].period} {triggers[-1][1].outcome}: {triggers[-1][1].reason}" if triggers else None,
+        "last trigger": f"{triggers[-1][1].period} {triggers[-1][1].outcome}: {triggers[-1][1].reason}"
+        if triggers
+        else None,
     }
 
 

@@ -31,6 +31,9 @@ run_queue:
   dequeue_interval_seconds: 1
 """
 
+# Events are on record in the instance; a verb shows its own progress, not Dagster's log.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
 
 def prepare_dagster_home(settings: Settings) -> Path:
     """Write `dagster.yaml` into the home (a changed one is kept) and point this process and its children at it."""
@@ -88,6 +91,7 @@ class Runner:
             partition_key=partition,
             tags=dict(tags or {}),
             asset_selection=[dg.AssetKey(path) for path in only] or None,
+            run_config=QUIET,
             raise_on_error=False,
         )
         return RunOutcome(run_id=result.run_id, succeeded=result.success, error=failure_text(result))
@@ -118,4 +122,3 @@ def failure_text(result: dg.ExecuteInProcessResult) -> str:
             error = event.step_failure_data.error
             return (error.cause or error).message.strip()
     return ""
-

@@ -50,7 +50,9 @@ def promote(state: StateStore, registry: ModelRegistry, *, evidence: Evidence, p
             f"but production is {_name(current)} now. Evaluate it again; nothing was changed."
         ) from error
     reconcile_aliases(state, registry, evidence.model)
-    registry.set_tags(evidence.model, evidence.version, {"validation_status": "approved", "ledger_head": decision.row_hash})
+    registry.set_tags(
+        evidence.model, evidence.version, {"validation_status": "approved", "ledger_head": decision.row_hash}
+    )
     return decision
 
 
@@ -64,7 +66,9 @@ def reject(state: StateStore, registry: ModelRegistry, *, evidence: Evidence, po
         evidence, DecisionKind.REJECT, actor, to=current, policy=policy, reason=refusal_reason(evidence), frm=current
     )
     decision = state.record(new, expected_production=current)
-    registry.set_tags(evidence.model, evidence.version, {"validation_status": "rejected", "ledger_head": decision.row_hash})
+    registry.set_tags(
+        evidence.model, evidence.version, {"validation_status": "rejected", "ledger_head": decision.row_hash}
+    )
     return decision
 
 
@@ -183,7 +187,7 @@ def last_move(state: StateStore, model: ModelName) -> Decision:
 
 def refusal_reason(evidence: Evidence) -> str:
     """The gates that did not pass, each with its numbers."""
-    open_gates = [gate.sentence() for gate in evidence.gates if gate.verdict is not Verdict.PASSED]
+    open_gates = [gate.sentence().rstrip(".") for gate in evidence.gates if gate.verdict is not Verdict.PASSED]
     return "; ".join(open_gates) + "." if open_gates else "there is no gate in the evidence."
 
 

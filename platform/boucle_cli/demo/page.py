@@ -28,7 +28,14 @@ def write_page(file: Path, summary: Summary, decisions: Sequence[Decision]) -> P
 
 def _log_loss(axis: "Axes", summary: Summary) -> None:
     periods = [month.period for month in summary.months]
-    axis.plot(periods, [m.logloss_static for m in summary.months], color=STATIC, marker="o", ms=4, label="first model, never retrained")
+    axis.plot(
+        periods,
+        [m.logloss_static for m in summary.months],
+        color=STATIC,
+        marker="o",
+        ms=4,
+        label="first model, never retrained",
+    )
     axis.plot(periods, [m.logloss_loop for m in summary.months], color=LOOP, marker="o", ms=4, label="the loop")
 
 
@@ -40,13 +47,21 @@ def _calibration(axis: "Axes", summary: Summary) -> None:
 
 
 def _versions(axis: "Axes", summary: Summary) -> None:
-    axis.step([m.period for m in summary.months], [m.version for m in summary.months], where="mid", color=LOOP, label="version that answered")
+    axis.step(
+        [m.period for m in summary.months],
+        [m.version for m in summary.months],
+        where="mid",
+        color=LOOP,
+        label="version that answered",
+    )
     _marks(axis, summary.promotions, LOOP, "^", "promoted")
     _marks(axis, summary.refusals, STATIC, "x", "refused")
 
 
 def _marks(axis: "Axes", moves: Sequence[Move], colour: str, marker: str, label: str) -> None:
-    axis.scatter([m.period for m in moves], [m.version for m in moves], color=colour, marker=marker, s=60, zorder=3, label=label)
+    axis.scatter(
+        [m.period for m in moves], [m.version for m in moves], color=colour, marker=marker, s=60, zorder=3, label=label
+    )
 
 
 PLOTS: tuple[tuple[str, str, Callable[["Axes", Summary], None]], ...] = (

@@ -145,7 +145,9 @@ class Replay:
             landing.feed(self.home, self.spec, period.key)
         with self._stage("features and monitoring"):
             for request in self.runner.tick(f"{self.spec.model}_landing").run_requests or []:
-                outcome = self.runner.run(f"{self.spec.model}_period", partition=request.partition_key, tags=request.tags)
+                outcome = self.runner.run(
+                    f"{self.spec.model}_period", partition=request.partition_key, tags=request.tags
+                )
                 if not outcome.succeeded:
                     raise ConfigurationError(f"The period {period.key} failed: {outcome.error}")
         for request in self.runner.tick(f"{self.spec.model}_drift").run_requests or []:

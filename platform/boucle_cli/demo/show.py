@@ -23,19 +23,31 @@ def show_summary(summary: Summary) -> None:
         ],
         empty="No month was served.",
     )
-    rows = [*_moves("promoted", summary.promotions), *_moves("refused", summary.refusals), *_moves("rolled back", summary.rollbacks)]
+    rows = [
+        *_moves("promoted", summary.promotions),
+        *_moves("refused", summary.refusals),
+        *_moves("rolled back", summary.rollbacks),
+    ]
     show_table("Decisions", sorted(rows, key=lambda row: str(row["period"])), empty="No decision was made.")
     show_table("Figures", _figures(summary), empty="")
     for name in summary.missing():
         OUT.print(f"[red]missing[/red]: {name}")
     for failure, count in summary.failures.items():
         OUT.print(f"[red]failed request[/red] × {count}: {failure}")
-    OUT.print(f"Timeline: {summary.report}\nGo on with `make dev`: runs, graph and plots in the Dagster UI, versions in MLflow.")
+    OUT.print(
+        f"Timeline: {summary.report}\nGo on with `make dev`: runs, graph and plots in the Dagster UI, versions in MLflow."
+    )
 
 
 def _moves(what: str, moves: list[Move]) -> list[dict[str, object]]:
     return [
-        {"period": m.period, "what": what, "version": m.version, "served after (s)": m.seconds_until_served, "why": m.reason}
+        {
+            "period": m.period,
+            "what": what,
+            "version": m.version,
+            "served after (s)": m.seconds_until_served,
+            "why": m.reason,
+        }
         for m in moves
     ]
 
@@ -48,7 +60,10 @@ def _figures(summary: Summary) -> list[dict[str, object]]:
             "figure": "calibration error, loop / static",
             "value": _pair(summary.calibration_error_loop, summary.calibration_error_static),
         },
-        {"figure": "predictions served / requests failed", "value": f"{summary.predictions_served} / {summary.requests_failed}"},
+        {
+            "figure": "predictions served / requests failed",
+            "value": f"{summary.predictions_served} / {summary.requests_failed}",
+        },
         {"figure": "rows in quarantine", "value": f"{quarantine.rows} {quarantine.reasons}" if quarantine else None},
         {"figure": "file refused whole", "value": quarantine.refused_whole if quarantine else None},
         {"figure": "peak memory (MiB)", "value": summary.peak_memory_mib},

@@ -81,12 +81,17 @@ class Summary:
         """What a complete replay has and this one has not."""
         wanted = {
             "at least two promotions": len(self.promotions) >= 2,
-            "every promoted version answered over HTTP": all(move.seconds_until_served is not None for move in self.promotions),
+            "every promoted version answered over HTTP": all(
+                move.seconds_until_served is not None for move in self.promotions
+            ),
             "no failed request": self.requests_failed == 0 and self.predictions_served > 0,
             "the candidate made worse on purpose was refused": self.worse_candidate_refused,
             "broken rows in quarantine": self.quarantine is not None and self.quarantine.rows > 0,
-            "a file without a column refused whole": self.quarantine is not None and bool(self.quarantine.refused_whole),
-            "the previous version answered after the rollback": any(move.seconds_until_served is not None for move in self.rollbacks),
+            "a file without a column refused whole": self.quarantine is not None
+            and bool(self.quarantine.refused_whole),
+            "the previous version answered after the rollback": any(
+                move.seconds_until_served is not None for move in self.rollbacks
+            ),
             "outcomes of served predictions": bool(self.months),
         }
         return [name for name, happened in wanted.items() if not happened]

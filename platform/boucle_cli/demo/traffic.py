@@ -72,7 +72,9 @@ def send(caller: Caller, entity_keys: Sequence[str], as_of: datetime) -> Tally:
     return tally
 
 
-def wait_for_version(caller: Caller, entity_key: str, as_of: datetime, version: ModelVersion, *, timeout: float) -> float:
+def wait_for_version(
+    caller: Caller, entity_key: str, as_of: datetime, version: ModelVersion, *, timeout: float
+) -> float:
     """Ask until an answer comes from `version`; seconds that took, or infinity when time ran out."""
     start, tally = time.monotonic(), Tally()
     while (waited := time.monotonic() - start) < timeout:

@@ -70,15 +70,15 @@ def landing_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         description="A new or changed landing file starts the period job; periods run in order, one at a time.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult | dg.SkipReason:
-        busy = context.instance.get_runs(
-            dg.RunsFilter(job_name=period_job_name(spec), statuses=_unfinished()), limit=1
-        )
+        busy = context.instance.get_runs(dg.RunsFilter(job_name=period_job_name(spec), statuses=_unfinished()), limit=1)
         if busy:
             return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {period_job_name(spec)} is not finished.")
         arrived = landing_step.newest_arrival(home.connect(), spec, done=context.cursor or "")
         if arrived is None:
             return dg.SkipReason("No new landing file.")
-        request = dg.RunRequest(run_key=arrived.run_key, partition_key=arrived.period, tags={ACTOR_TAG: context.sensor_name})
+        request = dg.RunRequest(
+            run_key=arrived.run_key, partition_key=arrived.period, tags={ACTOR_TAG: context.sensor_name}
+        )
         return dg.SensorResult(run_requests=[request], cursor=arrived.cursor)
 
     return evaluate

@@ -37,9 +37,10 @@ class ModelLoop(dg.Component):
         spec = self.spec
         partitions = partitions_of(spec)
         assets: list[Any] = [*data_assets(spec, partitions), *model_assets(spec), *monitoring_assets(spec, partitions)]
-        period = dg.AssetSelection.assets(key_of(spec, spec.raw)).downstream() - dg.AssetSelection.assets(
-            *(key_of(spec, name) for name in ("training_set",))
-        ).downstream()
+        period = (
+            dg.AssetSelection.assets(key_of(spec, spec.raw)).downstream()
+            - dg.AssetSelection.assets(*(key_of(spec, name) for name in ("training_set",))).downstream()
+        )
         sensors = [landing_sensor(spec)] + ([drift_sensor(spec)] if spec.level else [])
         return dg.Definitions(
             assets=assets,

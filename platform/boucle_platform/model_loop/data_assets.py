@@ -7,8 +7,6 @@ from typing import Any
 
 import dagster as dg
 
-from boucle.contracts.data import LandingReceipt, SnapshotManifest
-from boucle.contracts.online import OnlineManifest
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import dbt_project, presentation
 from boucle_platform.model_loop.dbt_build import stream_build
@@ -31,9 +29,7 @@ def data_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> lis
 
 
 def _landing(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
-    @dg.asset(
-        **asset_arguments(spec, "landing", "csv"), partitions_def=partitions, backfill_policy=ONE_PERIOD_A_RUN
-    )
+    @dg.asset(**asset_arguments(spec, "landing", "csv"), partitions_def=partitions, backfill_policy=ONE_PERIOD_A_RUN)
     def landing_file(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Lands one period's file of the real history, as the source system would; this home's clock moves to its end."""
         fed = landing.feed(home.connect(), spec, context.partition_key)

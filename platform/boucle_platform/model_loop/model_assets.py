@@ -6,7 +6,6 @@ import dagster as dg
 
 from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import Candidate, Evidence
-from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.contracts.verdict import Verdict
 from boucle.operations import promotion
 from boucle.policy.promotion import GATES
@@ -86,9 +85,7 @@ def _candidate_model(spec: LoopSpec) -> dg.AssetsDefinition:
         ins={"training_set": dg.AssetIn(key_of(spec, "training_set"))},
         required_resource_keys={"home", mlflow_key(spec)},
     )
-    def candidate_model(
-        context: dg.AssetExecutionContext, training_set: TrainingManifest
-    ) -> dg.MaterializeResult:
+    def candidate_model(context: dg.AssetExecutionContext, training_set: TrainingManifest) -> dg.MaterializeResult:
         """A fitted estimator, exported as a release bundle and registered as a version."""
         tracking = getattr(context.resources, mlflow_key(spec))
         try:

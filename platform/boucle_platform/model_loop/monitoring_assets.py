@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from boucle.contracts.monitoring import DriftReport
 from boucle_platform.model_loop import presentation
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import ONE_PERIOD_A_RUN, asset_arguments
@@ -91,7 +90,9 @@ def _live_performance(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) 
         metadata = {"versions": presentation.table([item.model_dump(mode="json") for item in performance])}
         if history:
             metadata["log_loss_by_period"] = presentation.line_plot(
-                "Realised log loss", {"log loss (nats)": ([p for p, _ in history], [x for _, x in history])}, ylabel="nats"
+                "Realised log loss",
+                {"log loss (nats)": ([p for p, _ in history], [x for _, x in history])},
+                ylabel="nats",
             )
         return dg.MaterializeResult(metadata=metadata)
 

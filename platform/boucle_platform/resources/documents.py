@@ -27,7 +27,7 @@ class DocumentIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
         draft.write_text(obj.model_dump_json(indent=1))
         draft.replace(file)
 
-    def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401 - Dagster's own signature
+    def load_input(self, context: dg.InputContext) -> Any:
         """Read the document as the type that the asset function declares."""
         wanted = context.dagster_type.typing_type
         file = self._file(context, context.asset_partition_key if context.has_asset_partitions else None)

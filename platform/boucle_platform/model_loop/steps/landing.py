@@ -59,7 +59,12 @@ def feed(home: Home, spec: LoopSpec, key: str = "") -> dict[str, Any]:
     publish(rows, file)
     if not waiting or period.key >= waiting[0] or not home.settings.clock_file.exists():
         home.clock.set(period.end)
-    return {"period": period.key, "rows": len(rows), "file": str(file), "now": home.clock.now().isoformat(timespec="seconds")}
+    return {
+        "period": period.key,
+        "rows": len(rows),
+        "file": str(file),
+        "now": home.clock.now().isoformat(timespec="seconds"),
+    }
 
 
 def load(home: Home, spec: LoopSpec, period: Period) -> Loaded:
