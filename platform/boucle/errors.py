@@ -1,4 +1,4 @@
-"""Every error that boucle raises on purpose. Each says what is wrong, with which value, what to do, and what changed."""
+"""Every error that boucle raises on purpose: each says what is wrong, with which value, and what to do."""
 
 
 class BoucleError(Exception):

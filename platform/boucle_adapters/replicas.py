@@ -10,7 +10,7 @@ from boucle.ports import StateStore
 
 @dataclass(frozen=True, kw_only=True)
 class Followed:
-    """Which live replicas serve the revision; `seconds` is how long the last of them took from the start of the wait."""
+    """Which live replicas serve the revision, and how many seconds the last of them took."""
 
     revision: int
     served: tuple[str, ...]
@@ -34,7 +34,7 @@ class Followed:
 def wait_until_served(
     state: StateStore, model: ModelName, revision: int, *, timeout_seconds: float, replica_timeout_seconds: float
 ) -> Followed:
-    """Poll until every live replica serves at least `revision`, or the time is over; no live replica ends it at once."""
+    """Poll until every live replica serves `revision` or a later one, or time is over; without a replica return."""
     start = time.monotonic()
     while True:
         live = state.replicas(max_age_seconds=replica_timeout_seconds)

@@ -145,7 +145,7 @@ def check(
     junit: Annotated[str, typer.Option(help="Also write a JUnit XML file here.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Materialise a small sample with the code at hand in a home of its own, run every asset check, exit 1 on failure."""
+    """Materialise a small sample with the code at hand, run every asset check on it, exit 1 on failure."""
     from boucle_cli.check import run_checks
 
     with errors_for_people():

@@ -13,7 +13,7 @@ from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings, quiet_environment
 from boucle_platform.resources.home import HomeResource
 
-# Pools: one step at a time opens the warehouse. Queue: a laptop runs two runs at a time and starts them within a second.
+# Pools: one step at a time opens the warehouse. Queue: two runs at a time, started within a second.
 DAGSTER_YAML = """\
 telemetry:
   enabled: false

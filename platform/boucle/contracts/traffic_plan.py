@@ -16,7 +16,7 @@ class Strategy(StrEnum):
 
 
 class Role(StrEnum):
-    """What an arm is there for. The `standby` arm answers nobody: it is the previous version, kept warm for rollback."""
+    """What an arm is there for. `standby` answers nobody: it is the previous version, kept warm for rollback."""
 
     PRODUCTION = "production"
     STANDBY = "standby"

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """A promotion, refusal or rollback. `seconds_until_served`: from the decision to the first answer seen over HTTP."""
+    """A promotion, refusal or rollback; `seconds_until_served` is the wait for the first answer seen over HTTP."""
 
     period: str
     version: int

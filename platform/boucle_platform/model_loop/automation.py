@@ -91,7 +91,7 @@ def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         name=f"{spec.model}_drift",
         job_name=retrain_job_name(spec),
         minimum_interval_seconds=EVERY_TICK_SECONDS,
-        description="A drift report outside its limits (or no production model yet) requests retraining, once a window.",
+        description="A drift report outside its limits, or no production model yet, requests retraining once a window.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult | dg.SkipReason:
         event = context.instance.get_latest_materialization_event(key_of(spec, "drift_report"))

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel
 
+from boucle.contracts.windows import Cadence
 from boucle_platform.model_loop.automation import drift_sensor, jobs, landing_sensor
 from boucle_platform.model_loop.data_assets import data_assets
 from boucle_platform.model_loop.keys import key_of
@@ -53,6 +54,7 @@ class ModelLoop(dg.Component):
 
 def partitions_of(spec: LoopSpec) -> dg.TimeWindowPartitionsDefinition:
     """The periods of the model's history, from the first one on."""
-    cadence = spec.cadence
-    kind = {"monthly": dg.MonthlyPartitionsDefinition, "daily": dg.DailyPartitionsDefinition}[cadence]
-    return kind(start_date=spec.first_period, fmt=cadence.key_format)
+    first, fmt = spec.first_period, spec.cadence.key_format
+    if spec.cadence is Cadence.DAILY:
+        return dg.DailyPartitionsDefinition(start_date=first, fmt=fmt)
+    return dg.MonthlyPartitionsDefinition(start_date=first, fmt=fmt)

@@ -31,7 +31,7 @@ def data_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> lis
 def _landing(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
     @dg.asset(**asset_arguments(spec, "landing", "csv"), partitions_def=partitions, backfill_policy=ONE_PERIOD_A_RUN)
     def landing_file(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
-        """Lands one period's file of the real history, as the source system would; this home's clock moves to its end."""
+        """Lands one period's file of the real history, as the source system would; the clock moves to its end."""
         fed = landing.feed(home.connect(), spec, context.partition_key)
         return dg.MaterializeResult(
             metadata={"dagster/row_count": fed["rows"], "file": dg.MetadataValue.path(fed["file"]), "now": fed["now"]}
@@ -50,7 +50,7 @@ def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=40), warn_window=timedelta(days=35)),
     )
     def raw(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
-        """The landed file, typed, with knowledge time and source; landing it again with other content adds a version."""
+        """The landed file, typed, with knowledge time and source; other content landed later adds a version."""
         loaded = landing.load(home.connect(), spec, spec.period(context.partition_key))
         receipt = loaded.receipt
         return dg.MaterializeResult(
@@ -74,7 +74,7 @@ def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
 def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
     from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
-    class Translator(DagsterDbtTranslator):  # type: ignore[misc]
+    class Translator(DagsterDbtTranslator):
         """dbt models as assets of this model."""
 
         def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:

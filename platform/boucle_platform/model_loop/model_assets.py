@@ -61,7 +61,7 @@ def _training_set(spec: LoopSpec) -> dg.AssetsDefinition:
         deps=[key_of(spec, "validated_features"), key_of(spec, spec.labels)],
         pool="warehouse",
     )
-    def training_set(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+    def training_set(home: HomeResource) -> dg.MaterializeResult:
         """Rows with mature labels, split by time: every training label was known before the holdout begins."""
         manifest, gates = training.assemble(home.connect(), spec)
         return dg.MaterializeResult(

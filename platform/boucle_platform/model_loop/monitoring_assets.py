@@ -1,5 +1,7 @@
 """From served predictions to drift: thin assets over the steps."""
 
+from typing import Any
+
 import dagster as dg
 
 from boucle_platform.model_loop import presentation
@@ -112,7 +114,7 @@ def _drift_report(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
     def drift_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """What the production version saw and answered in the period, against its reference window."""
         report, html = monitoring.drift(home.connect(), spec, spec.period(context.partition_key))
-        metadata = {
+        metadata: dict[str, Any] = {
             "gates": presentation.gate_table(report.gates),
             "predictions": report.predictions,
             "labelled": report.labelled,

@@ -1,4 +1,4 @@
-"""What passes between assets: a document, kept as JSON in the home, so that a person and the next release can read it."""
+"""What passes between assets: a document, kept as JSON, so that a person and the next release can read it."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import dagster as dg
 from boucle.contracts.document import Document
 
 
-class DocumentIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
+class DocumentIOManager(dg.ConfigurableIOManager):
     """Stores each asset's document as `<root>/<asset key>[/<partition>].json`, put in place by rename."""
 
     root: str

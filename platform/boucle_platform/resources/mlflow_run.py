@@ -22,4 +22,5 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
     name = context.resource_config["experiment_name"]
     home.registry.ensure_experiment(name)
     config = {"experiment_name": name, "mlflow_tracking_uri": home.registry.tracking_uri, "env": {}, "extra_tags": {}}
-    yield from dagster_mlflow.mlflow_tracking.resource_fn(context.replace_config(config))
+    tracking: Any = dagster_mlflow.mlflow_tracking.resource_fn
+    yield from tracking(context.replace_config(config))

@@ -1,6 +1,6 @@
 """Drift of one window against the reference of the production version; Evidently draws the page that people look at."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -95,14 +95,14 @@ def _report(
     )
 
 
-def _mature(home: Home, spec: LoopSpec, period: Period) -> list[pd.Timestamp]:
+def _mature(home: Home, spec: LoopSpec, period: Period) -> list[datetime]:
     """The as_of of every snapshot whose labels are known at the end of the period."""
     store, horizon = SnapshotStore(home.settings.home_dir), timedelta(days=spec.horizon_days)
     moments = [spec.period(key).end for key in store.periods(spec.name)]
     return [moment for moment in moments if moment + horizon <= period.end]
 
 
-def _trained_up_to(home: Home, spec: LoopSpec) -> pd.Timestamp | None:
+def _trained_up_to(home: Home, spec: LoopSpec) -> datetime | None:
     """The newest as_of that the last training run looked at, promoted or not."""
     versions = sorted((data_dir(home, spec) / "versions").glob("*/training.json"), key=lambda f: int(f.parent.name))
     if not versions:

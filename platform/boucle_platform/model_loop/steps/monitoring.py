@@ -52,7 +52,7 @@ def collect_predictions(home: Home, spec: LoopSpec, period: Period) -> Collected
     return Collected(
         rows=len(rows),
         file=str(file),
-        by_version=[{"version": int(version), PREDICTIONS: int(n)} for version, n in counts.items()],
+        by_version=[{"version": int(str(version)), "predictions": int(n)} for version, n in counts.items()],
         gaps=tuple(home.log.segment_gaps(spec.name)),
     )
 
@@ -90,7 +90,9 @@ def predictions_of(home: Home, spec: LoopSpec, period: Period) -> pd.DataFrame:
 def live_performance(home: Home, spec: LoopSpec, period: Period) -> tuple[WindowPerformance, ...]:
     """Realised performance of each version on the outcomes of the period; no outcome, no row."""
     rows = outcomes(home, spec, period.key)
-    measured = tuple(_performance(ModelVersion(int(v)), group) for v, group in rows.groupby("model_version", sort=True))
+    measured = tuple(
+        _performance(ModelVersion(int(str(v))), group) for v, group in rows.groupby("model_version", sort=True)
+    )
     content = json.dumps([item.model_dump(mode="json") for item in measured], indent=1)
     write_text(data_dir(home, spec) / "performance" / f"{period.key}.json", content)
     return measured
