@@ -13,6 +13,7 @@ TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+MLFLOW_TELLS_WARNINGS_ONLY = {"MLFLOW_LOGGING_LEVEL": "WARNING"}
 # On two cores a two-thread fit of histogram boosting took 85 s, and serving threads fight as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
@@ -91,5 +92,5 @@ class Settings(BaseSettings):
 
 def quiet_environment() -> None:
     """Switch telemetry off and use one thread per numeric library, unless the user's environment says otherwise."""
-    for name, value in {**TELEMETRY_OFF, **ONE_THREAD}.items():
+    for name, value in {**TELEMETRY_OFF, **MLFLOW_TELLS_WARNINGS_ONLY, **ONE_THREAD}.items():
         os.environ.setdefault(name, value)

@@ -1,6 +1,7 @@
 """The code location: every model of `defs/`, the resources they share, one executor."""
 
 import os
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -11,6 +12,8 @@ from boucle_platform.resources.documents import DocumentIOManager
 from boucle_platform.resources.home import HomeResource
 
 quiet_environment()
+# dagster-mlflow and dagster-dbt's decorators are marked beta as a whole: we chose them, and pin their versions.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 @dg.definitions

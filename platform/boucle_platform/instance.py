@@ -1,6 +1,7 @@
 """Dagster's own home and what runs in it: runs of jobs and evaluations of sensors, in this process."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -120,5 +121,5 @@ def failure_text(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error is not None:
             error = event.step_failure_data.error
-            return (error.cause or error).message.strip()
+            return re.sub(r"^boucle[\w.]*Error: ", "", (error.cause or error).message.strip())
     return ""

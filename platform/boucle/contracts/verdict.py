@@ -40,14 +40,17 @@ class Gate(Document):
     detail: str = ""
 
     def sentence(self) -> str:
+        """`figures`, and the detail where there is one."""
+        return f"{self.figures()}. {self.detail}" if self.detail else self.figures()
+
+    def figures(self) -> str:
         """`log_loss: passed (measured 0.218 nats, at most 0.3 nats, n=23502)`."""
         measured = "nothing" if self.measured is None else f"{self.measured:.4g} {self.unit}"
         interval = "" if self.low is None or self.high is None else f" [{self.low:.4g}, {self.high:.4g}]"
-        text = (
+        return (
             f"{self.name}: {self.verdict} (measured {measured}{interval}, "
             f"{self.bound} {self.limit:.4g} {self.unit}, n={self.sample_size})"
         )
-        return f"{text}. {self.detail}" if self.detail else text
 
 
 def overall(gates: tuple[Gate, ...]) -> Verdict:

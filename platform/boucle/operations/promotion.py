@@ -187,14 +187,14 @@ def last_move(state: StateStore, model: ModelName) -> Decision:
 
 def refusal_reason(evidence: Evidence) -> str:
     """The gates that did not pass, each with its numbers."""
-    open_gates = [gate.sentence().rstrip(".") for gate in evidence.gates if gate.verdict is not Verdict.PASSED]
+    open_gates = [gate.figures() for gate in evidence.gates if gate.verdict is not Verdict.PASSED]
     return "; ".join(open_gates) + "." if open_gates else "there is no gate in the evidence."
 
 
 def _praise(evidence: Evidence) -> str:
     against = _name(evidence.production_version) if evidence.production_version else "the baseline"
     gate = next((gate for gate in evidence.gates if gate.name == "no_regression"), None)
-    return f"every gate passed against {against}" + (f"; {gate.sentence()}" if gate else "")
+    return f"every gate passed against {against}" + (f"; {gate.figures()}" if gate else "")
 
 
 def _decision(

@@ -72,9 +72,9 @@ def _cooling_down(policy: RetrainingPolicy, report: DriftReport, earlier: Sequen
 
 
 def _by_gates(report: DriftReport) -> tuple[TriggerOutcome, str]:
-    failed = [gate.sentence() for gate in report.gates if gate.verdict is Verdict.FAILED]
+    failed = [gate.figures() for gate in report.gates if gate.verdict is Verdict.FAILED]
     if failed:
-        return TriggerOutcome.FIRED, "; ".join(sentence.rstrip(".") for sentence in failed)
+        return TriggerOutcome.FIRED, "; ".join(failed)
     unclear = [gate.name for gate in report.gates if gate.verdict is Verdict.INCONCLUSIVE]
     if unclear or not report.gates:
         return TriggerOutcome.SUPPRESSED, f"inconclusive: {', '.join(unclear) or 'no drift gate was measured'}"

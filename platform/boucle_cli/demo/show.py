@@ -34,9 +34,8 @@ def show_summary(summary: Summary) -> None:
         OUT.print(f"[red]missing[/red]: {name}")
     for failure, count in summary.failures.items():
         OUT.print(f"[red]failed request[/red] × {count}: {failure}")
-    OUT.print(
-        f"Timeline: {summary.report}\nGo on with `make dev`: runs, graph and plots in the Dagster UI, versions in MLflow."
-    )
+    OUT.print(f"Timeline: {summary.report}", soft_wrap=True)
+    OUT.print("Go on with `make dev`: runs, graph and plots in the Dagster UI, versions in MLflow.")
 
 
 def _moves(what: str, moves: list[Move]) -> list[dict[str, object]]:
