@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from boucle.contracts.decision import Decision, DecisionKind
-from boucle_cli.demo.summary import Move, Summary
+from boucle_cli.demo.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,21 +47,18 @@ def _calibration(axis: "Axes", summary: Summary) -> None:
 
 
 def _versions(axis: "Axes", summary: Summary) -> None:
-    axis.step(
-        [m.period for m in summary.months],
-        [m.version for m in summary.months],
-        where="mid",
-        color=LOOP,
-        label="version that answered",
-    )
-    _marks(axis, summary.promotions, LOOP, "^", "promoted")
-    _marks(axis, summary.refusals, STATIC, "x", "refused")
-
-
-def _marks(axis: "Axes", moves: Sequence[Move], colour: str, marker: str, label: str) -> None:
-    axis.scatter(
-        [m.period for m in moves], [m.version for m in moves], color=colour, marker=marker, s=60, zorder=3, label=label
-    )
+    moves = [*summary.promotions, *summary.refusals]
+    periods = sorted({item.period for item in (*summary.months, *moves)})
+    place = {period: number for number, period in enumerate(periods)}
+    served = [(place[month.period], month.version) for month in summary.months]
+    axis.step(*zip(*served, strict=True), where="mid", color=LOOP, label="version that answered")
+    for found, colour, marker, label in (
+        (summary.promotions, LOOP, "^", "promoted when the month had ended"),
+        (summary.refusals, STATIC, "x", "refused"),
+    ):
+        places = [place[move.period] for move in found]
+        axis.scatter(places, [m.version for m in found], color=colour, marker=marker, s=60, zorder=3, label=label)
+    axis.set_xticks(range(len(periods)), periods)
 
 
 PLOTS: tuple[tuple[str, str, Callable[["Axes", Summary], None]], ...] = (
