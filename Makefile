@@ -62,5 +62,5 @@ lock: ## Resolve the newest versions that fit into the lock files
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra serving --generate-hashes --no-annotate --no-header --quiet -c requirements.lock -o requirements-serving.lock
 
 clean: ## Remove the environment, the state and all caches
-	rm -rf $(VENV) .boucle .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dbt_features/target dbt_features/logs
+	rm -rf $(VENV) .boucle .boucle-[0-9]* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dbt_features/target dbt_features/logs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

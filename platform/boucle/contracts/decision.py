@@ -27,7 +27,7 @@ class NewDecision(Document):
 
     `from_version` and `to_version` are production before and after; they are equal where nothing moved (`reject`,
     `retrain`, `served`). `subject_version` names the candidate that was judged. A `served` row follows a promotion or
-    rollback once every live replica answered with it; `seconds` is the time from that decision until then.
+    rollback once every live replica answered with it; `seconds` is the time from the plan's publication until then.
     """
 
     schema_version: Literal[1] = 1

@@ -31,7 +31,8 @@ TEMPLATE = """<!doctype html>
   .plots { display: flex; flex-wrap: wrap; gap: 16px; }
   figure { flex: 1 1 320px; max-width: 50%; margin: 0; } figure svg { width: 100%; height: auto; }
   figcaption { color: var(--quiet); font-size: 13px; }
-  code { font: 13px ui-monospace, SFMono-Regular, Menlo, monospace; overflow-wrap: anywhere; } td:first-child code { overflow-wrap: normal; white-space: nowrap; }
+  code { font: 13px ui-monospace, SFMono-Regular, Menlo, monospace; overflow-wrap: anywhere; }
+  td:first-child code { overflow-wrap: normal; white-space: nowrap; }
 </style>
 </head>
 <body>

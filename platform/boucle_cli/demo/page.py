@@ -109,7 +109,7 @@ TEMPLATE = """<!doctype html>
  <div class="card"><b>{{ "%.4f"|format(summary.calibration_error_loop) if summary.calibration_error_loop is not none else "–" }}</b>
   <span>calibration error of the loop (never retrained: {{ "%.4f"|format(summary.calibration_error_static) if summary.calibration_error_static is not none else "–" }})</span></div>
  <div class="card"><b>{{ summary.promotions|length }} / {{ summary.refusals|length }}</b><span>candidates promoted / refused</span></div>
- <div class="card"><b>{{ summary.rollbacks[0].seconds_until_served if summary.rollbacks else "–" }} s</b><span>from rollback to the first old answer</span></div>
+ <div class="card"><b>{{ summary.rollbacks[0].seconds_until_served if summary.rollbacks else "–" }} s</b><span>from rollback until every replica answered with the old version</span></div>
 </div>
 {% for plot in plots %}<figure><img alt="" src="data:image/png;base64,{{ plot }}"></figure>{% endfor %}
 {% if summary.quarantine %}<h2>What did not get in</h2>

@@ -126,8 +126,9 @@ class Replay:
 
         with self._stage("rollback"):
             done = roll_back(self.home, self.spec.name, reason="demo: show the way back", to=None, who="user:demo")
-            seconds = self._until_served(ModelVersion(done["to"]))
-            self.summary.rollbacks.append(self._move(ModelVersion(done["to"]), "demo: show the way back", seconds))
+            to = ModelVersion(done["to"])
+            seconds = done["seconds_until_served"] if self._answers(to) else None
+            self.summary.rollbacks.append(self._move(to, "demo: show the way back", seconds))
 
     def finish(self) -> Summary:
         """Figures over all served months."""
@@ -163,14 +164,17 @@ class Replay:
         with self._asking() if before else _nobody():
             outcome = self.runner.run(retrain_job_name(self.spec), tags=tags, only=[(self.spec.model, n) for n in only])
             after = self.home.state.production(self.spec.name)
-            seconds = self._until_served(after) if after and after != before else None
+            answers = after is not None and after != before and self._answers(after)
         self.summary.retrainings += 1
-        for row in self.home.state.decisions(self.spec.name)[first:]:
+        made = self.home.state.decisions(self.spec.name)[first:]
+        served = [row.decision.seconds for row in made if row.decision.kind is DecisionKind.SERVED]
+        seconds = round(served[-1], 3) if answers and served and served[-1] is not None else None
+        for row in made:
             if row.decision.kind is DecisionKind.PROMOTE and row.decision.to_version:
                 self.summary.promotions.append(self._move(row.decision.to_version, row.decision.reason, seconds))
             elif row.decision.kind is DecisionKind.REJECT and row.decision.subject_version:
                 self.summary.refusals.append(self._move(row.decision.subject_version, row.decision.reason, None))
-        if not outcome.succeeded and len(self.home.state.decisions(self.spec.name)) == first:
+        if not outcome.succeeded and not made:
             raise ConfigurationError(f"Retraining failed before a decision: {outcome.error}")
 
     def _serve(self, period: Period) -> None:
@@ -194,14 +198,13 @@ class Replay:
             yield
         self._count(persistent.tally)
 
-    def _until_served(self, version: ModelVersion) -> float | None:
-        caller = self._caller()
-        period = self._period_now()
-        seconds = wait_for_version(
-            caller, self._customers(period, 1)[0], period.end, version, timeout=FOLLOW_TIMEOUT_SECONDS
-        )
+    def _answers(self, version: ModelVersion) -> bool:
+        """Whether `version` answers over HTTP, now or within a few seconds."""
+        caller, period = self._caller(), self._period_now()
+        entity_key = self._customers(period, 1)[0]
+        seen = wait_for_version(caller, entity_key, period.end, version, timeout=FOLLOW_TIMEOUT_SECONDS)
         caller.close()
-        return round(seconds, 3) if seconds != float("inf") else None
+        return seen
 
     def _answering(self) -> ModelVersion | None:
         caller, tally, period = self._caller(), Tally(), self._period_now()

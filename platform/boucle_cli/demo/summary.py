@@ -6,7 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """A promotion, refusal or rollback; `seconds_until_served` is the wait for the first answer seen over HTTP."""
+    """A promotion, refusal or rollback.
+
+    `seconds_until_served` is the time from the plan's publication until every replica served it, None unless an answer of
+    that version was then seen over HTTP.
+    """
 
     period: str
     version: int

@@ -74,14 +74,14 @@ def send(caller: Caller, entity_keys: Sequence[str], as_of: datetime) -> Tally:
 
 def wait_for_version(
     caller: Caller, entity_key: str, as_of: datetime, version: ModelVersion, *, timeout: float
-) -> float:
-    """Ask until an answer comes from `version`; seconds that took, or infinity when time ran out."""
-    start, tally = time.monotonic(), Tally()
-    while (waited := time.monotonic() - start) < timeout:
+) -> bool:
+    """Ask until an answer comes from `version`; False when time ran out."""
+    deadline, tally = time.monotonic() + timeout, Tally()
+    while time.monotonic() < deadline:
         if caller.ask(entity_key, as_of, tally) == version:
-            return time.monotonic() - start
+            return True
         time.sleep(0.01)
-    return float("inf") if waited >= timeout else waited
+    return False
 
 
 class Persistent:

@@ -1,0 +1,92 @@
+"""A step dies in the middle, by SIGKILL; the job is run again; the end is the one of a run that nobody disturbed."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assets_tests.faults import killed_run
+from assets_tests.faults.loop_home import NEWEST, PERIOD, RETRAIN, copied, opened
+
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(240)]
+
+PERIOD_FAULTS = {
+    "raw_orders: rows inserted, not committed": "after=boucle_adapters.duckdb_warehouse:_insert",
+    "raw_orders: committed, quarantine torn": "torn=quarantine/orders/.1997-04",
+    "raw_orders: receipt not in place": "unplaced=documents/repurchase/raw_orders",
+    "dbt: the second of its models just built": "dbt=2",
+    "validated_features: snapshot torn": "torn=validated_features/1997-04",
+    "validated_features: snapshot there, CURRENT not": "unplaced=validated_features/1997-04/CURRENT",
+    "online_features: arrays there, CURRENT not": "unplaced=online/repurchase/CURRENT",
+    "online_features: in force, document not": "placed=online/repurchase/CURRENT",
+    "prediction_log: torn": "torn=predictions/1997-04",
+    "ground_truth: torn": "torn=ground_truth/1997-04",
+    "live_performance: not in place": "unplaced=performance/1997-04.json",
+    "drift_report: measured, not in place": "unplaced=drift_report/1997-04.json",
+}
+RETRAIN_FAULTS = {
+    "training_set: rows torn": "torn=training_sets",
+    "training_set: rows there, manifest not": "placed=training_sets",
+    "candidate_model: bundle not in place": "unplaced=/bundles/",
+    "candidate_model: bundle there, not registered": "after=boucle_adapters.bundle_store:DirectoryBundleStore.put",
+    "candidate_model: logged to MLflow, no version": "after=mlflow.onnx:log_model",
+    "candidate_model: registered, nothing else": "after=boucle_adapters.mlflow_registry:MlflowRegistry.register",
+    "candidate_model: reference sample torn": "torn=reference_sample",
+    "evaluation_report: evidence not in place": "unplaced=versions/1/evidence.json",
+    "evaluation_report: evidence there, document not": "unplaced=documents/repurchase/evaluation_report",
+    "production_alias: decided, not recorded": "before=boucle_adapters.sql_state:SqlStateStore.record",
+    "production_alias: recorded, alias not set": "before=boucle_adapters.mlflow_registry:MlflowRegistry.set_alias",
+    "production_alias: alias set, version not tagged": "after=boucle_adapters.mlflow_registry:MlflowRegistry.set_alias",
+    "traffic_plan: not published": "before=boucle_adapters.sql_state:SqlStateStore.publish_plan",
+    "traffic_plan: published, document not": "after=boucle_adapters.sql_state:SqlStateStore.publish_plan",
+}
+
+
+def cases(faults: dict[str, str]) -> Any:
+    return pytest.mark.parametrize("fault", list(faults.values()), ids=list(faults))
+
+
+def die_in_the_middle(source: Path, target: Path, job: str, partition: str, fault: str) -> Path:
+    """A copy of `source` in which the job was started and killed."""
+    command = [sys.executable, killed_run.__file__, str(copied(source, target)), job, partition, fault]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    return target
+
+
+@pytest.fixture(scope="session")
+def loaded(four_months: Path) -> dict[str, Any]:
+    with opened(four_months) as loop:
+        return loop.period_result()
+
+
+@pytest.fixture(scope="session")
+def promoted(in_production: Path) -> dict[str, Any]:
+    with opened(in_production) as loop:
+        return loop.retrain_result()
+
+
+def test_the_undisturbed_loop_promotes_version_one_once(promoted: dict[str, Any]):
+    assert promoted["decisions"] == [("promote", 1)]
+    assert promoted["versions"] == [1]
+    assert promoted["aliases"] == ((), 1)
+    assert promoted["plan"][0] == 1
+
+
+@cases(PERIOD_FAULTS)
+def test_a_killed_period_run_is_run_again(fault: str, three_months: Path, loaded: dict[str, Any], tmp_path: Path):
+    home = die_in_the_middle(three_months, tmp_path / "home", PERIOD, NEWEST, fault)
+    with opened(home) as loop:
+        loop.done(PERIOD, partition=NEWEST)
+        assert loop.period_result() == loaded
+
+
+@cases(RETRAIN_FAULTS)
+def test_a_killed_retraining_is_run_again(fault: str, four_months: Path, promoted: dict[str, Any], tmp_path: Path):
+    home = die_in_the_middle(four_months, tmp_path / "home", RETRAIN, "-", fault)
+    with opened(home) as loop:
+        loop.done(RETRAIN)
+        assert loop.retrain_result() == promoted
