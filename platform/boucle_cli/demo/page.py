@@ -48,7 +48,7 @@ def _calibration(axis: "Axes", summary: Summary) -> None:
 
 def _versions(axis: "Axes", summary: Summary) -> None:
     moves = [*summary.promotions, *summary.refusals]
-    periods = sorted({item.period for item in (*summary.months, *moves)})
+    periods = sorted({month.period for month in summary.months} | {move.period for move in moves})
     place = {period: number for number, period in enumerate(periods)}
     served = [(place[month.period], month.version) for month in summary.months]
     axis.step(*zip(*served, strict=True), where="mid", color=LOOP, label="version that answered")

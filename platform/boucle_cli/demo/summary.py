@@ -8,8 +8,8 @@ from typing import Any
 class Move:
     """A promotion, refusal or rollback.
 
-    `seconds_until_served` is the time from the plan's publication until every replica served it, None unless an answer of
-    that version was then seen over HTTP.
+    `seconds_until_served` is the time from the plan's publication until every replica served it; None unless an
+    answer of that version was then seen over HTTP.
     """
 
     period: str
