@@ -6,6 +6,7 @@ from boucle.contracts.evidence import Evidence, ModelMetrics
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.operations.promotion import Actor
+from boucle.policy.promotion import GATES
 
 MODEL = ModelName("repurchase")
 NOON = datetime(1997, 6, 1, 12, tzinfo=UTC)
@@ -47,7 +48,7 @@ def evidence(
         candidate=metrics(0.2),
         production=metrics(0.21) if against else None,
         baseline=metrics(0.3),
-        gates=(gate("quality_floor", Verdict.PASSED), gate("no_regression", verdict)),
+        gates=tuple(gate(name, verdict if name == "no_regression" else Verdict.PASSED) for name in GATES),
         run_id=run_id,
         created_at=NOON,
     )

@@ -64,7 +64,7 @@ def test_evidence_that_did_not_pass_moves_nothing(state, registry, verdict):
 def test_evidence_taken_against_another_production_is_refused(state, registry):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
-    with pytest.raises(PromotionRefusedError, match="compared with version 1, but production is version 2"):
+    with pytest.raises(PromotionRefusedError, match="compared with version 1, but production is version 2 now"):
         promote(state, registry, 3, against=1)
     assert state.production(MODEL) == 2
 
@@ -152,3 +152,34 @@ def test_the_ledger_stays_a_chain_through_all_verbs(state, registry):
     promotion.note_served(state, decision, seconds=0.2, actor=SOMEBODY)
     verify_chain(state.decisions())
     assert state.decisions()[-1].decision.seconds == 0.2
+
+
+def test_the_evidence_that_promoted_a_version_does_not_undo_its_rollback(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    promotion.roll_back(state, MODEL, reason="answers look wrong", actor=SOMEBODY)
+    with pytest.raises(PromotionRefusedError, match="was rolled back"):
+        promote(state, registry, 2, against=1)
+    assert state.production(MODEL) == 1
+
+
+def test_another_candidate_may_follow_a_rollback(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    promotion.roll_back(state, MODEL, reason="answers look wrong", actor=SOMEBODY)
+    promote(state, registry, 3, against=1)
+    assert state.production(MODEL) == 3
+
+
+def test_a_promotion_that_was_interrupted_before_the_registry_is_finished_by_the_next_run(state, registry):
+    class Gone(MemoryRegistry):
+        def set_alias(self, model, alias, version):
+            raise ConnectionError("registry is away")
+
+    with pytest.raises(ConnectionError):
+        promote(state, Gone(), 1)
+    assert (state.production(MODEL), registry.alias(MODEL, "production")) == (1, None)
+    promote(state, registry, 1)
+    assert registry.alias(MODEL, "production") == 1
+    assert registry.version(MODEL, version(1)).tags["validation_status"] == "approved"
+    assert len(state.decisions(MODEL)) == 1

@@ -180,7 +180,7 @@ def test_a_parity_without_rows_is_no_parity():
 
 
 def test_passed_evidence_promotes_with_the_numbers_of_the_contest():
-    decision = decide(POLICY, evidence(), production=2)
+    decision = decide(evidence(), production=2, rolled_back={})
     assert decision.outcome is PromotionOutcome.PROMOTE
     assert decision.reason.startswith("all 8 gates passed; no_regression: passed (measured 0.01 nats [0.008, 0.012]")
 
@@ -190,20 +190,20 @@ def test_passed_evidence_promotes_with_the_numbers_of_the_contest():
     [(interval(-0.002, -0.003, -0.001), Verdict.FAILED), (interval(0.0, -0.001, 0.001), Verdict.INCONCLUSIVE)],
 )
 def test_a_failed_and_an_inconclusive_gate_both_leave_production_where_it_is(gain, verdict: Verdict):
-    decision = decide(POLICY, evidence(gain=gain), production=2)
+    decision = decide(evidence(gain=gain), production=2, rolled_back={})
     assert (decision.outcome, decision.verdict) == (PromotionOutcome.REJECT, verdict)
     assert decision.reason.startswith(f"no_regression: {verdict}")
 
 
 def test_evidence_against_another_version_than_production_decides_nothing():
-    decision = decide(POLICY, evidence(), production=1)
+    decision = decide(evidence(), production=1, rolled_back={})
     assert decision.outcome is PromotionOutcome.REJECT
     assert "compared with version 2, but production is version 1" in decision.reason
 
 
 def test_evidence_that_lacks_a_gate_is_not_enough():
     whole = evidence()
-    decision = decide(POLICY, whole.model_copy(update={"gates": whole.gates[:-1]}), production=2)
+    decision = decide(whole.model_copy(update={"gates": whole.gates[:-1]}), production=2, rolled_back={})
     assert (decision.outcome, decision.verdict) == (PromotionOutcome.REJECT, Verdict.INCONCLUSIVE)
     assert "latency: missing in the evidence" in decision.reason
 

@@ -7,8 +7,8 @@ from boucle.contracts.decision import Decision, DecisionKind, NewDecision
 from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.traffic_plan import Strategy, TrafficPlan
-from boucle.contracts.verdict import Verdict
 from boucle.errors import ConflictError, NoProductionModelError, PromotionRefusedError
+from boucle.policy.promotion import PromotionDecision, PromotionOutcome, decide
 from boucle.policy.rollout import direct_arms
 from boucle.ports import ModelRegistry, StateStore
 
@@ -30,30 +30,26 @@ def promote(state: StateStore, registry: ModelRegistry, *, evidence: Evidence, p
     """Make the evidence's version production in the ledger, then in the registry; doing it twice is doing it once.
 
     Raises:
-        PromotionRefusedError: A gate did not pass, or production moved since the evidence was taken.
+        PromotionRefusedError: A gate did not pass, production moved since the evidence was taken, or the version was
+            rolled back.
     """
     current = state.production(evidence.model)
     if current == evidence.version:
-        reconcile_aliases(state, registry, evidence.model)
-        return last_move(state, evidence.model)
-    if evidence.verdict is not Verdict.PASSED:
+        return _finish(state, registry, evidence, last_move(state, evidence.model))
+    judged = judge(state, evidence)
+    if judged.outcome is not PromotionOutcome.PROMOTE:
         raise PromotionRefusedError(
-            f"Version {evidence.version} of '{evidence.model}' was not promoted: {refusal_reason(evidence)} "
+            f"Version {evidence.version} of '{evidence.model}' was not promoted: {judged.reason} "
             f"Production stays {_name(current)}."
         )
-    new = _decision(evidence, DecisionKind.PROMOTE, actor, to=evidence.version, policy=policy, reason=_praise(evidence))
+    new = _decision(evidence, DecisionKind.PROMOTE, actor, production=current, policy=policy, reason=judged.reason)
     try:
         decision = state.record(new, expected_production=evidence.production_version)
     except ConflictError as error:
         raise PromotionRefusedError(
-            f"Version {evidence.version} of '{evidence.model}' was compared with {_name(evidence.production_version)}, "
-            f"but production is {_name(current)} now. Evaluate it again; nothing was changed."
+            f"Version {evidence.version} of '{evidence.model}' was not promoted: {error} Evaluate it again."
         ) from error
-    reconcile_aliases(state, registry, evidence.model)
-    registry.set_tags(
-        evidence.model, evidence.version, {"validation_status": "approved", "ledger_head": decision.row_hash}
-    )
-    return decision
+    return _finish(state, registry, evidence, decision)
 
 
 def reject(state: StateStore, registry: ModelRegistry, *, evidence: Evidence, policy: str, actor: Actor) -> Decision:
@@ -62,14 +58,19 @@ def reject(state: StateStore, registry: ModelRegistry, *, evidence: Evidence, po
         if row.decision.kind is DecisionKind.REJECT and row.decision.evidence_digest == evidence.digest():
             return row
     current = state.production(evidence.model)
-    new = _decision(
-        evidence, DecisionKind.REJECT, actor, to=current, policy=policy, reason=refusal_reason(evidence), frm=current
-    )
+    reason = judge(state, evidence).reason
+    new = _decision(evidence, DecisionKind.REJECT, actor, production=current, policy=policy, reason=reason)
     decision = state.record(new, expected_production=current)
-    registry.set_tags(
-        evidence.model, evidence.version, {"validation_status": "rejected", "ledger_head": decision.row_hash}
-    )
+    tags = {"validation_status": "rejected", "ledger_head": decision.row_hash}
+    registry.set_tags(evidence.model, evidence.version, tags)
     return decision
+
+
+def judge(state: StateStore, evidence: Evidence) -> PromotionDecision:
+    """What the policy says of the evidence, as things stand."""
+    return decide(
+        evidence, production=state.production(evidence.model), rolled_back=_rolled_back(state, evidence.model)
+    )
 
 
 def start_traffic(state: StateStore, model: ModelName, *, actor: Actor) -> TrafficPlan:
@@ -185,27 +186,16 @@ def last_move(state: StateStore, model: ModelName) -> Decision:
     )
 
 
-def refusal_reason(evidence: Evidence) -> str:
-    """The gates that did not pass, each with its numbers."""
-    open_gates = [gate.figures() for gate in evidence.gates if gate.verdict is not Verdict.PASSED]
-    return "; ".join(open_gates) + "." if open_gates else "there is no gate in the evidence."
-
-
-def _praise(evidence: Evidence) -> str:
-    against = _name(evidence.production_version) if evidence.production_version else "the baseline"
-    gate = next((gate for gate in evidence.gates if gate.name == "no_regression"), None)
-    return f"every gate passed against {against}" + (f"; {gate.figures()}" if gate else "")
+def _finish(state: StateStore, registry: ModelRegistry, evidence: Evidence, decision: Decision) -> Decision:
+    """What follows a promotion in the registry; done again when a promotion that was interrupted is run again."""
+    reconcile_aliases(state, registry, evidence.model)
+    tags = {"validation_status": "approved", "ledger_head": decision.row_hash}
+    registry.set_tags(evidence.model, evidence.version, tags)
+    return decision
 
 
 def _decision(
-    evidence: Evidence,
-    kind: DecisionKind,
-    actor: Actor,
-    *,
-    to: ModelVersion | None,
-    policy: str,
-    reason: str,
-    frm: ModelVersion | None = None,
+    evidence: Evidence, kind: DecisionKind, actor: Actor, *, production: ModelVersion | None, policy: str, reason: str
 ) -> NewDecision:
     return NewDecision(
         kind=kind,
@@ -213,8 +203,8 @@ def _decision(
         at=actor.at,
         actor=actor.name,
         reason=reason,
-        from_version=evidence.production_version if kind is DecisionKind.PROMOTE else frm,
-        to_version=to,
+        from_version=production,
+        to_version=evidence.version if kind is DecisionKind.PROMOTE else production,
         subject_version=evidence.version,
         policy=policy,
         evidence_digest=evidence.digest(),
@@ -222,6 +212,18 @@ def _decision(
         git_commit=actor.git_commit,
         dagster_run_id=actor.dagster_run_id,
     )
+
+
+def _rolled_back(state: StateStore, model: ModelName) -> dict[ModelVersion, str]:
+    """Versions whose last move was out of production by a rollback, with who did it and why."""
+    found: dict[ModelVersion, str] = {}
+    for row in state.decisions(model):
+        move = row.decision
+        if move.kind is DecisionKind.ROLLBACK and move.from_version is not None:
+            found[move.from_version] = f"decision {row.decision_id} by {move.actor}: {move.reason}"
+        if move.kind in (DecisionKind.PROMOTE, DecisionKind.ROLLBACK) and move.to_version is not None:
+            found.pop(move.to_version, None)
+    return found
 
 
 def _bundles(state: StateStore, model: ModelName) -> dict[ModelVersion, Digest]:

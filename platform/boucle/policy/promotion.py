@@ -1,6 +1,6 @@
 """May this candidate become production? Gates over facts, and the decision over gates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -210,11 +210,28 @@ class PromotionDecision:
     reason: str
 
 
-def decide(_: PromotionPolicy, evidence: Evidence, *, production: ModelVersion | None) -> PromotionDecision:
+def decide(
+    evidence: Evidence, *, production: ModelVersion | None, rolled_back: Mapping[ModelVersion, str]
+) -> PromotionDecision:
     """Promote when every gate of the evidence passed against what is production now; else reject, and say why.
 
     An inconclusive verdict rejects as well: production stays until the data shows something better.
+
+    Args:
+        evidence: What the gates measured.
+        production: The version in production now.
+        rolled_back: Versions that were put out of production by a rollback, and by whom and why: the evidence that
+            promoted such a version once does not bring it back.
     """
+    if evidence.version in rolled_back:
+        return PromotionDecision(
+            outcome=PromotionOutcome.REJECT,
+            verdict=Verdict.INCONCLUSIVE,
+            reason=(
+                f"Version {evidence.version} was rolled back ({rolled_back[evidence.version]}): it is not undone "
+                "by the evidence from before it. Train another candidate."
+            ),
+        )
     if evidence.production_version != production:
         return PromotionDecision(
             outcome=PromotionOutcome.REJECT,
@@ -225,12 +242,12 @@ def decide(_: PromotionPolicy, evidence: Evidence, *, production: ModelVersion |
             ),
         )
     missing = [name for name in GATES if name not in {gate.name for gate in evidence.gates}]
-    open_gates = [gate.sentence() for gate in evidence.gates if gate.verdict is not Verdict.PASSED]
+    open_gates = [gate.figures() for gate in evidence.gates if gate.verdict is not Verdict.PASSED]
     open_gates += [f"{name}: missing in the evidence" for name in missing]
     if open_gates:
         verdict = Verdict.INCONCLUSIVE if evidence.verdict is Verdict.PASSED else evidence.verdict
         return PromotionDecision(outcome=PromotionOutcome.REJECT, verdict=verdict, reason=_sentences(open_gates))
-    contest = [gate.sentence() for gate in evidence.gates if gate.name == "no_regression"]
+    contest = [gate.figures() for gate in evidence.gates if gate.name == "no_regression"]
     return PromotionDecision(
         outcome=PromotionOutcome.PROMOTE,
         verdict=Verdict.PASSED,
