@@ -37,7 +37,7 @@ test: install check ## Everything: checks, unit, contract, data, model, assets, 
 test-fast: install ## What is fast and stable: unit, contract, data, model gates, assets
 	$(BIN)/pytest -m "not integration and not loop" $(ARGS)
 
-check: lint types imports sql definitions ## ruff, mypy --strict, import-linter, dbt parse, Dagster definitions
+check: lint types imports sql definitions ## ruff, mypy --strict, import-linter, sqlfluff, dbt parse, Dagster definitions
 
 lint: install
 	$(BIN)/ruff check .
@@ -50,6 +50,7 @@ imports: install
 	$(BIN)/lint-imports
 
 sql: install
+	$(BIN)/sqlfluff lint -q dbt_features/models dbt_features/tests
 	$(BIN)/boucle doctor --only dbt
 
 definitions: install

@@ -73,7 +73,7 @@ class LoopHome:
         """What the period job leaves, without the moments at which it was made."""
         store, as_of = SnapshotStore(self.path), SPEC.period(period).end.replace(tzinfo=None)
         built = {
-            name: self.home.warehouse.query(f"select * from {name} where {moment} = ?", [as_of])  # noqa: S608
+            name: self.home.warehouse.query(f"select * from {name} where {moment} = ?", [as_of])
             for name, moment in ((SPEC.features, "as_of"), (SPEC.labels, "known_at"))
         }
         snapshot = store.current(SPEC.name, PeriodKey(period))

@@ -2,9 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from boucle.errors import ConfigurationError
 
 # Dagster, MLflow, dbt and Evidently phone home by default; nothing leaves this machine unless the user asked for it.
 TELEMETRY_OFF = {
@@ -33,6 +36,17 @@ class Settings(BaseSettings):
     default_model: str = "repurchase"
     plan_poll_seconds: float = Field(default=0.1, gt=0)
     replica_timeout_seconds: float = Field(default=3.0, gt=0)
+
+    def __init__(self, **values: Any) -> None:
+        """Read the environment. Raises ConfigurationError, which names every variable that is wrong."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            wrong = (
+                f"BOUCLE_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']} (it is {e['input']!r})"
+                for e in error.errors()
+            )
+            raise ConfigurationError("; ".join(wrong) + ". Nothing was started.") from error
 
     @property
     def home_dir(self) -> Path:

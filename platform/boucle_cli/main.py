@@ -8,7 +8,7 @@ from boucle.contracts.decision import Decision
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import BoucleError
 from boucle_adapters.settings import Settings, quiet_environment
-from boucle_cli.output import FAILED, OUT, errors_for_people, show_json, show_table
+from boucle_cli.output import ERR, FAILED, OUT, errors_for_people, show_json, show_table
 
 app = typer.Typer(
     name="boucle",
@@ -18,11 +18,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Argument(help="The model, as in defs.yaml.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        default_factory=lambda: Settings().default_model, show_default=False, help="The model; repurchase by default."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes on record.")]
 Port = Annotated[int, typer.Option(min=0, max=65535)]
-DEFAULT_MODEL = Settings().default_model
 
 
 @app.command()
@@ -52,7 +56,7 @@ def dev(dagster: Port = 3000, mlflow: Port = 5000, api: Port = 8000, as_json: Js
 
 @app.command()
 def feed(
-    model: Model = DEFAULT_MODEL,
+    model: Model,
     period: Annotated[str, typer.Option(help="The period to land; the next one by default.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -68,7 +72,7 @@ def feed(
 
 
 @app.command()
-def retrain(model: Model = DEFAULT_MODEL, *, reason: Reason, as_json: Json = False) -> None:
+def retrain(model: Model, *, reason: Reason, as_json: Json = False) -> None:
     """Run training set to traffic now, whatever drift says; the gates decide as always."""
     from boucle_platform.model_loop.automation import retrain_job_name
 
@@ -90,7 +94,7 @@ def retrain(model: Model = DEFAULT_MODEL, *, reason: Reason, as_json: Json = Fal
 
 @app.command()
 def rollback(
-    model: Model = DEFAULT_MODEL,
+    model: Model,
     *,
     reason: Reason,
     to: Annotated[int | None, typer.Option(help="An earlier promoted version; the one before by default.")] = None,
@@ -112,7 +116,7 @@ def rollback(
 
 
 @app.command()
-def status(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
+def status(model: Model, as_json: Json = False) -> None:
     """What is in production, in traffic, in the registry; what landed last and what drift said."""
     from boucle_cli.verbs import model_status
 
@@ -125,7 +129,7 @@ def status(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
 
 
 @app.command()
-def history(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
+def history(model: Model, as_json: Json = False) -> None:
     """Every decision about a model: who moved what, when, why; the chain is verified on the way."""
     from boucle.contracts.ledger import verify_chain
 
@@ -141,7 +145,7 @@ def history(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
 
 @app.command()
 def check(
-    model: Model = DEFAULT_MODEL,
+    model: Model,
     junit: Annotated[str, typer.Option(help="Also write a JUnit XML file here.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -160,7 +164,7 @@ def check(
 
 
 @app.command()
-def quarantine(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
+def quarantine(model: Model, as_json: Json = False) -> None:
     """Rows that were set aside, counted by period and reason."""
     from boucle_cli.verbs import quarantined
 
@@ -174,7 +178,7 @@ def quarantine(model: Model = DEFAULT_MODEL, as_json: Json = False) -> None:
 
 @app.command()
 def doctor(
-    model: Model = DEFAULT_MODEL,
+    model: Model,
     fix: Annotated[bool, typer.Option("--fix", help="Put wrong aliases back, after confirmation.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Confirm without asking.")] = False,
     only: Annotated[str, typer.Option(help="dbt: only whether the dbt project parses.")] = "",
@@ -203,7 +207,7 @@ def main() -> None:
     try:
         app()
     except BoucleError as error:
-        OUT.print(f"{type(error).__name__}: {error}")
+        ERR.print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
         raise SystemExit(FAILED) from error
 
 

@@ -117,9 +117,9 @@ class Runner:
 
 
 def failure_text(result: dg.ExecuteInProcessResult) -> str:
-    """The error of the first step that failed, as its author worded it; empty when none did."""
-    for event in result.all_events:
-        if event.is_step_failure and event.step_failure_data.error is not None:
-            error = event.step_failure_data.error
-            return re.sub(r"^boucle[\w.]*Error: ", "", (error.cause or error).message.strip())
-    return ""
+    """The error of the first step that failed, or of the run, as its author worded it; empty when none did."""
+    errors = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    # A resource that cannot be opened ends the run before its first step.
+    errors += [event.job_failure_data.error for event in result.all_events if event.is_job_failure]
+    error = next((error for error in errors if error is not None), None)
+    return re.sub(r"^boucle[\w.]*Error: ", "", (error.cause or error).message.strip()) if error else ""

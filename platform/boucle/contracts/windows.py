@@ -45,6 +45,9 @@ def period_of(key: str, cadence: Cadence) -> Period:
     """
     try:
         start = datetime.strptime(key, cadence.key_format).replace(tzinfo=UTC)
+        # Keys are compared as text and are names of files: strptime would take "1997-4" as well.
+        if start.strftime(cadence.key_format) != key:
+            raise ValueError("not the written form of a key")
     except ValueError as error:
         raise ConfigurationError(
             f"'{key}' is not a {cadence} period; write it like {datetime(1997, 4, 1, tzinfo=UTC):{cadence.key_format}}."

@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from boucle.contracts.decision import DecisionKind
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.windows import Period
-from boucle.errors import ConfigurationError
+from boucle.errors import ConfigurationError, NoProductionModelError
 from boucle_adapters.settings import Settings
 from boucle_cli.demo import faults, figures
 from boucle_cli.demo.page import write_page
@@ -124,7 +124,7 @@ class Replay:
         """Back to the previous version, seen in the answers."""
         from boucle_cli.verbs import roll_back
 
-        with self._stage("rollback"):
+        with self._stage("rollback"), suppress(NoProductionModelError):  # the summary says what is missing
             done = roll_back(self.home, self.spec.name, reason="demo: show the way back", to=None, who="user:demo")
             to = ModelVersion(done["to"])
             seconds = done["seconds_until_served"] if self._answers(to) else None

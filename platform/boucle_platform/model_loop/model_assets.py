@@ -89,7 +89,7 @@ def _candidate_model(spec: LoopSpec) -> dg.AssetsDefinition:
         """A fitted estimator, exported as a release bundle and registered as a version."""
         tracking = getattr(context.resources, mlflow_key(spec))
         try:
-            made = training.make_candidate(context.resources.home.connect(), spec, training_set, context.run_id)
+            made = training.make_candidate(context.resources.home.connect(), spec, training_set, context.run.run_id)
         finally:
             tracking.end_run()
         candidate = made.candidate
@@ -129,7 +129,7 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         """Candidate, production and baseline on the same mature holdout; a candidate that does not pass is rejected."""
         ports = home.connect()
-        report = evaluation.evaluate(ports, spec, training_set, candidate_model, context.run_id)
+        report = evaluation.evaluate(ports, spec, training_set, candidate_model, context.run.run_id)
         evidence = report.evidence
         if evidence.verdict is not Verdict.PASSED:
             promotion.reject(
@@ -186,7 +186,7 @@ def _production_alias(spec: LoopSpec) -> dg.AssetsDefinition:
 
 
 def _plan(spec: LoopSpec) -> dg.AssetsDefinition:
-    @dg.asset(**asset_arguments(spec, "traffic_plan"), deps=[key_of(spec, "production_alias")])
+    @dg.asset(**asset_arguments(spec, "traffic_plan", "json"), deps=[key_of(spec, "production_alias")])
     def traffic_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Gives all requests to the production version (direct), keeps the previous one warm."""
         ports = home.connect()
@@ -257,4 +257,4 @@ def actor(context: dg.AssetExecutionContext, home: Home) -> promotion.Actor:
     tags = context.run.tags
     name = tags.get(ACTOR_TAG) or tags.get("user") or "dagster"
     sensor = tags.get("dagster/sensor_name")
-    return home.actor(f"sensor:{sensor}" if sensor else name, run_id=context.run_id)
+    return home.actor(f"sensor:{sensor}" if sensor else name, run_id=context.run.run_id)

@@ -79,7 +79,7 @@ def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
 
 def _live_performance(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
     @dg.asset(
-        **asset_arguments(spec, "live_performance"),
+        **asset_arguments(spec, "live_performance", "json"),
         deps=[key_of(spec, "ground_truth")],
         partitions_def=partitions,
         backfill_policy=ONE_PERIOD_A_RUN,

@@ -1,0 +1,128 @@
+"""The asset graph is what the architecture says: kept as text, one line per asset, so that a change is seen in review."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets_tests.assets.graph_text import GOLDEN, definitions, graph_text
+
+ROOT = Path(__file__).resolve().parents[2]
+REGENERATE = (
+    "The asset graph changed. If that was meant, write it anew and commit the file:\n"
+    "    BOUCLE_HOME=$(mktemp -d) .venv/bin/python -m assets_tests.assets.graph_text\n"
+    "Then say in the changelog what a user of these assets will notice."
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.Definitions]:
+    """The code location over an empty home."""
+    with pytest.MonkeyPatch.context() as patch:
+        before = dict(os.environ)
+        patch.setenv("BOUCLE_HOME", str(tmp_path_factory.mktemp("graph")))
+        yield definitions()
+        for name in set(os.environ) - set(before):
+            patch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def specs(found: dg.Definitions) -> list[dg.AssetSpec]:
+    return [spec for asset in found.assets or () if isinstance(asset, dg.AssetsDefinition) for spec in asset.specs]
+
+
+def test_the_graph_is_the_one_on_record(found: dg.Definitions):
+    now = graph_text(found)
+    if now != GOLDEN.read_text():
+        pytest.fail(f"{REGENERATE}\n\nNow:\n{now}")
+
+
+def test_every_asset_says_who_owns_it_what_it_is_and_which_code_makes_it(specs: list[dg.AssetSpec]):
+    assert len(specs) == 17
+    silent = [
+        spec.key.to_user_string()
+        for spec in specs
+        if not (spec.owners and spec.kinds and spec.description and spec.group_name and spec.code_version)
+    ]
+    assert silent == []
+
+
+def test_no_asset_has_more_than_three_kinds(specs: list[dg.AssetSpec]):
+    assert [spec.key.to_user_string() for spec in specs if len(spec.kinds) > 3] == []
+
+
+def test_every_step_that_opens_the_warehouse_is_in_its_pool(found: dg.Definitions):
+    graph = found.resolve_asset_graph()
+    opens = {"raw_orders", "stg_orders", "int_customer_days", "repurchase_features", "repurchase_labels"}
+    opens |= {"validated_features", "ground_truth", "training_set"}
+    in_pool = {key.path[-1] for key in graph.get_all_asset_keys() if "warehouse" in (graph.get(key).pools or ())}
+    assert in_pool == opens
+
+
+def test_every_gate_of_a_candidate_blocks(found: dg.Definitions):
+    from boucle.policy.promotion import GATES
+
+    graph = found.resolve_asset_graph()
+    report = dg.AssetKey(["repurchase", "evaluation_report"])
+    blocking = {check.name for check in graph.get(report).check_keys if graph.get_check_spec(check).blocking}
+    assert blocking == set(GATES)
+
+
+def test_the_jobs_hold_the_assets_that_their_names_promise(found: dg.Definitions):
+    def assets(job: str) -> set[str]:
+        return {key.path[-1] for key in found.resolve_job_def(job).asset_layer.executable_asset_keys}
+
+    assert assets("repurchase_land") == {"landing"}
+    retrain = {"training_set", "candidate_model", "evaluation_report", "production_alias", "traffic_plan"}
+    assert assets("repurchase_retrain") == retrain
+    everything = {key.path[-1] for key in found.resolve_asset_graph().get_all_asset_keys()}
+    assert assets("repurchase_period") == everything - retrain - {"landing"}
+
+
+def test_the_job_of_checks_runs_no_asset(found: dg.Definitions):
+    layer = found.resolve_job_def("repurchase_checks").asset_layer
+    assert {key.name for key in layer.selected_asset_check_keys or layer.asset_graph.asset_check_keys} == {
+        "alias_equals_ledger",
+        "live_replicas_serve_the_plan",
+    }
+
+
+@pytest.mark.parametrize(
+    ("sensor", "job"),
+    [("repurchase_landing", "repurchase_period"), ("repurchase_drift", "repurchase_retrain")],
+)
+def test_each_sensor_requests_its_job(found: dg.Definitions, sensor: str, job: str):
+    assert found.resolve_sensor_def(sensor).job_name == job
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        (".", ("dagster", "definitions", "validate", "-w", "workspace.yaml")),
+        ("platform", ("dg", "check", "defs")),
+        ("platform", ("dg", "list", "defs")),
+    ],
+    ids=["dagster definitions validate", "dg check defs", "dg list defs"],
+)
+def test_dagsters_own_tools_find_nothing_wrong(folder: str, command: tuple[str, ...], tmp_path: Path):
+    program, *words = command
+    environment = {**os.environ, "BOUCLE_HOME": str(tmp_path / "home"), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+    environment.pop("DAGSTER_HOME", None)
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name(program)), *words],
+        cwd=ROOT / folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=140,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    if words[0] == "list":
+        assert "repurchase/production_alias" in done.stdout
