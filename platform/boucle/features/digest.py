@@ -46,7 +46,8 @@ def content_digest(frame: pd.DataFrame, keys: Sequence[str]) -> Digest:
         raise DataContractError(f"The table has no key column {', '.join(missing)}; it has {', '.join(frame.columns)}.")
     names = sorted(set(frame.columns) - NOT_CONTENT)
     columns = {name: _canonical(frame[name]) for name in names}
-    order = _row_order([columns[name] for name in [*keys, *(name for name in names if name not in keys)]], len(frame))
+    others = [name for name in names if name not in keys] if frame.duplicated(list(keys)).any() else []
+    order = _row_order([columns[name] for name in [*keys, *others]], len(frame))
     digest = hashlib.sha256(
         canonical_json({"columns": [[name, columns[name].kind] for name in names], "rows": len(frame)})
     )

@@ -14,7 +14,8 @@ from boucle.errors import BoucleError
 
 # Unit tests need no data of the period: `make test` runs them.
 BUILD = ("build", "--exclude-resource-type", "unit_test")
-SILENT = ("--log-level", "none", "--log-level-file", "none", "--no-use-colors")
+SILENT = ("--log-level", "none", "--log-level-file", "none", "--no-use-colors", "--no-write-json", "--no-version-check")
+RESULTS = frozenset({"LogModelResult", "LogTestResult"})
 
 
 class DbtBuildError(BoucleError):
@@ -35,15 +36,12 @@ def stream_build(context: dg.AssetExecutionContext, *, target: Path) -> Iterator
     indirect = ("--indirect-selection", params.indirect_selection) if params.indirect_selection else ()
     events, error = _invoke([*SILENT, *BUILD, *params.selection_args, *indirect])
     for raw in events:
-        message = DbtCoreCliEventMessage(raw, {})
-        if message.is_result_event:
-            context.log.info(str(message))
-            yield from message.to_default_asset_events(
-                manifest=params.manifest,
-                dagster_dbt_translator=params.dagster_dbt_translator,
-                context=context,
-                target_path=target,
-            )
+        yield from DbtCoreCliEventMessage(raw, {}).to_default_asset_events(
+            manifest=params.manifest,
+            dagster_dbt_translator=params.dagster_dbt_translator,
+            context=context,
+            target_path=target,
+        )
     if error:
         raise DbtBuildError(error)
 
@@ -55,8 +53,13 @@ def _invoke(words: list[str]) -> tuple[list[dict[str, Any]], str]:
     from dbt_common.events.functions import msg_to_dict
 
     events: list[dict[str, Any]] = []
+
+    def keep(event: Any) -> None:
+        if event.info.name in RESULTS:
+            events.append(msg_to_dict(event))
+
     try:
-        result = dbtRunner(callbacks=[lambda event: events.append(msg_to_dict(event))]).invoke(words)
+        result = dbtRunner(callbacks=[keep]).invoke(words)
     finally:
         # The adapter would keep the file open, and no other step could open it.
         DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
