@@ -1,6 +1,7 @@
 """The asset graph of the code location as text, one line per asset.
 
-`python -m assets_tests.assets.graph_text` writes it. Loading the definitions makes a home (dbt writes its manifest there), so `BOUCLE_HOME` should name one to throw away.
+`python -m assets_tests.assets.graph_text` writes it. Loading the definitions makes a home (dbt writes its manifest
+there), so `BOUCLE_HOME` should name one to throw away.
 """
 
 from pathlib import Path

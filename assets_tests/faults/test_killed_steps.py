@@ -11,7 +11,7 @@ import pytest
 from assets_tests.faults import killed_run
 from assets_tests.faults.loop_home import NEWEST, PERIOD, RETRAIN, copied, opened
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
 
 PERIOD_FAULTS = {
     "raw_orders: rows inserted, not committed": "after=boucle_adapters.duckdb_warehouse:_insert",
@@ -52,7 +52,7 @@ def cases(faults: dict[str, str]) -> Any:
 def die_in_the_middle(source: Path, target: Path, job: str, partition: str, fault: str) -> Path:
     """A copy of `source` in which the job was started and killed."""
     command = [sys.executable, killed_run.__file__, str(copied(source, target)), job, partition, fault]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     return target
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings, quiet_environment
@@ -31,6 +33,9 @@ run_monitoring:
 run_queue:
   dequeue_interval_seconds: 1
 """
+
+# Which process executes a run, so that a killed one is recognised.
+PROCESS_TAG = "boucle/process"
 
 # Events are on record in the instance; a verb shows its own progress, not Dagster's log.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -87,10 +92,11 @@ class Runner:
         only: Sequence[Sequence[str]] = (),
     ) -> RunOutcome:
         """Execute a job, or only these of its assets (keys as paths); a failed step is an outcome, not an exception."""
+        end_dead_runs(self.instance)
         result = self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance,
             partition_key=partition,
-            tags=dict(tags or {}),
+            tags={**(tags or {}), PROCESS_TAG: this_process()},
             asset_selection=[dg.AssetKey(path) for path in only] or None,
             run_config=QUIET,
             raise_on_error=False,
@@ -99,6 +105,7 @@ class Runner:
 
     def tick(self, sensor: str) -> Any:
         """Evaluate a sensor once, with the cursor it left the last time."""
+        end_dead_runs(self.instance)
         definition = self.definitions.resolve_sensor_def(sensor)
         cursors = self.home.settings.home_dir / "cursors"
         cursors.mkdir(parents=True, exist_ok=True)
@@ -114,6 +121,36 @@ class Runner:
         if data.cursor is not None:
             file.write_text(data.cursor)
         return data
+
+
+def this_process() -> str:
+    """This process as a run remembers it: host, id, and start, because ids are used again."""
+    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.0f}"
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs whose process on this host is gone as failed and free their pools; return their ids.
+
+    A killed process cannot sign off: its run stays `STARTED`, keeps its slot of the pool `warehouse`, and every later
+    run would wait for it without end.
+    """
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
+    dead = [run for run in instance.get_runs(unfinished) if _is_gone(run.tags.get(PROCESS_TAG, ""))]
+    for run in dead:
+        instance.report_run_failed(run, "The process of this run died in the middle. Run the job again.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return [run.run_id for run in dead]
+
+
+def _is_gone(process: str) -> bool:
+    host, _, rest = process.partition("/")
+    number, _, started = rest.partition("/")
+    if host != socket.gethostname():
+        return False
+    try:
+        return f"{psutil.Process(int(number)).create_time():.0f}" != started
+    except psutil.NoSuchProcess:
+        return True
 
 
 def failure_text(result: dg.ExecuteInProcessResult) -> str:
