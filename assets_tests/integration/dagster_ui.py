@@ -4,6 +4,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +27,18 @@ class DagsterUI:
         assert "errors" not in answer, answer["errors"]
         return answer["data"]
 
-    def launch(self, job: str, partition: str = "") -> str:
-        """Launch a job, for one partition where given; returns the run's id."""
+    def launch(self, job: str, partition: str = "", only: Sequence[Sequence[str]] = ()) -> str:
+        """Launch a job, for one partition and with only these assets where given; returns the run's id."""
         tags = [{"key": "dagster/partition", "value": partition}] if partition else []
         answer = self.ask(
             """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
                  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
             run={
-                "selector": {**REPOSITORY, "jobName": job},
+                "selector": {
+                    **REPOSITORY,
+                    "jobName": job,
+                    **({"assetSelection": [{"path": list(path)} for path in only]} if only else {}),
+                },
                 "executionMetadata": {"tags": tags},
                 "runConfigData": {},
             },
@@ -85,10 +90,26 @@ class DagsterUI:
         found = self.ask(
             """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
                  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization {
-                   status evaluation { description severity } } } } } } } }""",
+                   status evaluation { description severity metadataEntries { label
+                     ... on FloatMetadataEntry { floatValue } ... on TextMetadataEntry { text } } } } } } } } } }""",
             key={"path": list(path)},
         )["assetNodeOrError"]["assetChecksOrError"]["checks"]
         return {check["name"]: check["executionForLatestMaterialization"] for check in found}
+
+    def measured(self, *path: str) -> dict[str, float]:
+        """The measured value of each check of an asset, where it has one."""
+        return {
+            name: entry["floatValue"]
+            for name, check in self.checks(*path).items()
+            for entry in check["evaluation"]["metadataEntries"]
+            if entry["label"] == "measured"
+        }
+
+
+def get(url: str) -> dict[str, Any]:
+    """A JSON document."""
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return json.load(response)
 
 
 def predict(api: str, **body: str) -> tuple[int, dict[str, Any]]:

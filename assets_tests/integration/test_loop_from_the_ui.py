@@ -10,13 +10,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from assets_tests.integration.dagster_ui import DagsterUI, predict
-from boucle_cli.services import tool
+from assets_tests.integration.dagster_ui import DagsterUI, get, predict
+from boucle.contracts.decision import DecisionKind
+from boucle.contracts.ids import ModelName
+from boucle_adapters.home import Home
+from boucle_adapters.settings import Settings
+from boucle_cli.services import free_port, tool
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-RUN_TIMEOUT = 240
-LOOP_TIMEOUT = 420
+RUN_TIMEOUT = 120
+LOOP_TIMEOUT = 300
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def _addresses(process: subprocess.Popen[str], log: Path) -> dict[str, str]:
     for line in process.stdout:
         printed += line
         if line.startswith("]"):
-            return {row["service"]: row["address"].removesuffix("/docs") for row in json.loads(printed)}
+            return {row["service"]: "/".join(row["address"].split("/")[:3]) for row in json.loads(printed)}
     raise AssertionError(f"boucle dev ended with {process.wait(10)}: {printed}{log.read_text()}")
 
 
@@ -75,14 +79,31 @@ def test_a_person_lands_periods_and_the_daemon_closes_the_loop(stack):
 
     assert ui.finish(ui.launch("repurchase_checks"), timeout=RUN_TIMEOUT) == "SUCCESS"
     gates = ui.checks("repurchase", "evaluation_report")
-    assert gates["no_regression"]["status"] == "SUCCEEDED"
+    assert {check["status"] for check in gates.values()} == {"SUCCEEDED"}
     assert "measured" in gates["no_regression"]["evaluation"]["description"]
+    measured = ui.measured("repurchase", "evaluation_report")
+    assert measured["quality_floor"] < 0.98
+    assert measured["auc_floor"] > 0.6
     assert ui.checks("repurchase", "traffic_plan")["live_replicas_serve_the_plan"]["status"] == "SUCCEEDED"
     assert ui.metadata("repurchase", "production_alias")["production"] == 1
+    registry = f"{addresses['mlflow']}/ajax-api/2.0/mlflow/registered-models"
+    assert get(f"{registry}/alias?name=repurchase&alias=production")["model_version"]["version"] == "1"
+
+
+def test_promoting_the_same_evidence_again_decides_nothing_new(stack):
+    _, addresses, home = stack
+    ui = DagsterUI(addresses["dagster"])
+    decision = ui.metadata("repurchase", "production_alias")["decision"]
+    alone = ui.launch("repurchase_retrain", only=[("repurchase", "production_alias")])
+    assert ui.finish(alone, timeout=RUN_TIMEOUT) == "SUCCESS"
+    assert ui.metadata("repurchase", "production_alias")["decision"] == decision
+    state = Home(Settings(home=str(home))).state
+    assert [row.decision.kind for row in state.decisions(ModelName("repurchase"))].count(DecisionKind.PROMOTE) == 1
+    state.close()
 
 
 def test_one_interrupt_ends_every_process(stack):
-    process, _, home = stack
+    process, addresses, home = stack
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     assert len(family) > 4
     process.send_signal(signal.SIGINT)
@@ -90,6 +111,8 @@ def test_one_interrupt_ends_every_process(stack):
     _, alive = psutil.wait_procs(family, timeout=20)
     assert [child.name() for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(home) in " ".join(p.info["cmdline"] or [])]
+    ports = [int(address.rsplit(":")[-1]) for address in addresses.values()]
+    assert [free_port(port) for port in ports] == ports
 
 
 def _wait_for_an_answer(ui: DagsterUI, api: str) -> dict:

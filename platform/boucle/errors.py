@@ -49,6 +49,10 @@ class StateStoreError(BoucleError):
     """The state store cannot be read or has not been set up."""
 
 
+class ServiceError(BoucleError):
+    """A process that boucle started beside itself did not come up, or ended while it was needed."""
+
+
 class FeatureLookupError(BoucleError):
     """No feature row answers for this entity and moment."""
 

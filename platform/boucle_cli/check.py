@@ -1,104 +1,233 @@
 """`boucle check`: the asset checks, on a small sample, with the code at hand, in a home that is thrown away."""
 
+import os
 import tempfile
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from boucle.errors import NotEnoughDataError
 from boucle_adapters.settings import Settings
+from boucle_platform.model_loop.automation import period_job_name, retrain_job_name
+from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.spec import LoopSpec
 
+if TYPE_CHECKING:
+    from boucle_platform.instance import Runner
+
+# Sampling customers as well would save 2 of 45 CPU seconds, and some limits (`min_rows`) would be missed.
 SAMPLE_PERIODS = 4
+COLUMNS = ("asset", "check", "passed", "blocking", "description")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOutcome:
-    """One asset check of the sample."""
+    """One asset check of the graph; `passed` is None when no run came to it."""
 
     asset: str
     check: str
-    passed: bool
+    passed: bool | None
     blocking: bool
     description: str
 
     @property
     def blocks(self) -> bool:
-        """Whether this outcome must turn a build red."""
+        """Whether this outcome must turn a build red: a blocking check that did not pass, whether it ran or not."""
         return self.blocking and not self.passed
 
     def row(self) -> dict[str, object]:
         """As a table row."""
-        return {
-            "asset": self.asset,
-            "check": self.check,
-            "passed": "yes" if self.passed else "NO",
-            "blocking": "yes" if self.blocking else "no",
-            "description": self.description,
-        }
+        answer = {True: "yes", False: "NO" if self.blocking else "no", None: "not run"}[self.passed]
+        blocking = "yes" if self.blocking else "no"
+        return dict(zip(COLUMNS, (self.asset, self.check, answer, blocking, self.description), strict=True))
 
 
-def run_checks(spec: LoopSpec, *, junit: str = "") -> list[CheckOutcome]:
-    """Land the first periods, run the loop once on them, and return what every asset check said.
+@dataclass(kw_only=True)
+class CheckReport:
+    """What every check said, and the runs that ended red, with their error."""
 
-    Raises:
-        NotEnoughDataError: A run ended without a failed check, so that there is nothing to judge by.
+    model: str
+    outcomes: list[CheckOutcome] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def judged(self) -> int:
+        """Checks that were evaluated."""
+        return sum(outcome.passed is not None for outcome in self.outcomes)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was checked, nothing that blocks failed or is missing, and every run ended well."""
+        return self.judged > 0 and not self.errors and not any(outcome.blocks for outcome in self.outcomes)
+
+    def verdict(self) -> str:
+        """One sentence, and one for each run that ended red."""
+        blocking = sum(outcome.blocks for outcome in self.outcomes)
+        if not self.judged:
+            first = f"There was nothing to check for '{self.model}'."
+        elif self.passed:
+            first = f"{self.judged} of {len(self.outcomes)} checks were run; every blocking one passed."
+        else:
+            first = f"{self.judged} of {len(self.outcomes)} checks were run; {blocking} blocking ones did not pass."
+        return " ".join([first, *self.errors])
+
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        checks = [{name: getattr(outcome, name) for name in COLUMNS} for outcome in self.outcomes]
+        return {"model": self.model, "passed": self.passed, "errors": self.errors, "checks": checks}
+
+
+def run_checks(
+    spec: LoopSpec, *, junit: str = "", summary: str = "", progress: Callable[[str], None] = lambda _: None
+) -> CheckReport:
+    """Land the first periods, run the loop once on it, and return what every check of the graph said.
+
+    Args:
+        spec: The model, as it is to be judged.
+        junit: Where to write a JUnit XML file; nowhere when empty.
+        summary: A file that gets a Markdown table appended (GitHub's `$GITHUB_STEP_SUMMARY`); none when empty.
+        progress: Told what happens next.
     """
-    with tempfile.TemporaryDirectory(prefix="boucle-check-") as folder:
-        outcomes = _loop_once(spec, Settings(home=Path(folder)))
+    with tempfile.TemporaryDirectory(prefix="boucle-check-") as folder, _environment_of_its_own():
+        report = _loop_once(spec, Settings(home=Path(folder)), progress)
     if junit:
-        write_junit(Path(junit), outcomes)
-    return outcomes
+        write_junit(Path(junit), report)
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(markdown(report))
+    return report
 
 
-def write_junit(file: Path, outcomes: list[CheckOutcome]) -> None:
-    """One test case per check; a failed blocking check is a failure, another failed one is reported as output."""
-    failures = [outcome for outcome in outcomes if outcome.blocks]
-    suite = ET.Element("testsuite", name="asset checks", tests=str(len(outcomes)), failures=str(len(failures)))
-    for outcome in outcomes:
+def write_junit(file: Path, report: CheckReport) -> None:
+    """One test case per check: failed blocking ones are failures, failed others are output, those not run are skipped.
+
+    A run that ended red is an error, and so is having had nothing to check.
+    """
+    problems = report.errors if report.judged else [*report.errors, report.verdict()]
+    suite = ET.Element(
+        "testsuite",
+        name=f"asset checks of {report.model}",
+        tests=str(len(report.outcomes) + len(problems)),
+        failures=str(sum(outcome.blocks and outcome.passed is False for outcome in report.outcomes)),
+        errors=str(len(problems)),
+        skipped=str(sum(outcome.passed is None for outcome in report.outcomes)),
+    )
+    for outcome in report.outcomes:
         case = ET.SubElement(suite, "testcase", classname=outcome.asset, name=outcome.check)
-        if outcome.blocks:
+        if outcome.passed is None:
+            ET.SubElement(case, "skipped", message=outcome.description)
+        elif outcome.blocks:
             ET.SubElement(case, "failure", message=outcome.description)
         elif not outcome.passed:
             ET.SubElement(case, "system-out").text = outcome.description
+    for problem in problems:
+        case = ET.SubElement(suite, "testcase", classname=report.model, name="run")
+        ET.SubElement(case, "error", message=problem)
     file.parent.mkdir(parents=True, exist_ok=True)
     ET.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
 
 
-def _loop_once(spec: LoopSpec, settings: Settings) -> list[CheckOutcome]:
+def markdown(report: CheckReport) -> str:
+    """The report as GitHub shows it."""
+    lines = [f"### Asset checks of {report.model}", "", report.verdict().replace("\n", " "), ""]
+    if report.outcomes:
+        lines += [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
+        lines += [f"| {' | '.join(_cell(value) for value in outcome.row().values())} |" for outcome in report.outcomes]
+    return "\n".join([*lines, "", ""])
+
+
+def _loop_once(spec: LoopSpec, settings: Settings, progress: Callable[[str], None]) -> CheckReport:
     from boucle_platform.instance import Runner
     from boucle_platform.model_loop.steps.landing import feed
 
-    runner = Runner(settings)
-    outcomes: dict[tuple[str, str], CheckOutcome] = {}
-    for key in spec.hook("landing").published_periods()[:SAMPLE_PERIODS]:
-        feed(runner.home, spec, key)
-        done = runner.run(f"{spec.model}_period", partition=key)
-        outcomes |= _outcomes(runner, done.run_id)
-        if not done.succeeded:
-            return _decided(outcomes, done.error)
-    done = runner.run(f"{spec.model}_retrain")
-    outcomes |= _outcomes(runner, done.run_id)
-    return list(outcomes.values()) if done.succeeded else _decided(outcomes, done.error)
+    progress("loading definitions")
+    runner, report = Runner(settings, spec), CheckReport(model=spec.model)
+    try:
+        for job, period in _jobs(spec):
+            progress(f"{job} {period or ''}".strip())
+            if period:
+                feed(runner.home, spec, period)
+            done = runner.run(job, partition=period)
+            _record(report, runner, done.run_id)
+            if not done.succeeded:
+                report.errors.append(f"{job}{f' of {period}' if period else ''} ended red: {done.error}")
+                break
+        _add_those_not_run(report, runner, spec)
+    finally:
+        runner.home.state.close()
+        runner.instance.dispose()
+    return report
 
 
-def _decided(outcomes: dict[tuple[str, str], CheckOutcome], error: str) -> list[CheckOutcome]:
-    if not any(outcome.blocks for outcome in outcomes.values()):
-        raise NotEnoughDataError(f"A run of the sample failed before a check could: {error}")
-    return list(outcomes.values())
+def _jobs(spec: LoopSpec) -> Sequence[tuple[str, str | None]]:
+    periods = spec.hook("landing").published_periods()[:SAMPLE_PERIODS]
+    if not periods:
+        return []
+    return [*((period_job_name(spec), period) for period in periods), (retrain_job_name(spec), None)]
 
 
-def _outcomes(runner: "Runner", run_id: str) -> dict[tuple[str, str], CheckOutcome]:  # type: ignore[name-defined]  # noqa: F821
-    found = {}
+def _record(report: CheckReport, runner: "Runner", run_id: str) -> None:
+    """Add what the run's checks said; a later period's answer replaces an earlier one, which let its run go on."""
+    found = {(outcome.asset, outcome.check): outcome for outcome in report.outcomes}
     for entry in runner.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        if entry.dagster_event is None:
+            continue
         evaluation = entry.dagster_event.asset_check_evaluation_data
-        found[evaluation.asset_key.to_user_string(), evaluation.check_name] = CheckOutcome(
-            asset=evaluation.asset_key.to_user_string(),
+        asset = evaluation.asset_key.to_user_string()
+        found[asset, evaluation.check_name] = CheckOutcome(
+            asset=asset,
             check=evaluation.check_name,
             passed=evaluation.passed,
-            blocking=evaluation.blocking is not False and evaluation.severity is dg.AssetCheckSeverity.ERROR,
-            description=evaluation.description or "",
+            # As Dagster does it: a check blocks when its spec says so and it failed with ERROR. `blocking` is copied
+            # from the spec, and None only in an evaluation without one.
+            blocking=bool(evaluation.blocking) and evaluation.severity is dg.AssetCheckSeverity.ERROR,
+            description=evaluation.description or _of_dbt(evaluation),
         )
-    return found
+    report.outcomes = list(found.values())
+
+
+def _add_those_not_run(report: CheckReport, runner: "Runner", spec: LoopSpec) -> None:
+    """The other checks of the graph: what was not looked at did not pass."""
+    graph = runner.definitions.resolve_asset_graph()
+    known = {(outcome.asset, outcome.check) for outcome in report.outcomes}
+    group = key_of(spec, "").path[0]
+    for key in sorted(graph.asset_check_keys, key=lambda key: key.to_user_string()):
+        asset = key.asset_key.to_user_string()
+        if key.asset_key.path[0] == group and (asset, key.name) not in known:
+            report.outcomes.append(
+                CheckOutcome(
+                    asset=asset,
+                    check=key.name,
+                    passed=None,
+                    blocking=graph.get_check_spec(key).blocking,
+                    description="no run of the sample came to it",
+                )
+            )
+
+
+def _of_dbt(evaluation: dg.AssetCheckEvaluation) -> str:
+    """dbt's tests say nothing in words, but count the rows that break them."""
+    status, failed = (evaluation.metadata.get(name) for name in ("status", "dagster_dbt/failed_row_count"))
+    words = [f"dbt: {status.value}"] if status else []
+    return ", ".join([*words, *([f"{failed.value} rows"] if failed else [])])
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+@contextmanager
+def _environment_of_its_own() -> Iterator[None]:
+    """Only the sample's home: a state store or MLflow server that the environment names gets no sample decisions."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("BOUCLE_")]:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

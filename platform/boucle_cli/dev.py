@@ -1,14 +1,15 @@
 """`boucle dev`: Dagster UI and daemon, MLflow UI and the API together; one Ctrl-C ends all."""
 
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import dagster as dg
+
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings, quiet_environment
-from boucle_cli.output import OUT, show_json, show_table
-from boucle_cli.services import Service, free_port, python, running, tool, wait_healthy
-from boucle_platform.instance import prepare_dagster_home
+from boucle_cli.output import ERR, OUT, show_json, show_table
+from boucle_cli.services import Service, free_ports, python, running, tool, wait_for_the_first_end, wait_healthy
+from boucle_platform.instance import end_dead_runs, prepare_dagster_home
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +23,14 @@ class Ports:
 
 def services(settings: Settings, ports: Ports) -> list[Service]:
     """The three services of a home."""
-    api, dagster, mlflow = (free_port(wanted) for wanted in (ports.api, ports.dagster, ports.mlflow))
+    api, dagster, mlflow = free_ports([ports.api, ports.dagster, ports.mlflow])
     base = "http://127.0.0.1"
     artifacts = str(settings.home_dir / "mlflow_artifacts")
     return [
         Service(
             name="api",
-            command=["env", f"BOUCLE_PORT={api}", python(), "-m", "boucle_serving.main"],
+            command=[python(), "-m", "boucle_serving.main"],
+            environment={"BOUCLE_PORT": str(api)},
             url=f"{base}:{api}/docs",
             health=f"{base}:{api}/livez",
         ),
@@ -38,7 +40,9 @@ def services(settings: Settings, ports: Ports) -> list[Service]:
                 tool("mlflow"), "server", "--host", "127.0.0.1", "--port", str(mlflow), "--workers", "1",
                 "--backend-store-uri", settings.tracking_uri, "--artifacts-destination", artifacts,
             ],
-            url=f"{base}:{mlflow}",
+            # boucle submits no jobs to MLflow: without this it starts eight more processes to wait for some.
+            environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            url=f"{base}:{mlflow}/#/models",
             health=f"{base}:{mlflow}/health",
         ),
         Service(
@@ -54,9 +58,15 @@ def services(settings: Settings, ports: Ports) -> list[Service]:
 
 
 def dev(settings: Settings, ports: Ports, *, as_json: bool) -> None:
-    """Run until Ctrl-C or until one of the services ends."""
+    """Run until Ctrl-C (or SIGTERM).
+
+    Raises:
+        ServiceError: One of the services did not come up or ended by itself; the others are ended too.
+    """
     quiet_environment()
     prepare_dagster_home(settings)
+    with dg.DagsterInstance.get() as instance:
+        end_dead_runs(instance)
     Home(settings).state.close()
     logs = settings.home_dir / "logs"
     wanted = services(settings, ports)
@@ -72,7 +82,6 @@ def dev(settings: Settings, ports: Ports, *, as_json: bool) -> None:
             show_table("boucle is up", rows, empty="")
             OUT.print(f"Logs: {logs}. Ctrl-C ends all.\nNothing landed yet? Materialise `landing` in the Dagster UI.")
         try:
-            while all(process.poll() is None for process in processes):
-                time.sleep(0.5)
+            wait_for_the_first_end(wanted, processes, logs=logs)
         except KeyboardInterrupt:
-            OUT.print("ending …")
+            ERR.print("ending …")

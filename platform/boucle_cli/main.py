@@ -1,5 +1,6 @@
 """The command `boucle`: thin verbs over the other packages."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -149,17 +150,29 @@ def check(
     junit: Annotated[str, typer.Option(help="Also write a JUnit XML file here.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Materialise a small sample with the code at hand, run every asset check on it, exit 1 on failure."""
+    """Materialise a small sample with the code at hand, run every asset check on it, exit 1 on failure.
+
+    Inside GitHub Actions ($GITHUB_STEP_SUMMARY) the table is added to the job's summary as well.
+    """
+    from contextlib import redirect_stdout
+    from sys import stderr
+
     from boucle_cli.check import run_checks
 
-    with errors_for_people():
-        results = run_checks(_spec(model), junit=junit)
-    rows = [result.row() for result in results]
+    # A library that prints must not end up inside the JSON value.
+    with errors_for_people(), redirect_stdout(stderr), ERR.status("starting …") as status:
+        report = run_checks(
+            _spec(model),
+            junit=junit,
+            summary=os.environ.get("GITHUB_STEP_SUMMARY", ""),
+            progress=lambda what: status.update(f"{what} …"),
+        )
     if as_json:
-        show_json(rows)
+        show_json(report.as_json())
     else:
-        show_table("asset checks", rows, empty="[red]There was nothing to check.[/red]")
-    if not results or any(result.blocks for result in results):
+        show_table("asset checks", [outcome.row() for outcome in report.outcomes], empty="No check is declared.")
+        OUT.print(report.verdict(), markup=False, highlight=False)
+    if not report.passed:
         raise typer.Exit(FAILED)
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from boucle.errors import BoucleError
@@ -39,7 +40,7 @@ def errors_for_people() -> Iterator[None]:
     try:
         yield
     except BoucleError as error:
-        ERR.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False, markup=True)
+        ERR.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", highlight=False, markup=True)
         raise typer.Exit(FAILED) from error
 
 

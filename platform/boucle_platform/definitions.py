@@ -7,7 +7,9 @@ from pathlib import Path
 import dagster as dg
 
 from boucle_adapters.settings import Settings, quiet_environment
+from boucle_platform.model_loop.component import loop_definitions
 from boucle_platform.model_loop.dbt_project import dbt_environment
+from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.documents import DocumentIOManager
 from boucle_platform.resources.home import HomeResource
 
@@ -19,9 +21,25 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 @dg.definitions
 def defs() -> dg.Definitions:
     """All models of `defs/` on the home that the environment names."""
+    settings = prepared_settings()
+    return on_home(dg.load_from_defs_folder(path_within_project=Path(__file__).parent / "defs"), settings)
+
+
+def defs_of(spec: LoopSpec) -> dg.Definitions:
+    """One model as this spec declares it, on the home that the environment names."""
+    settings = prepared_settings()
+    return on_home(loop_definitions(spec), settings)
+
+
+def prepared_settings() -> Settings:
+    """The settings of the environment, with what dbt reads put into it."""
     settings = Settings()
     os.environ.update(dbt_environment(settings))
-    models = dg.load_from_defs_folder(path_within_project=Path(__file__).parent / "defs")
+    return settings
+
+
+def on_home(models: dg.Definitions, settings: Settings) -> dg.Definitions:
+    """Models with the resources of a home and the executor they share."""
     return dg.Definitions.merge(
         models,
         dg.Definitions(

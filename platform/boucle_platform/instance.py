@@ -1,5 +1,6 @@
 """Dagster's own home and what runs in it: runs of jobs and evaluations of sensors, in this process."""
 
+import json
 import os
 import re
 import socket
@@ -14,6 +15,7 @@ import psutil
 
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings, quiet_environment
+from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.home import HomeResource
 
 # Pools: one step at a time opens the warehouse. Queue: two runs at a time, started within a second.
@@ -32,10 +34,14 @@ run_monitoring:
   start_timeout_seconds: 180
 run_queue:
   dequeue_interval_seconds: 1
+nux:
+  enabled: false
 """
 
 # Which process executes a run, so that a killed one is recognised.
 PROCESS_TAG = "boucle/process"
+# Where Dagster's launcher notes the code server that executes a run; its run monitoring does not look there.
+CODE_SERVER_TAG = ".dagster/grpc_info"
 
 # Events are on record in the instance; a verb shows its own progress, not Dagster's log.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -65,18 +71,20 @@ class RunOutcome:
 class Runner:
     """Executes jobs and evaluates sensors of one home in this process, on record like any other run."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, spec: LoopSpec | None = None) -> None:
+        """All models of `defs/`, or one as `spec` declares it."""
         quiet_environment()
         prepare_dagster_home(settings)
         self.settings = settings
+        self._spec = spec
         self.instance = dg.DagsterInstance.get()
 
     @cached_property
     def definitions(self) -> dg.Definitions:
         """The code location."""
-        from boucle_platform.definitions import defs
+        from boucle_platform.definitions import defs, defs_of
 
-        return defs()
+        return defs() if self._spec is None else defs_of(self._spec)
 
     @cached_property
     def home(self) -> Home:
@@ -135,11 +143,28 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     run would wait for it without end.
     """
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
-    dead = [run for run in instance.get_runs(unfinished) if _is_gone(run.tags.get(PROCESS_TAG, ""))]
+    dead = [run for run in instance.get_runs(unfinished) if _is_dead(run)]
     for run in dead:
         instance.report_run_failed(run, "The process of this run died in the middle. Run the job again.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return [run.run_id for run in dead]
+
+
+def _is_dead(run: dg.DagsterRun) -> bool:
+    """Whether what executes a run is gone: the verb's process, or the code server that the daemon gave it to."""
+    if process := run.tags.get(PROCESS_TAG):
+        return _is_gone(process)
+    code_server = json.loads(run.tags.get(CODE_SERVER_TAG, "{}")).get("socket")
+    return code_server is not None and not _listens(code_server)
+
+
+def _listens(file: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(file)
+        except OSError:
+            return False
+    return True
 
 
 def _is_gone(process: str) -> bool:

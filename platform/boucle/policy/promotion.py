@@ -175,6 +175,8 @@ _CHECKS: tuple[Check, ...] = (
 )
 GATES = tuple(check.__name__ for check in _CHECKS)
 """Names of the gates of an evaluation, in order."""
+MEANINGS = {check.__name__: check.__doc__ or "" for check in _CHECKS}
+"""What each gate asks, in one sentence."""
 
 
 def evaluate_gates(policy: PromotionPolicy, facts: EvaluationFacts) -> tuple[Gate, ...]:

@@ -35,26 +35,31 @@ class ModelLoop(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
         """The model's definitions."""
-        spec = self.spec
-        partitions = partitions_of(spec)
-        assets: list[Any] = [*data_assets(spec, partitions), *model_assets(spec), *monitoring_assets(spec, partitions)]
-        period = (
-            dg.AssetSelection.assets(key_of(spec, spec.raw)).downstream()
-            - dg.AssetSelection.assets(*(key_of(spec, name) for name in ("training_set",))).downstream()
-        )
-        sensors = [landing_sensor(spec)] + ([drift_sensor(spec)] if spec.level else [])
-        return dg.Definitions(
-            assets=assets,
-            asset_checks=model_checks(spec),
-            jobs=jobs(spec, period),
-            sensors=sensors,
-            resources={mlflow_key(spec): mlflow_run.configured({"experiment_name": spec.model})},
-        )
+        return loop_definitions(self.spec)
+
+
+def loop_definitions(spec: LoopSpec) -> dg.Definitions:
+    """Assets, checks, jobs and sensors of one model, without the resources that all models share."""
+    partitions = partitions_of(spec)
+    assets: list[Any] = [*data_assets(spec, partitions), *model_assets(spec), *monitoring_assets(spec, partitions)]
+    period = (
+        dg.AssetSelection.assets(key_of(spec, spec.raw)).downstream()
+        - dg.AssetSelection.assets(*(key_of(spec, name) for name in ("training_set",))).downstream()
+    )
+    sensors = [landing_sensor(spec)] + ([drift_sensor(spec)] if spec.level else [])
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=model_checks(spec),
+        jobs=jobs(spec, period),
+        sensors=sensors,
+        resources={mlflow_key(spec): mlflow_run.configured({"experiment_name": spec.model})},
+    )
 
 
 def partitions_of(spec: LoopSpec) -> dg.TimeWindowPartitionsDefinition:
-    """The periods of the model's history, from the first one on."""
+    """The periods of the model's history, from the first to the last one, or on to now."""
     first, fmt = spec.first_period, spec.cadence.key_format
+    end = spec.period(spec.last_period).end.strftime(fmt) if spec.last_period else None
     if spec.cadence is Cadence.DAILY:
-        return dg.DailyPartitionsDefinition(start_date=first, fmt=fmt)
-    return dg.MonthlyPartitionsDefinition(start_date=first, fmt=fmt)
+        return dg.DailyPartitionsDefinition(start_date=first, end_date=end, fmt=fmt)
+    return dg.MonthlyPartitionsDefinition(start_date=first, end_date=end, fmt=fmt)

@@ -16,6 +16,15 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import features, landing
 from boucle_platform.resources.home import HomeResource
 
+LANDING_GATES = {
+    landing.ACCEPTED: "The file was not refused: few rows set aside, and about as many as in other periods."
+}
+FEATURE_GATES = {
+    features.CONTRACT: "Few rows break the data contract of the model; those that do are in quarantine.",
+    features.NO_FUTURE: "No feature of an as_of comes from an event at or after it.",
+}
+ONLINE_GATES = {"online_equals_offline": "Looked up online, sampled rows are those of the feature snapshot."}
+
 
 def data_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
     """The model's assets from landing to online features, by period."""
@@ -42,7 +51,7 @@ def _landing(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.Ass
 
 def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
     @dg.asset(
-        **asset_arguments(spec, spec.raw, "duckdb", checks=(landing.ACCEPTED,)),
+        **asset_arguments(spec, spec.raw, "duckdb", checks=LANDING_GATES),
         deps=[key_of(spec, "landing")],
         partitions_def=partitions,
         backfill_policy=ONE_PERIOD_A_RUN,
@@ -117,7 +126,7 @@ def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
 
 def _validated_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
     @dg.asset(
-        **asset_arguments(spec, "validated_features", "pandera", "parquet", checks=features.GATES),
+        **asset_arguments(spec, "validated_features", "pandera", "parquet", checks=FEATURE_GATES),
         deps=[key_of(spec, spec.features)],
         partitions_def=partitions,
         backfill_policy=ONE_PERIOD_A_RUN,
@@ -145,7 +154,7 @@ def _validated_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]
 
 def _online_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
     @dg.asset(
-        **asset_arguments(spec, "online_features", "numpy", checks=("online_equals_offline",)),
+        **asset_arguments(spec, "online_features", "numpy", checks=ONLINE_GATES),
         deps=[key_of(spec, "validated_features")],
         partitions_def=partitions,
         backfill_policy=ONE_PERIOD_A_RUN,

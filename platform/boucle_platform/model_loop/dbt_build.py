@@ -34,7 +34,7 @@ def stream_build(context: dg.AssetExecutionContext, *, target: Path) -> Iterator
 
     params = get_updated_cli_invocation_params_for_context(context, {}, DagsterDbtTranslator())
     indirect = ("--indirect-selection", params.indirect_selection) if params.indirect_selection else ()
-    events, error = _invoke([*SILENT, *BUILD, *params.selection_args, *indirect])
+    events, error = run_dbt([*SILENT, *BUILD, *params.selection_args, *indirect])
     for raw in events:
         yield from DbtCoreCliEventMessage(raw, {}).to_default_asset_events(
             manifest=params.manifest,
@@ -46,7 +46,7 @@ def stream_build(context: dg.AssetExecutionContext, *, target: Path) -> Iterator
         raise DbtBuildError(error)
 
 
-def _invoke(words: list[str]) -> tuple[list[dict[str, Any]], str]:
+def run_dbt(words: list[str]) -> tuple[list[dict[str, Any]], str]:
     """Run dbt; its structured events, and what failed."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner

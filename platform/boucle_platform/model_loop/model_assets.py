@@ -1,5 +1,6 @@
 """From training set to traffic: thin assets over the steps."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -8,7 +9,7 @@ from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.verdict import Verdict
 from boucle.operations import promotion
-from boucle.policy.promotion import GATES
+from boucle.policy.promotion import GATES, MEANINGS
 from boucle_adapters.home import Home
 from boucle_adapters.replicas import wait_until_served
 from boucle_platform.model_loop import presentation
@@ -21,8 +22,15 @@ from boucle_platform.resources.home import HomeResource
 ACTOR_TAG = "boucle/actor"
 # A period builds on the one before: a backfill runs them one after the other.
 ONE_PERIOD_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
-CANDIDATE_GATES = ("bundle_equals_estimator", "within_compute_budget")
-TRAINING_GATES = ("labels_are_mature", "enough_rows", "enough_positives")
+CANDIDATE_GATES = {
+    "bundle_equals_estimator": "The exported model answers as the estimator does, on real rows and at every threshold.",
+    "within_compute_budget": "Fitting stayed within its budget of CPU seconds.",
+}
+TRAINING_GATES = {
+    "labels_are_mature": "Every training label was known before the holdout begins.",
+    "enough_rows": "There are enough training rows to fit on.",
+    "enough_positives": "There are enough positive training labels to fit on.",
+}
 
 
 def mlflow_key(spec: LoopSpec) -> str:
@@ -40,8 +48,8 @@ def model_checks(spec: LoopSpec) -> list[dg.AssetChecksDefinition]:
     return [_alias_equals_ledger(spec), _replicas_serve_the_plan(spec)]
 
 
-def asset_arguments(spec: LoopSpec, name: str, *kinds: str, checks: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What every asset of a model says of itself; `checks` are blocking."""
+def asset_arguments(spec: LoopSpec, name: str, *kinds: str, checks: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What every asset of a model says of itself; `checks`, name to meaning, are blocking."""
     key = key_of(spec, name)
     return {
         # Without it, Dagster takes a MaterializeResult for one that carries no document.
@@ -51,7 +59,10 @@ def asset_arguments(spec: LoopSpec, name: str, *kinds: str, checks: tuple[str, .
         "owners": spec.owners,
         "kinds": set(kinds),
         "code_version": spec.code_version,
-        "check_specs": [dg.AssetCheckSpec(check, asset=key, blocking=True) for check in checks],
+        "check_specs": [
+            dg.AssetCheckSpec(check, asset=key, description=meaning, blocking=True)
+            for check, meaning in (checks or {}).items()
+        ],
     }
 
 
@@ -103,7 +114,7 @@ def _candidate_model(spec: LoopSpec) -> dg.AssetsDefinition:
                 "mlflow_run_id": candidate.mlflow_run_id,
                 "git_commit": candidate.git_commit,
                 "fit_cpu_seconds": candidate.fit_cpu_seconds,
-                "importance": presentation.bar_plot(
+                "importance_plot": presentation.bar_plot(
                     "Permutation importance on the holdout", made.reference.importance, xlabel="share of the sum"
                 ),
             },
@@ -115,7 +126,7 @@ def _candidate_model(spec: LoopSpec) -> dg.AssetsDefinition:
 
 def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
     @dg.asset(
-        **asset_arguments(spec, "evaluation_report", "html", checks=GATES),
+        **asset_arguments(spec, "evaluation_report", "html", checks=MEANINGS),
         ins={
             "training_set": dg.AssetIn(key_of(spec, "training_set")),
             "candidate_model": dg.AssetIn(key_of(spec, "candidate_model")),
@@ -143,7 +154,7 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
                 "evidence_digest": evidence.digest(),
                 "gates": presentation.gate_table(evidence.gates),
                 "metrics": presentation.table(evaluation.metric_table(evidence)),
-                "calibration": presentation.line_plot(
+                "calibration_plot": presentation.line_plot(
                     "Calibration on the holdout", report.calibration, ylabel="observed rate", diagonal=True
                 ),
                 "report": dg.MetadataValue.path(str(report.file)),

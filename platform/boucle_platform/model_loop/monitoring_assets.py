@@ -11,6 +11,9 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import monitoring
 from boucle_platform.resources.home import HomeResource
 
+NO_GAP = "Every replica's segments of the prediction log are there, without a gap in their numbers."
+NO_DRIFT = "Calibration, scores, features and log loss of the period are as on the holdout of the production version."
+
 
 def monitoring_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
     """The model's assets from prediction log to drift report, by period."""
@@ -27,7 +30,7 @@ def _prediction_log(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) ->
 
     @dg.asset(
         **asset_arguments(spec, "prediction_log", "parquet")
-        | {"check_specs": [dg.AssetCheckSpec("no_gap_in_segments", asset=key)]},
+        | {"check_specs": [dg.AssetCheckSpec("no_gap_in_segments", asset=key, description=NO_GAP)]},
         # The log grows while the period lasts, so it is read when the period is over: when its file has landed.
         deps=[key_of(spec, spec.raw)],
         partitions_def=partitions,
@@ -91,7 +94,7 @@ def _live_performance(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) 
         history = monitoring.performance_history(ports, spec)
         metadata = {"versions": presentation.table([item.model_dump(mode="json") for item in performance])}
         if history:
-            metadata["log_loss_by_period"] = presentation.line_plot(
+            metadata["log_loss_plot"] = presentation.line_plot(
                 "Realised log loss",
                 {"log loss (nats)": ([p for p, _ in history], [x for _, x in history])},
                 ylabel="nats",
@@ -106,7 +109,7 @@ def _drift_report(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
 
     @dg.asset(
         **asset_arguments(spec, "drift_report", "evidently")
-        | {"check_specs": [dg.AssetCheckSpec("drift_within_limits", asset=key)]},
+        | {"check_specs": [dg.AssetCheckSpec("drift_within_limits", asset=key, description=NO_DRIFT)]},
         deps=[key_of(spec, "prediction_log"), key_of(spec, "ground_truth"), key_of(spec, "validated_features")],
         partitions_def=partitions,
         backfill_policy=ONE_PERIOD_A_RUN,
@@ -121,7 +124,9 @@ def _drift_report(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
             "production_version": report.production_version or "none",
         }
         if report.feature_psi:
-            metadata["feature_psi"] = presentation.bar_plot("Drift of each feature", report.feature_psi, xlabel="PSI")
+            metadata["feature_psi_plot"] = presentation.bar_plot(
+                "Drift of each feature", report.feature_psi, xlabel="PSI"
+            )
         if html is not None:
             metadata["evidently_report"] = dg.MetadataValue.path(str(html))
         return dg.MaterializeResult(value=report, metadata=metadata, check_results=[monitoring.drift_check(report)])

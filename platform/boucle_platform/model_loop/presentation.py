@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from boucle.contracts.verdict import Gate, Verdict
+from boucle.contracts.verdict import Bound, Gate, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SIGN = {Bound.AT_MOST: "≤", Bound.AT_LEAST: "≥"}
 INK, ACCENT, GREY = "#1f2933", "#0b7285", "#9aa5b1"
 
 
@@ -57,7 +58,8 @@ def gate_table(gates: Sequence[Gate]) -> dg.MetadataValue:
                 "gate": gate.name,
                 "verdict": gate.verdict.value,
                 "measured": gate.measured,
-                "limit": f"{gate.bound} {gate.limit:g} {gate.unit}",
+                # On one line: Dagster's column is narrow, and hides what does not fit.
+                "limit": f"{SIGN[gate.bound]} {gate.limit:g} {gate.unit}".replace(" ", "\u00a0"),
                 "n": gate.sample_size,
                 "detail": gate.detail,
             }

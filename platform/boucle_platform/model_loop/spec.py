@@ -57,6 +57,7 @@ class LoopSpec(_Section):
     target: str = Field(description="what proba is the probability of")
     cadence: Cadence = Cadence.MONTHLY
     first_period: str
+    last_period: str = Field(default="", description="where the source's history ends; empty: it goes on")
     horizon_days: int = Field(ge=1, description="a label is known this long after its as_of")
     level: Literal[0, 3] = Field(default=3, description="0: retraining by hand; 3: the drift sensor requests it")
     landing: LandingLimits = LandingLimits()
