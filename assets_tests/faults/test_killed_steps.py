@@ -18,10 +18,8 @@ PERIOD_FAULTS = {
     "raw_orders: committed, quarantine torn": "torn=quarantine/orders/.1997-04",
     "raw_orders: receipt not in place": "unplaced=documents/repurchase/raw_orders",
     "dbt: the second of its models just built": "dbt=2",
-    "validated_features: snapshot torn": "torn=validated_features/1997-04",
     "validated_features: snapshot there, CURRENT not": "unplaced=validated_features/1997-04/CURRENT",
     "online_features: arrays there, CURRENT not": "unplaced=online/repurchase/CURRENT",
-    "online_features: in force, document not": "placed=online/repurchase/CURRENT",
     "prediction_log: torn": "torn=predictions/1997-04",
     "ground_truth: torn": "torn=ground_truth/1997-04",
     "live_performance: not in place": "unplaced=performance/1997-04.json",
@@ -29,19 +27,12 @@ PERIOD_FAULTS = {
 }
 RETRAIN_FAULTS = {
     "training_set: rows torn": "torn=training_sets",
-    "training_set: rows there, manifest not": "placed=training_sets",
-    "candidate_model: bundle not in place": "unplaced=/bundles/",
     "candidate_model: bundle there, not registered": "after=boucle_adapters.bundle_store:DirectoryBundleStore.put",
-    "candidate_model: logged to MLflow, no version": "after=mlflow.onnx:log_model",
     "candidate_model: registered, nothing else": "after=boucle_adapters.mlflow_registry:MlflowRegistry.register",
-    "candidate_model: reference sample torn": "torn=reference_sample",
-    "evaluation_report: evidence not in place": "unplaced=versions/1/evidence.json",
     "evaluation_report: evidence there, document not": "unplaced=documents/repurchase/evaluation_report",
-    "production_alias: decided, not recorded": "before=boucle_adapters.sql_state:SqlStateStore.record",
     "production_alias: recorded, alias not set": "before=boucle_adapters.mlflow_registry:MlflowRegistry.set_alias",
     "production_alias: alias set, version not tagged": "after=boucle_adapters.mlflow_registry:MlflowRegistry.set_alias",
     "traffic_plan: not published": "before=boucle_adapters.sql_state:SqlStateStore.publish_plan",
-    "traffic_plan: published, document not": "after=boucle_adapters.sql_state:SqlStateStore.publish_plan",
 }
 
 

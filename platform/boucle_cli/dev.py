@@ -31,7 +31,7 @@ def services(settings: Settings, ports: Ports) -> list[Service]:
             name="api",
             command=[python(), "-m", "boucle_serving.main"],
             environment={"BOUCLE_PORT": str(api)},
-            url=f"{base}:{api}/docs",
+            url=f"{base}:{api}/models",  # /docs stays blank without a network: its page loads scripts from one
             health=f"{base}:{api}/livez",
         ),
         Service(

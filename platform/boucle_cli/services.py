@@ -157,6 +157,7 @@ def _bind(probe: socket.socket, wanted: int, host: str) -> int:
     for port in (wanted, 0):
         try:
             probe.bind((host, port))
+            probe.listen()  # bound alone, it could be given twice
         except OSError:
             continue
         return int(probe.getsockname()[1])

@@ -155,7 +155,11 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
                 "gates": presentation.gate_table(evidence.gates),
                 "metrics": presentation.table(evaluation.metric_table(evidence)),
                 "calibration_plot": presentation.line_plot(
-                    "Calibration on the holdout", report.calibration, ylabel="observed rate", diagonal=True
+                    "Calibration on the holdout",
+                    report.calibration,
+                    xlabel="mean score",
+                    ylabel="observed rate",
+                    diagonal=True,
                 ),
                 "report": dg.MetadataValue.path(str(report.file)),
             },

@@ -51,7 +51,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
 
 
 def gate_table(gates: Sequence[Gate]) -> dg.MetadataValue:
-    """Gates with measured value, limit, n and verdict."""
+    """Gates with measured value, limit, n and verdict; what else they say is in the description of their checks."""
     return table(
         [
             {
@@ -61,7 +61,6 @@ def gate_table(gates: Sequence[Gate]) -> dg.MetadataValue:
                 # On one line: Dagster's column is narrow, and hides what does not fit.
                 "limit": f"{SIGN[gate.bound]} {gate.limit:g} {gate.unit}".replace(" ", "\u00a0"),
                 "n": gate.sample_size,
-                "detail": gate.detail,
             }
             for gate in gates
         ]
@@ -69,7 +68,12 @@ def gate_table(gates: Sequence[Gate]) -> dg.MetadataValue:
 
 
 def line_plot(
-    title: str, series: Mapping[str, tuple[Sequence[Any], Sequence[float]]], *, ylabel: str, diagonal: bool = False
+    title: str,
+    series: Mapping[str, tuple[Sequence[Any], Sequence[float]]],
+    *,
+    ylabel: str,
+    xlabel: str = "",
+    diagonal: bool = False,
 ) -> dg.MetadataValue:
     """Lines over a common axis, as an inline picture."""
     figure, axis = _figure(title, ylabel)
@@ -78,6 +82,7 @@ def line_plot(
     if diagonal:
         top = max(max(list(xs) + list(ys)) for xs, ys in series.values())
         axis.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle="--", label="perfect")
+    axis.set_xlabel(xlabel)
     axis.legend(frameon=False)
     return _picture(figure, title)
 
