@@ -36,9 +36,6 @@ run_queue:
   dequeue_interval_seconds: 1
 nux:
   enabled: false
-event_log_storage:
-  module: boucle_platform.resources.event_log
-  class: OpenSqliteEventLog
 """
 
 # Which process executes a run, so that a killed one is recognised.
