@@ -129,8 +129,15 @@ def drift_report(**changes: Any) -> DriftReport:
     return DriftReport(**facts | changes)
 
 
-def trigger(period: str, outcome: TriggerOutcome) -> Trigger:
+def trigger(period: str, outcome: TriggerOutcome, *, production: int | None = 2) -> Trigger:
     """An earlier trigger."""
     return Trigger.model_validate(
-        {"model": MODEL, "period": period, "outcome": outcome, "reason": "", "run_key": period}
+        {
+            "model": MODEL,
+            "period": period,
+            "production_version": production,
+            "outcome": outcome,
+            "reason": "",
+            "run_key": period,
+        }
     )

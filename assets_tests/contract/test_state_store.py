@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from assets_tests.bundles import MODEL, promote
+from assets_tests.judging import drift_report
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, PeriodKey
 from boucle.contracts.ledger import verify_chain
-from boucle.contracts.monitoring import Trigger, TriggerOutcome
+from boucle.contracts.monitoring import Trigger, TriggerOutcome, judged_report
 from boucle.contracts.traffic_plan import Strategy
 from boucle.errors import ConflictError
 from boucle.ports import StateStore
@@ -99,6 +100,44 @@ def test_a_replica_that_says_good_bye_is_not_waited_for(state: StateStore):
     state.heartbeat("one", {MODEL: 1}, "http://one")
     state.heartbeat("one", {}, "http://one")
     assert state.replicas(max_age_seconds=60) == {}
+
+
+def retraining(production: int | None) -> NewDecision:
+    version = None if production is None else ModelVersion(production)
+    return NewDecision(
+        kind=DecisionKind.RETRAIN,
+        model=MODEL,
+        at=NOON,
+        actor="sensor:drift",
+        reason="drift",
+        from_version=version,
+        to_version=version,
+    )
+
+
+def fired(production: int | None) -> Trigger:
+    return judged_report(drift_report(production_version=production), TriggerOutcome.FIRED, "drift")
+
+
+def test_a_trigger_and_its_decision_are_on_record_together(state: StateStore):
+    assert state.record_trigger(fired(None), NOON, retraining(None))
+    assert list(state.triggers(MODEL)) == [(NOON, fired(None))]
+    assert [row.decision.kind for row in state.decisions(MODEL)] == [DecisionKind.RETRAIN]
+    verify_chain(state.decisions())
+
+
+def test_a_trigger_that_is_on_record_decides_nothing_again(state: StateStore):
+    assert state.record_trigger(fired(None), NOON, retraining(None))
+    assert not state.record_trigger(fired(None), NOON, retraining(None))
+    assert len(state.decisions(MODEL)) == 1
+
+
+def test_a_trigger_about_a_version_that_is_no_longer_production_leaves_nothing(state: StateStore):
+    promote(state, version=2, digest=TWO)
+    with pytest.raises(ConflictError, match="Nothing was changed"):
+        state.record_trigger(fired(1), NOON, retraining(1))
+    assert list(state.triggers(MODEL)) == []
+    assert [row.decision.kind for row in state.decisions(MODEL)] == [DecisionKind.PROMOTE]
 
 
 def test_a_trigger_is_kept_once_per_run_key(state: StateStore):

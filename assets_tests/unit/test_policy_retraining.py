@@ -1,13 +1,24 @@
 """When drift leads to retraining; every suppressed trigger has its reason."""
 
+from collections.abc import Sequence
+
 from assets_tests.judging import day, drift_report, gate, trigger
-from boucle.contracts.monitoring import TriggerOutcome
+from boucle.contracts.ids import ModelVersion
+from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome, judged_report
 from boucle.contracts.verdict import Verdict
-from boucle.policy.retraining import RetrainingPolicy, decide_trigger
+from boucle.policy.retraining import RetrainingPolicy
+from boucle.policy.retraining import decide_trigger as decide
 
 FIRED, SUPPRESSED = TriggerOutcome.FIRED, TriggerOutcome.SUPPRESSED
 POLICY = RetrainingPolicy()
 DRIFTED = (gate("score_drift", Verdict.PASSED), gate("calibration_drift", Verdict.FAILED))
+
+
+def decide_trigger(
+    policy: RetrainingPolicy, report: DriftReport, earlier: Sequence[Trigger] = ()
+) -> tuple[TriggerOutcome, str]:
+    """Decide while the version that the report judged is production."""
+    return decide(policy, report, earlier, production=report.production_version)
 
 
 def test_without_a_production_model_enough_labels_are_reason_enough():
@@ -64,6 +75,46 @@ def test_cooling_down_lasts_as_many_windows_as_the_policy_says():
     assert decide_trigger(policy, report, over)[0] is FIRED
 
 
-def test_a_window_judged_again_does_not_cool_itself_down():
-    policy = RetrainingPolicy(cool_down_periods=1)
-    assert decide_trigger(policy, drift_report(gates=DRIFTED), [trigger("1997-08", FIRED)])[0] is FIRED
+def test_a_window_judged_again_with_another_version_does_not_cool_itself_down():
+    policy, earlier = RetrainingPolicy(cool_down_periods=1), [trigger("1997-08", FIRED, production=1)]
+    assert decide_trigger(policy, drift_report(gates=DRIFTED), earlier)[0] is FIRED
+
+
+def test_a_window_fires_once_for_each_production_version():
+    outcome, reason = decide_trigger(POLICY, drift_report(gates=DRIFTED), [trigger("1997-08", FIRED, production=2)])
+    assert outcome is SUPPRESSED
+    assert reason == "window 1997-08 fired already with version 2 in production"
+
+
+def test_the_first_model_is_asked_for_once_a_window():
+    report, earlier = drift_report(production_version=None, gates=()), [trigger("1997-08", FIRED, production=None)]
+    outcome, reason = decide_trigger(POLICY, report, earlier)
+    assert outcome is SUPPRESSED
+    assert reason == "window 1997-08 fired already with no version in production"
+
+
+def test_a_window_that_was_suppressed_may_fire_when_it_is_judged_again():
+    assert decide_trigger(POLICY, drift_report(gates=DRIFTED), [trigger("1997-08", SUPPRESSED)])[0] is FIRED
+
+
+def test_a_report_on_a_version_that_is_no_longer_production_fires_nothing():
+    outcome, reason = decide(POLICY, drift_report(gates=DRIFTED), production=ModelVersion(3))
+    assert outcome is SUPPRESSED
+    assert reason == "the report judged version 2, production is version 3 now"
+
+
+def test_a_report_from_before_the_first_model_fires_nothing_once_there_is_one():
+    outcome, reason = decide(POLICY, drift_report(production_version=None, gates=()), production=ModelVersion(1))
+    assert outcome is SUPPRESSED
+    assert reason == "the report judged no version, production is version 1 now"
+
+
+def test_a_trigger_is_keyed_by_what_was_judged():
+    report = drift_report(gates=DRIFTED)
+    judged = judged_report(report, FIRED, "drift")
+    assert judged.run_key == f"repurchase/1997-08/2/{report.digest()}"
+    assert (judged.production_version, judged.report_digest) == (2, report.digest())
+    rewritten = judged_report(drift_report(gates=DRIFTED, labelled=2_001), FIRED, "drift")
+    assert rewritten.run_key != judged.run_key
+    first = judged_report(drift_report(production_version=None), FIRED, "first")
+    assert first.run_key.startswith("repurchase/1997-08/first/")

@@ -97,8 +97,12 @@ class StateStore(Protocol):
     def replicas(self, *, max_age_seconds: float) -> Mapping[str, Mapping[ModelName, int]]:
         """Revisions by live replica: those with a heartbeat not older than this."""
 
-    def record_trigger(self, trigger: Trigger, at: datetime) -> bool:
-        """Keep a trigger; False when one with the same run key is there already."""
+    def record_trigger(self, trigger: Trigger, at: datetime, decision: NewDecision | None = None) -> bool:
+        """Keep a trigger and the decision that follows from it, both or neither.
+
+        False, with nothing written, when a trigger with the same run key is there already. Raises ConflictError when
+        production is no longer the version that the trigger is about.
+        """
 
     def triggers(self, model: ModelName) -> Sequence[tuple[datetime, Trigger]]:
         """All triggers of a model, oldest first."""

@@ -120,11 +120,13 @@ class MemoryStateStore:
                 if seen >= oldest and revisions
             }
 
-    def record_trigger(self, trigger: Trigger, at: datetime) -> bool:
-        """Keep a trigger; False when one with the same run key is there already."""
+    def record_trigger(self, trigger: Trigger, at: datetime, decision: NewDecision | None = None) -> bool:
+        """Keep a trigger and the decision that follows; False when its run key is there. Raises ConflictError."""
         with self._lock:
             if trigger.run_key in self._triggers:
                 return False
+            if decision is not None:
+                self.record(decision, expected_production=trigger.production_version)
             self._triggers[trigger.run_key] = (at, trigger)
             return True
 

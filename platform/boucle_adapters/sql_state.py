@@ -184,14 +184,17 @@ class SqlStateStore:
             live.setdefault(row.replica, {})[ModelName(row.model)] = row.revision
         return live
 
-    def record_trigger(self, trigger: Trigger, at: datetime) -> bool:
-        """Keep a trigger; False when one with the same run key is there already."""
+    def record_trigger(self, trigger: Trigger, at: datetime, decision: NewDecision | None = None) -> bool:
+        """Keep a trigger and the decision that follows; False when its run key is there. Raises ConflictError."""
         row = {"run_key": trigger.run_key, "model": trigger.model, "at": at, "document": trigger.model_dump_json()}
-        try:
-            with self._write() as connection:
-                connection.execute(sa.insert(TRIGGER), row)
-        except sa.exc.IntegrityError:
-            return False
+        with self._write() as connection:
+            _lock_ledger(connection)
+            known = sa.select(TRIGGER.c.run_key).where(TRIGGER.c.run_key == trigger.run_key)
+            if connection.execute(known).first() is not None:
+                return False
+            connection.execute(sa.insert(TRIGGER), row)
+            if decision is not None:
+                _append(connection, decision, trigger.production_version)
         return True
 
     def triggers(self, model: ModelName) -> Sequence[tuple[datetime, Trigger]]:

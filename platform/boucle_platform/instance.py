@@ -18,7 +18,8 @@ from boucle_adapters.settings import Settings, quiet_environment
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.home import HomeResource
 
-# Pools: one step at a time opens the warehouse. Queue: two runs at a time, started within a second.
+# Pools: one step at a time opens the warehouse. Queue: two runs at a time, one retrain run of a model, started within a
+# second. Retries: a run whose process died goes on where it stopped; a failed step, such as a refusal, is an answer.
 DAGSTER_YAML = """\
 telemetry:
   enabled: false
@@ -28,10 +29,19 @@ concurrency:
     granularity: op
   runs:
     max_concurrent_runs: 2
+    tag_concurrency_limits:
+      - key: boucle/retrains
+        value:
+          applyLimitPerUniqueValue: true
+        limit: 1
 run_monitoring:
   enabled: true
   poll_interval_seconds: 10
   start_timeout_seconds: 180
+run_retries:
+  enabled: true
+  max_retries: 2
+  retry_on_asset_or_op_failure: false
 run_queue:
   dequeue_interval_seconds: 1
 nux:
@@ -40,6 +50,8 @@ nux:
 
 # Which process executes a run, so that a killed one is recognised.
 PROCESS_TAG = "boucle/process"
+# A run of a verb has no code location to start it again from: whoever typed the verb does.
+NO_RETRIES = {"dagster/max_retries": "0"}
 # Where Dagster's launcher notes the code server that executes a run; its run monitoring does not look there.
 CODE_SERVER_TAG = ".dagster/grpc_info"
 
@@ -104,7 +116,7 @@ class Runner:
         result = self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance,
             partition_key=partition,
-            tags={**(tags or {}), PROCESS_TAG: this_process()},
+            tags={**(tags or {}), **NO_RETRIES, PROCESS_TAG: this_process()},
             asset_selection=[dg.AssetKey(path) for path in only] or None,
             run_config=QUIET,
             raise_on_error=False,

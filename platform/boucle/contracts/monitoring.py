@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 from boucle.contracts.document import Document
-from boucle.contracts.ids import ModelName, ModelVersion, PeriodKey
+from boucle.contracts.ids import Digest, ModelName, ModelVersion, PeriodKey
 from boucle.contracts.verdict import Gate
 
 
@@ -52,10 +52,29 @@ class TriggerOutcome(StrEnum):
 
 
 class Trigger(Document):
-    """One evaluation of the retraining policy, fired or suppressed, with its reason."""
+    """One evaluation of the retraining policy, fired or suppressed, with its reason.
+
+    `production_version` and `report_digest` say what was judged; `run_key` names it, so that one report is judged once.
+    """
 
     model: ModelName
     period: PeriodKey
+    production_version: ModelVersion | None = None
+    report_digest: Digest | None = None
     outcome: TriggerOutcome
     reason: str
     run_key: str
+
+
+def judged_report(report: DriftReport, outcome: TriggerOutcome, reason: str) -> Trigger:
+    """The trigger of a report, keyed by what was judged: model, window, production version, digest of the report."""
+    digest = report.digest()
+    return Trigger(
+        model=report.model,
+        period=report.period,
+        production_version=report.production_version,
+        report_digest=digest,
+        outcome=outcome,
+        reason=reason,
+        run_key=f"{report.model}/{report.period}/{report.production_version or 'first'}/{digest}",
+    )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from boucle.contracts.ids import ModelVersion
 from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome
 from boucle.contracts.verdict import Verdict
 
@@ -26,15 +27,23 @@ class RetrainingPolicy(BaseModel):
 
 
 def decide_trigger(
-    policy: RetrainingPolicy, report: DriftReport, earlier: Sequence[Trigger] = ()
+    policy: RetrainingPolicy,
+    report: DriftReport,
+    earlier: Sequence[Trigger] = (),
+    *,
+    production: ModelVersion | None,
 ) -> tuple[TriggerOutcome, str]:
     """Fired or suppressed, and why; the first rule that applies decides.
 
     Args:
         policy: When drift leads to retraining.
-        report: The newest window against production's reference.
-        earlier: Triggers on record, in any order; only those of windows before the report's count.
+        report: One window against the reference of the version that was production when it was written.
+        earlier: Triggers on record, in any order.
+        production: The version that is production now.
     """
+    reason = _outdated(report, production) or _fired_already(report, earlier)
+    if reason:
+        return TriggerOutcome.SUPPRESSED, reason
     if report.mature_periods < policy.min_mature_periods:
         return TriggerOutcome.SUPPRESSED, (
             f"not enough labels: {report.mature_periods} as_of with mature labels, the policy asks for "
@@ -48,6 +57,25 @@ def decide_trigger(
     if reason:
         return TriggerOutcome.SUPPRESSED, reason
     return _by_gates(report)
+
+
+def _outdated(report: DriftReport, production: ModelVersion | None) -> str:
+    if report.production_version == production:
+        return ""
+    return f"the report judged {_version(report.production_version)}, production is {_version(production)} now"
+
+
+def _fired_already(report: DriftReport, earlier: Sequence[Trigger]) -> str:
+    """A window asks once for each production version: what it asked for was promoted or refused since."""
+    asked = (report.model, report.period, report.production_version)
+    fired = [trigger for trigger in earlier if trigger.outcome is TriggerOutcome.FIRED]
+    if not any((trigger.model, trigger.period, trigger.production_version) == asked for trigger in fired):
+        return ""
+    return f"window {report.period} fired already with {_version(report.production_version)} in production"
+
+
+def _version(version: ModelVersion | None) -> str:
+    return "no version" if version is None else f"version {version}"
 
 
 def _nothing_to_learn(report: DriftReport) -> str:

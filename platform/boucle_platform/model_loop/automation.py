@@ -1,11 +1,12 @@
 """Jobs and sensors of one model: what may be launched, and what launches itself."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
 from boucle.contracts.decision import DecisionKind, NewDecision
-from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome
+from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome, judged_report
 from boucle.policy.retraining import decide_trigger
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.keys import key_of
@@ -15,6 +16,13 @@ from boucle_platform.model_loop.steps.store import read_drift_report
 from boucle_platform.resources.home import HomeResource
 
 ACTOR_TAG = "boucle/actor"
+# The trigger that a retrain run answers, whoever executes it.
+TRIGGER_TAG = "boucle/trigger_key"
+# One retrain run of a model at a time: `dagster.yaml` limits the queue by it.
+RETRAINS_TAG = "boucle/retrains"
+# Set by Dagster on a failed run that its daemon starts again.
+WILL_RETRY_TAG = "dagster/will_retry"
+REPORTS_PER_TICK = 100
 RETRAIN_ASSETS = ("training_set", "candidate_model", "evaluation_report", "production_alias", "traffic_plan")
 # The daemon looks every five seconds: asking for five makes it every ten (traps of the sensor daemon's loop).
 EVERY_TICK_SECONDS = 4
@@ -47,6 +55,7 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
         dg.define_asset_job(
             retrain_job_name(spec),
             retrain,
+            tags={RETRAINS_TAG: spec.model},
             description="Training set, candidate, evaluation, promotion, traffic; a gate that does not pass ends it.",
         ),
         dg.define_asset_job(
@@ -85,7 +94,7 @@ def landing_sensor(spec: LoopSpec) -> dg.SensorDefinition:
 
 
 def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
-    """Evaluates the retraining policy on each new drift report; records the trigger, fired or suppressed."""
+    """Evaluates the retraining policy on each drift report in order; records the trigger, fired or suppressed."""
 
     @dg.sensor(
         name=f"{spec.model}_drift",
@@ -94,53 +103,82 @@ def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         description="A drift report outside its limits, or no production model yet, requests retraining once a window.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult | dg.SkipReason:
-        event = context.instance.get_latest_materialization_event(key_of(spec, "drift_report"))
-        if event is None or event.dagster_event is None:
-            return dg.SkipReason("No drift report yet: land a period and run the period job.")
-        period = event.dagster_event.partition or ""
-        cursor = f"{period}/{event.run_id}"
-        if cursor == context.cursor:
-            return dg.SkipReason(f"The drift report of {period} was judged already.")
-        ports = home.connect()
-        trigger = judge(ports, spec, read_drift_report(ports, spec, period), actor=context.sensor_name)
+        busy = _unfinished_retraining(context.instance, spec)
+        if busy:
+            return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {retrain_job_name(spec)} is not finished.")
+        trigger, cursor = _next_trigger(context, home.connect(), spec)
+        if trigger is None:
+            return dg.SensorResult(skip_reason=dg.SkipReason("No drift report that was not judged."), cursor=cursor)
         if trigger.outcome is not TriggerOutcome.FIRED:
             return dg.SensorResult(skip_reason=dg.SkipReason(trigger.reason), cursor=cursor)
-        request = dg.RunRequest(
-            run_key=trigger.run_key, tags={ACTOR_TAG: context.sensor_name, "boucle/trigger": trigger.reason[:250]}
-        )
-        return dg.SensorResult(run_requests=[request], cursor=cursor)
+        tags = {ACTOR_TAG: context.sensor_name, TRIGGER_TAG: trigger.run_key, "boucle/trigger": trigger.reason[:250]}
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=trigger.run_key, tags=tags)], cursor=cursor)
 
     return evaluate
 
 
-def judge(home: Home, spec: LoopSpec, report: DriftReport, *, actor: str) -> Trigger:
-    """Decide on one drift report and put the trigger on record, once per window and production version."""
+def judge(home: Home, spec: LoopSpec, report: DriftReport, *, actor: str) -> Trigger | None:
+    """Decide on one drift report and put the trigger on record, with the decision to retrain when it fired.
+
+    None when somebody else recorded the same trigger in between: the run is theirs to request.
+    """
+    production = home.state.production(spec.name)
     earlier = [trigger for _, trigger in home.state.triggers(spec.name)]
-    outcome, reason = decide_trigger(spec.retraining, report, tuple(earlier))
-    trigger = Trigger(
-        model=spec.name,
-        period=report.period,
-        outcome=outcome,
-        reason=reason,
-        run_key=f"{spec.model}/{report.period}/{report.production_version or 'first'}",
-    )
+    outcome, reason = decide_trigger(spec.retraining, report, earlier, production=production)
+    trigger = judged_report(report, outcome, reason)
     who = home.actor(f"sensor:{actor}")
-    if home.state.record_trigger(trigger, who.at) and outcome is TriggerOutcome.FIRED:
-        production = home.state.production(spec.name)
-        home.state.record(
-            NewDecision(
-                kind=DecisionKind.RETRAIN,
-                model=spec.name,
-                at=who.at,
-                actor=who.name,
-                reason=reason,
-                from_version=production,
-                to_version=production,
-                git_commit=who.git_commit,
-            ),
-            expected_production=production,
-        )
-    return trigger
+    decision = NewDecision(
+        kind=DecisionKind.RETRAIN,
+        model=spec.name,
+        at=who.at,
+        actor=who.name,
+        reason=reason,
+        from_version=production,
+        to_version=production,
+        git_commit=who.git_commit,
+    )
+    fired = outcome is TriggerOutcome.FIRED
+    return trigger if home.state.record_trigger(trigger, who.at, decision if fired else None) else None
+
+
+def _next_trigger(context: dg.SensorEvaluationContext, home: Home, spec: LoopSpec) -> tuple[Trigger | None, str | None]:
+    """Judge the oldest drift report that was not judged; also the cursor behind it.
+
+    A report on record is passed over: another daemon, or `boucle demo`, judged it. Only a trigger that fired and has
+    no run comes back, because its tick was killed between recording and requesting.
+    """
+    on_record = {trigger.report_digest: trigger for _, trigger in home.state.triggers(spec.name)}
+    cursor = context.cursor
+    for record in _reports(context.instance, spec, after=cursor):
+        report = read_drift_report(home, spec, record.partition_key or "")
+        trigger, cursor = on_record.get(report.digest()), str(record.storage_id)
+        if trigger is None:
+            return judge(home, spec, report, actor=context.sensor_name), cursor
+        if _lost_its_run(context.instance, home, trigger):
+            return trigger, cursor
+    return None, cursor
+
+
+def _reports(instance: dg.DagsterInstance, spec: LoopSpec, *, after: str | None) -> Sequence[dg.EventLogRecord]:
+    """Materialisations of the drift report, oldest first; those of an unreadable cursor start at the beginning."""
+    newer = int(after) if after and after.isdecimal() else None
+    wanted = dg.AssetRecordsFilter(asset_key=key_of(spec, "drift_report"), after_storage_id=newer)
+    return instance.fetch_materializations(wanted, limit=REPORTS_PER_TICK, ascending=True).records
+
+
+def _lost_its_run(instance: dg.DagsterInstance, home: Home, trigger: Trigger) -> bool:
+    production = home.state.production(trigger.model)
+    if trigger.outcome is not TriggerOutcome.FIRED or trigger.production_version != production:
+        return False
+    return not instance.get_runs(dg.RunsFilter(tags={TRIGGER_TAG: trigger.run_key}), limit=1)
+
+
+def _unfinished_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> Sequence[dg.DagsterRun]:
+    """Retrain runs that are under way, or that died and Dagster is about to start again."""
+    job, failure = retrain_job_name(spec), [dg.DagsterRunStatus.FAILURE]
+    died = instance.get_runs(dg.RunsFilter(job_name=job, statuses=failure, tags={WILL_RETRY_TAG: "true"}), limit=3)
+    under_way = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_unfinished()), limit=1)
+    return [*under_way, *(run for run in died if run.is_complete_and_waiting_to_retry)]
 
 
 def _unfinished() -> list[dg.DagsterRunStatus]:
