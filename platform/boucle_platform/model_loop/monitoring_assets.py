@@ -12,6 +12,7 @@ from boucle_platform.model_loop.steps import monitoring
 from boucle_platform.resources.home import HomeResource
 
 NO_GAP = "Every replica's segments of the prediction log are there, without a gap in their numbers."
+COVERED = "Every prediction whose outcome had to become known in the period has it."
 NO_DRIFT = "Calibration, scores, features and log loss of the period are as on the holdout of the production version."
 
 
@@ -58,8 +59,11 @@ def _prediction_log(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) ->
 
 
 def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    key = key_of(spec, "ground_truth")
+
     @dg.asset(
-        **asset_arguments(spec, "ground_truth", "duckdb"),
+        **asset_arguments(spec, "ground_truth", "duckdb")
+        | {"check_specs": [dg.AssetCheckSpec("coverage_complete", asset=key, description=COVERED)]},
         deps=[key_of(spec, "prediction_log"), key_of(spec, spec.labels)],
         partitions_def=partitions,
         backfill_policy=ONE_PERIOD_A_RUN,
@@ -74,7 +78,8 @@ def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
                 "positives": joined.positives,
                 "label_coverage": joined.coverage,
                 "file": dg.MetadataValue.path(joined.file),
-            }
+            },
+            check_results=[monitoring.coverage_check(joined)],
         )
 
     return ground_truth

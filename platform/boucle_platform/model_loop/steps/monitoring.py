@@ -36,12 +36,17 @@ class Collected:
 
 @dataclass(frozen=True, kw_only=True)
 class Joined:
-    """Outcomes that became known in one period. `coverage` is None when no prediction was due."""
+    """Outcomes that became known in one period, and how many predictions had to get theirs in it."""
 
     rows: int
     positives: int
-    coverage: float | None
+    due: int
     file: str
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the due predictions that have their outcome; None when none was due."""
+        return self.rows / self.due if self.due else None
 
 
 def collect_predictions(home: Home, spec: LoopSpec, period: Period) -> Collected:
@@ -58,21 +63,23 @@ def collect_predictions(home: Home, spec: LoopSpec, period: Period) -> Collected
 
 
 def join_outcomes(home: Home, spec: LoopSpec, period: Period) -> Joined:
-    """Join every prediction with the outcome of its (entity, as_of), where that became known in the period."""
+    """Join predictions with the outcome of (entity, moment of the features), where that became known in the period.
+
+    A request may ask as of any moment; the answer is about the horizon that begins with the feature row it was made of.
+    """
     predictions = _all(home, spec, PREDICTIONS)
     labels = home.warehouse.query(
-        f"select {spec.entity} as entity_key, as_of, label, known_at from {spec.labels} "  # noqa: S608 - our own names
+        f"select {spec.entity} as entity_key, as_of as features_as_of, label, known_at from {spec.labels} "  # noqa: S608 - our own names
         "where known_at > ? and known_at <= ?",
         [_naive(period.start), _naive(period.end)],
     )
-    labels["as_of"] = labels["as_of"].astype("datetime64[us]")
-    rows = predictions.merge(labels, on=["entity_key", "as_of"], how="inner", validate="many_to_one")
+    labels["features_as_of"] = labels["features_as_of"].astype("datetime64[us]")
+    rows = predictions.merge(labels, on=["entity_key", "features_as_of"], how="inner", validate="many_to_one")
     file = write_rows(_file(home, spec, GROUND_TRUTH, period.key), rows)
-    due = _due(predictions, spec, period)
     return Joined(
         rows=len(rows),
         positives=int(rows["label"].sum()),
-        coverage=len(rows) / due if due else None,
+        due=_due(predictions, spec, period),
         file=str(file),
     )
 
@@ -127,6 +134,18 @@ def drift_check(report: DriftReport) -> dg.AssetCheckResult:
     )
 
 
+def coverage_check(joined: Joined) -> dg.AssetCheckResult:
+    """Missing outcomes warn: what is measured on the rest may be measured on the wrong ones."""
+    described = f"{joined.rows} of {joined.due} due predictions have their outcome"
+    return dg.AssetCheckResult(
+        check_name="coverage_complete",
+        passed=joined.due > 0 and joined.rows == joined.due,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=described if joined.due else "no prediction was due in the period: nothing is known",
+        metadata={"due": joined.due, "coverage": joined.coverage},
+    )
+
+
 def _performance(version: ModelVersion, rows: pd.DataFrame) -> WindowPerformance:
     labels, scores = (rows[name].to_numpy(dtype=np.float64) for name in ("label", "proba"))
     return WindowPerformance(
@@ -146,6 +165,7 @@ def _frame(records: list[PredictionRecord]) -> pd.DataFrame:
             "at": pd.Series([_naive(r.at) for r in records], dtype="datetime64[us]"),
             "entity_key": pd.Series([r.entity_key for r in records], dtype="str"),
             "as_of": pd.Series([_naive(r.as_of) for r in records], dtype="datetime64[us]"),
+            "features_as_of": pd.Series([_naive(r.features_as_of) for r in records], dtype="datetime64[us]"),
             "model_version": pd.Series([r.model_version for r in records], dtype="int64"),
             "proba": pd.Series([r.proba for r in records], dtype="float64"),
             "features": pd.Series(
@@ -158,7 +178,7 @@ def _frame(records: list[PredictionRecord]) -> pd.DataFrame:
 
 def _due(predictions: pd.DataFrame, spec: LoopSpec, period: Period) -> int:
     """Predictions whose outcome had to become known in the period."""
-    known = predictions["as_of"] + timedelta(days=spec.horizon_days)
+    known = predictions["features_as_of"] + timedelta(days=spec.horizon_days)
     return int(((known > _naive(period.start)) & (known <= _naive(period.end))).sum())
 
 

@@ -1,0 +1,94 @@
+"""Which prediction gets which outcome, and what is said of those that have none."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from assets_tests.judging import MODEL, day
+from boucle.contracts.ids import Digest, EntityKey, ModelVersion
+from boucle.contracts.prediction import PredictionRecord
+from boucle_adapters.home import Home
+from boucle_adapters.settings import Settings
+from boucle_platform.model_loop import catalogue
+from boucle_platform.model_loop.steps.monitoring import (
+    Joined,
+    collect_predictions,
+    coverage_check,
+    join_outcomes,
+    outcomes,
+)
+
+SPEC = catalogue.spec_of("repurchase")
+MAY = SPEC.period("1997-05")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """Customers 4 and 7 have features of 1 May; only customer 4's outcome became known in May: an order."""
+    made = Home(Settings(home=str(tmp_path)))
+    with made.warehouse.connect() as connection:
+        connection.execute(
+            f"create table {SPEC.labels} ({SPEC.entity} varchar, as_of timestamp, label integer, known_at timestamp)"
+        )
+        connection.execute(f"insert into {SPEC.labels} values ('4', '1997-05-01', 1, '1997-05-31')")
+    yield made
+    made.log.close()
+
+
+def ask(home: Home, number: int, *, entity: str, as_of: datetime) -> None:
+    """An answer of 20 May, made of the features of 1 May."""
+    home.log.append(
+        PredictionRecord(
+            prediction_id=str(number),
+            request_id="r",
+            at=day("1997-05-20"),
+            model=MODEL,
+            entity_key=EntityKey(entity),
+            as_of=as_of,
+            features_as_of=day("1997-05-01"),
+            model_version=ModelVersion(1),
+            bundle_digest=Digest("0" * 64),
+            plan_revision=1,
+            assigned_role="production",
+            answering_role="production",
+            propensity=1.0,
+            proba=0.25,
+            features=(1.0, None),
+            latency_ms=0.1,
+            replica="one",
+        )
+    )
+
+
+def joined(home: Home) -> Joined:
+    collect_predictions(home, SPEC, MAY)
+    return join_outcomes(home, SPEC, MAY)
+
+
+def test_a_prediction_asked_between_two_feature_rows_gets_the_outcome_of_the_row_that_answered(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    ask(home, 2, entity="4", as_of=day("1997-05-15"))
+    found = joined(home)
+    assert (found.rows, found.positives, found.due, found.coverage) == (2, 2, 2, 1.0)
+    assert [f"{asked:%d %b}" for asked in outcomes(home, SPEC, "1997-05")["as_of"]] == ["01 May", "15 May"]
+    assert coverage_check(found).passed
+
+
+def test_a_due_prediction_without_outcome_is_counted_and_warned_about(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    ask(home, 2, entity="7", as_of=day("1997-05-15"))
+    found = joined(home)
+    check = coverage_check(found)
+    assert (found.rows, found.due, found.coverage) == (1, 2, 0.5)
+    assert not check.passed
+    assert check.severity.value == "WARN"
+    assert check.description == "1 of 2 due predictions have their outcome"
+
+
+def test_without_a_due_prediction_coverage_is_not_known_and_not_passed(home: Home):
+    found = joined(home)
+    assert found.coverage is None
+    assert not coverage_check(found).passed
+    assert coverage_check(found).description == "no prediction was due in the period: nothing is known"
