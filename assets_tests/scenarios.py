@@ -6,7 +6,7 @@ from boucle.contracts.evidence import Evidence, ModelMetrics
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.operations.promotion import Actor
-from boucle.policy.promotion import GATES
+from boucle.policy.promotion import REQUIRED
 
 MODEL = ModelName("repurchase")
 NOON = datetime(1997, 6, 1, 12, tzinfo=UTC)
@@ -36,7 +36,7 @@ def metrics(log_loss: float) -> ModelMetrics:
 def evidence(
     candidate: int, *, against: int | None = None, verdict: Verdict = Verdict.PASSED, run_id: str = "run-1"
 ) -> Evidence:
-    """An evaluation of version `candidate` against version `against`, with this verdict on `no_regression`."""
+    """Every gate a promotion asks of version `candidate` against version `against`; `no_regression` says `verdict`."""
     return Evidence(
         model=MODEL,
         version=version(candidate),
@@ -48,7 +48,7 @@ def evidence(
         candidate=metrics(0.2),
         production=metrics(0.21) if against else None,
         baseline=metrics(0.3),
-        gates=tuple(gate(name, verdict if name == "no_regression" else Verdict.PASSED) for name in GATES),
+        gates=tuple(gate(name, verdict if name == "no_regression" else Verdict.PASSED) for name in REQUIRED),
         run_id=run_id,
         created_at=NOON,
     )

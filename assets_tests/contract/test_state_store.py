@@ -72,16 +72,24 @@ def test_each_plan_has_the_next_revision_and_the_same_arms_make_none(state: Stat
     promote(state, version=1, digest=ONE)
     second = promote(state, version=2, digest=TWO)
     assert second.revision == 2
-    decision = state.record(rejection(2), expected_production=ModelVersion(2))
-    again = state.publish_plan(decision, strategy=Strategy.DIRECT, arms=second.arms, actor="test", at=NOON)
+    state.record(rejection(2), expected_production=ModelVersion(2))
+    move = next(row for row in state.decisions(MODEL) if row.decision.to_version == 2)
+    again = state.publish_plan(move, strategy=Strategy.DIRECT, arms=second.arms, actor="test", at=NOON)
     assert again == second == state.plan(MODEL)
     assert state.plans() == {MODEL: second}
+
+
+def test_a_decision_that_moves_nothing_has_no_plan(state: StateStore):
+    plan = promote(state, version=1, digest=ONE)
+    decision = state.record(rejection(1), expected_production=ModelVersion(1))
+    with pytest.raises(ConflictError, match="not its newest move"):
+        state.publish_plan(decision, strategy=Strategy.DIRECT, arms=plan.arms, actor="test", at=NOON)
 
 
 def test_a_plan_that_is_no_plan_leaves_no_decision_behind(state: StateStore):
     with pytest.raises(ValueError, match="sum to 100"):
         state.record_with_plan(
-            rejection(1).model_copy(update={"from_version": None}),
+            rejection(1).model_copy(update={"kind": DecisionKind.PROMOTE, "from_version": None}),
             expected_production=None,
             strategy=Strategy.DIRECT,
             arms=(),

@@ -1,6 +1,7 @@
 """The same state store on SQLite and on a real Postgres."""
 
 import threading
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,8 @@ from boucle.contracts.ledger import verify_chain
 from boucle.contracts.monitoring import Trigger, TriggerOutcome
 from boucle.contracts.traffic_plan import Arm, Role, Strategy
 from boucle.errors import ConflictError, LedgerError, StateStoreError
-from boucle_adapters.sql_state import SqlStateStore, migrate
+from boucle_adapters import sql_state
+from boucle_adapters.sql_state import REVISION, SqlStateStore, migrate
 
 pytestmark = pytest.mark.integration
 
@@ -69,6 +71,45 @@ def test_what_was_written_is_read_back_as_an_unbroken_chain(store):
     store.record(promotion(2, 1), expected_production=version(1))
     verify_chain(store.decisions())
     assert store.production(MODEL) == 2
+
+
+def test_the_tables_are_those_of_the_newest_migration():
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(sql_state.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == REVISION
+
+
+def set_revision(url, revision):
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update alembic_version set version_num = :r"), {"r": revision})
+    engine.dispose()
+
+
+def test_a_store_of_an_older_release_is_not_opened_as_it_is(store, url):
+    set_revision(url, "0000")
+    with pytest.raises(StateStoreError, match=f"has schema 0000, not {REVISION}"):
+        SqlStateStore.open(url)
+
+
+def test_a_store_of_a_newer_release_is_left_alone(store, url):
+    store.record(promotion(1), expected_production=None)
+    set_revision(url, "9999")
+    with pytest.raises(StateStoreError, match="written by a newer boucle"):
+        SqlStateStore.open(url)
+    with pytest.raises(StateStoreError, match="cannot be brought up to date"):
+        SqlStateStore.create(url)
+    set_revision(url, REVISION)
+    assert SqlStateStore.open(url).production(MODEL) == 1
+
+
+def test_a_password_is_not_in_the_message():
+    with pytest.raises(StateStoreError) as raised:
+        SqlStateStore.open("postgresql+psycopg2://ada:secret@127.0.0.1:1/none")
+    assert "secret" not in str(raised.value)
 
 
 def test_a_decision_on_an_older_view_conflicts_and_changes_nothing(store):

@@ -13,7 +13,7 @@ from assets_tests.shop import NAMES, fitted, shop
 from boucle.contracts.bundle import ONNX_INPUT, ONNX_OUTPUT
 from boucle.contracts.verdict import Verdict
 from boucle.errors import ExportError
-from boucle.policy.promotion import bundle_equals_estimator
+from boucle.policy.candidate import bundle_equals_estimator
 from boucle.training import export
 from boucle.training.export import export_onnx
 from boucle.training.fit import fit, predict

@@ -5,9 +5,9 @@ import pytest
 from assets_tests.scenarios import MODEL, SOMEBODY, digest_of, evidence, version
 from boucle.contracts.decision import DecisionKind
 from boucle.contracts.ledger import verify_chain
-from boucle.contracts.traffic_plan import Role
+from boucle.contracts.traffic_plan import Role, Strategy
 from boucle.contracts.verdict import Verdict
-from boucle.errors import NoProductionModelError, PromotionRefusedError
+from boucle.errors import ConflictError, NoProductionModelError, PromotionRefusedError
 from boucle.operations import promotion
 from boucle_adapters.memory import MemoryRegistry, MemoryStateStore
 
@@ -23,6 +23,14 @@ def registry() -> MemoryRegistry:
     for _ in range(4):
         registry.register(MODEL)
     return registry
+
+
+def kinds(state):
+    return [row.decision.kind for row in state.decisions(MODEL)]
+
+
+def reject(state, registry, subject, reason="worse"):
+    return promotion.reject(state, registry, subject=subject, reason=reason, policy="automatic", actor=SOMEBODY)
 
 
 def promote(state, registry, number, against=None):
@@ -71,12 +79,87 @@ def test_evidence_taken_against_another_production_is_refused(state, registry):
 
 def test_a_rejection_is_on_record_once_and_moves_nothing(state, registry):
     promote(state, registry, 1)
-    failed = evidence(2, against=1, verdict=Verdict.FAILED)
-    for _ in range(2):
-        promotion.reject(state, registry, evidence=failed, policy="automatic", actor=SOMEBODY)
-    kinds = [row.decision.kind for row in state.decisions(MODEL)]
-    assert kinds == [DecisionKind.PROMOTE, DecisionKind.REJECT]
+    for run in ("run-1", "run-2"):
+        reject(state, registry, evidence(2, against=1, verdict=Verdict.FAILED, run_id=run))
+    assert kinds(state) == [DecisionKind.PROMOTE, DecisionKind.REJECT]
     assert state.production(MODEL) == 1
+    assert registry.version(MODEL, version(2)).tags["validation_status"] == "rejected"
+
+
+def test_another_reason_is_another_rejection(state, registry):
+    promote(state, registry, 1)
+    for reason in ("worse", "slower"):
+        reject(state, registry, evidence(2, against=1, verdict=Verdict.FAILED), reason=reason)
+    assert kinds(state)[1:] == [DecisionKind.REJECT] * 2
+
+
+def test_a_rejection_that_says_nothing_about_the_model_leaves_its_status_alone(state, registry):
+    promote(state, registry, 1)
+    reject(state, registry, evidence(2, against=1), reason="production moved")
+    assert "validation_status" not in registry.version(MODEL, version(2)).tags
+
+
+def test_production_itself_is_never_rejected(state, registry):
+    promote(state, registry, 1)
+    assert reject(state, registry, evidence(1, against=1, verdict=Verdict.FAILED)) is None
+    assert kinds(state) == [DecisionKind.PROMOTE]
+    assert registry.version(MODEL, version(1)).tags["validation_status"] == "approved"
+
+
+def test_every_refusal_is_on_record_before_it_is_raised(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    with pytest.raises(PromotionRefusedError):
+        promote(state, registry, 3, against=1)
+    doubtful = evidence(3, against=2)
+    with pytest.raises(PromotionRefusedError, match="never checked"):
+        promotion.promote(
+            state,
+            registry,
+            evidence=doubtful,
+            policy="automatic",
+            actor=SOMEBODY,
+            doubts=["latency was never checked"],
+        )
+    promotion.roll_back(state, MODEL, reason="answers look wrong", actor=SOMEBODY)
+    with pytest.raises(PromotionRefusedError):
+        promote(state, registry, 2, against=1)
+    reasons = [row.decision.reason for row in state.decisions(MODEL) if row.decision.kind is DecisionKind.REJECT]
+    assert [reason.split(":")[0] for reason in reasons] == [
+        "Version 3 was compared with version 1, but production is version 2 now",
+        "latency was never checked.",
+        "Version 2 was rolled back (decision 5 by user",
+    ]
+
+
+def test_a_promotion_that_loses_the_race_is_on_record_as_refused(state, registry):
+    promote(state, registry, 1)
+
+    class Late(MemoryRegistry):
+        """Somebody promotes version 2 between the judgement and the ledger."""
+
+        def alias(self, model, alias):
+            if state.production(MODEL) == 1:
+                promote(state, registry, 2, against=1)
+            return registry.alias(model, alias)
+
+        def set_tags(self, model, version, tags):
+            registry.set_tags(model, version, tags)
+
+    with pytest.raises(PromotionRefusedError, match=r"somebody decided in between.*Evaluate it again.*stays version 2"):
+        promote(state, Late(), 3, against=1)
+    assert state.production(MODEL) == 2
+    assert kinds(state) == [DecisionKind.PROMOTE, DecisionKind.PROMOTE, DecisionKind.REJECT]
+
+
+def test_an_alias_moved_behind_the_ledger_is_named_by_the_promotion_that_puts_it_right(state, registry):
+    promote(state, registry, 1)
+    registry.set_alias(MODEL, "production", version(4))
+    done = promotion.promote(state, registry, evidence=evidence(2, against=1), policy="automatic", actor=SOMEBODY)
+    sentence = "alias 'production' points to version 4, the ledger says version 1"
+    assert done.repaired == (sentence,)
+    assert done.decision.decision.reason.endswith(f"Put right: {sentence}.")
+    assert registry.alias(MODEL, "production") == 2
 
 
 def test_traffic_goes_to_production_and_keeps_the_previous_version_warm(state, registry):
@@ -94,6 +177,44 @@ def test_starting_the_same_traffic_twice_is_one_revision(state, registry):
     promote(state, registry, 1)
     first = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
     assert promotion.start_traffic(state, MODEL, actor=SOMEBODY).revision == first.revision == 1
+
+
+def test_a_plan_for_a_move_that_another_one_followed_is_refused(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    late = promotion.last_move(state, MODEL)
+    _, plan = promotion.roll_back(state, MODEL, reason="answers look wrong", actor=SOMEBODY)
+    with pytest.raises(ConflictError, match="not its newest move"):
+        state.publish_plan(late, strategy=Strategy.DIRECT, arms=plan.arms, actor="dagster", at=SOMEBODY.at)
+    assert state.plan(MODEL) == plan
+    assert promotion.start_traffic(state, MODEL, actor=SOMEBODY) == plan
+
+
+def test_the_version_that_the_next_rollback_goes_to_stands_by(state, registry):
+    for number in (1, 2, 3):
+        promote(state, registry, number, against=number - 1 or None)
+    _, once = promotion.roll_back(state, MODEL, reason="once", actor=SOMEBODY)
+    assert [arm.version for arm in once.arms] == [2, 1]
+    _, twice = promotion.roll_back(state, MODEL, reason="twice", actor=SOMEBODY)
+    assert [arm.version for arm in twice.arms] == [1, 2]
+
+
+def test_a_version_in_production_without_traffic_is_named(state, registry):
+    assert promotion.traffic_difference(state, MODEL) == ""
+    promote(state, registry, 1)
+    assert promotion.traffic_difference(state, MODEL) == (
+        "the traffic plan gives the requests to no version, the ledger says version 1"
+    )
+    promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    assert promotion.traffic_difference(state, MODEL) == ""
+
+
+def test_that_a_version_is_served_is_on_record_once(state, registry):
+    promote(state, registry, 1)
+    move = promotion.last_move(state, MODEL)
+    first = promotion.note_served(state, move, seconds=0.1, actor=SOMEBODY)
+    assert promotion.note_served(state, move, seconds=0.5, actor=SOMEBODY) == first
+    assert kinds(state) == [DecisionKind.PROMOTE, DecisionKind.SERVED]
 
 
 def test_rollback_moves_ledger_and_traffic_together_and_needs_no_registry(state, registry):

@@ -83,7 +83,10 @@ class StateStore(Protocol):
     def publish_plan(
         self, decision: Decision, *, strategy: Strategy, arms: tuple[Arm, ...], actor: str, at: datetime
     ) -> TrafficPlan:
-        """The next revision of the plan, for a decision that is in the ledger already; the same arms change nothing."""
+        """The next revision of the plan, for the newest move in the ledger; the same arms change nothing.
+
+        Raises ConflictError when another move followed `decision`.
+        """
 
     def plan(self, model: ModelName) -> TrafficPlan | None:
         """The plan of the highest revision, or None."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from time import monotonic
 
-from boucle.contracts.decision import GENESIS, Decision, NewDecision
+from boucle.contracts.decision import GENESIS, MOVES, Decision, NewDecision
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.ledger import row_hash
 from boucle.contracts.monitoring import Trigger
@@ -75,9 +75,18 @@ class MemoryStateStore:
     def publish_plan(
         self, decision: Decision, *, strategy: Strategy, arms: tuple[Arm, ...], actor: str, at: datetime
     ) -> TrafficPlan:
-        """The next revision of the plan, for a decision that is in the ledger already; the same arms change nothing."""
+        """The next revision of the plan, for the newest move in the ledger; the same arms change nothing.
+
+        Raises ConflictError when another move followed `decision`.
+        """
         with self._lock:
             model = decision.decision.model
+            moves = [row.decision_id for row in self.decisions(model) if row.decision.kind in MOVES]
+            if moves[-1:] != [decision.decision_id]:
+                raise ConflictError(
+                    f"Decision {decision.decision_id} about '{model}' is not its newest move: somebody decided in "
+                    "between. The traffic plan was not changed; look at the history and decide again."
+                )
             current = self.plan(model)
             if current is not None and current.arms == arms and current.strategy is strategy:
                 return current

@@ -1,8 +1,10 @@
 """The model registry over MLflow: a SQLite file in the home by default, a server by URL."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from boucle.contracts.bundle import MODEL_FILE, BundleContract
 from boucle.contracts.ids import ModelName, ModelVersion
@@ -16,8 +18,34 @@ if TYPE_CHECKING:
 SERVING_REQUIREMENTS = ["onnxruntime", "numpy"]
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _converted(method: Callable[P, R]) -> Callable[P, R]:
+    """The method, with what MLflow raises as a RegistryError that names the server."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return method(*args, **kwargs)
+        except MlflowException as error:
+            uri = re.sub(r"//[^@/]*@", "//***@", args[0].tracking_uri)  # type: ignore[attr-defined]
+            raise RegistryError(
+                f"The model registry at {uri} did not do it: {error.message}. Check that it runs and that "
+                "BOUCLE_MLFLOW_TRACKING_URI is right, then do it again."
+            ) from error
+
+    return call
+
+
 class MlflowRegistry:
-    """`boucle.ports.ModelRegistry` over `MlflowClient`, plus what registering a candidate needs."""
+    """`boucle.ports.ModelRegistry` over `MlflowClient`, plus what registering a candidate needs.
+
+    Every method raises RegistryError when MLflow cannot be reached or refuses.
+    """
 
     def __init__(self, tracking_uri: str, artifact_root: Path) -> None:
         self.tracking_uri = tracking_uri
@@ -31,6 +59,7 @@ class MlflowRegistry:
                 return registered
         raise RegistryError(f"The registry has no version {version} of '{model}'; `boucle status {model}` lists them.")
 
+    @_converted
     def versions(self, model: ModelName) -> Sequence[RegisteredVersion]:
         """All versions, oldest first."""
         found = self._client.search_model_versions(f"name='{model}'")
@@ -40,12 +69,14 @@ class MlflowRegistry:
         ]
         return sorted(versions, key=lambda item: item.version)
 
+    @_converted
     def alias(self, model: ModelName, alias: str) -> ModelVersion | None:
         """The version that carries the alias, or None."""
         # search_model_versions returns versions without their aliases, so the registered model itself is asked.
         aliases = self._registered(model).aliases if self._exists(model) else {}
         return ModelVersion(int(aliases[alias])) if alias in aliases else None
 
+    @_converted
     def set_alias(self, model: ModelName, alias: str, version: ModelVersion | None) -> None:
         """Point the alias at the version; None removes it."""
         if version is not None:
@@ -53,17 +84,20 @@ class MlflowRegistry:
         elif self._exists(model):
             self._client.delete_registered_model_alias(model, alias)
 
+    @_converted
     def set_tags(self, model: ModelName, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Add or replace tags of a version."""
         for key, value in tags.items():
             self._client.set_model_version_tag(model, str(version), key, value)
 
+    @_converted
     def ensure_experiment(self, name: str) -> None:
         """Create the experiment with its artifacts in the home; MLflow's default would be the current directory."""
         if self._client.get_experiment_by_name(name) is None:
             local = self.tracking_uri.startswith("sqlite:")
             self._client.create_experiment(name, str(self._artifact_root / name) if local else None)
 
+    @_converted
     def register(
         self, contract: BundleContract, bundle: Path, *, example: Sequence[float | None], tags: Mapping[str, str]
     ) -> ModelVersion:
@@ -96,6 +130,7 @@ class MlflowRegistry:
         )
         return ModelVersion(int(created.version))
 
+    @_converted
     def log_run(
         self, *, params: Mapping[str, object], metrics: Mapping[str, float], tags: Mapping[str, str], run_id: str = ""
     ) -> None:
@@ -114,6 +149,7 @@ class MlflowRegistry:
         for name, text in tags.items():
             self._client.set_tag(target, name, text)
 
+    @_converted
     def log_file(self, run_id: str, file: Path) -> None:
         """Keep a copy of a file with an MLflow run."""
         self._client.log_artifact(run_id, str(file))

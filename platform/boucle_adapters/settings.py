@@ -17,6 +17,8 @@ TELEMETRY_OFF = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 MLFLOW_TELLS_WARNINGS_ONLY = {"MLFLOW_LOGGING_LEVEL": "WARNING"}
+# Its defaults wait for minutes (7 retries of 120 s): a registry that is away must not hold up a rollback.
+MLFLOW_GIVES_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 # On two cores a two-thread fit of histogram boosting took 85 s, and serving threads fight as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
@@ -106,5 +108,5 @@ class Settings(BaseSettings):
 
 def quiet_environment() -> None:
     """Switch telemetry off and use one thread per numeric library, unless the user's environment says otherwise."""
-    for name, value in {**TELEMETRY_OFF, **MLFLOW_TELLS_WARNINGS_ONLY, **ONE_THREAD}.items():
+    for name, value in {**TELEMETRY_OFF, **MLFLOW_TELLS_WARNINGS_ONLY, **MLFLOW_GIVES_UP, **ONE_THREAD}.items():
         os.environ.setdefault(name, value)

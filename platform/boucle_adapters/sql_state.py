@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from boucle.contracts.decision import GENESIS, Decision, NewDecision
+from boucle.contracts.decision import GENESIS, MOVES, Decision, NewDecision
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.ledger import row_hash
 from boucle.contracts.monitoring import Trigger
@@ -52,10 +52,20 @@ TRIGGER = sa.Table(
 )
 
 
+REVISION = "0001"
+"""The newest schema in `migrations/versions`: the one that these tables are."""
+_SET_UP = "`boucle dev` or `boucle feed` sets it up."
+
+
 def migrate(url: str) -> None:
-    """Bring the schema at `url` to the newest revision; a store that is there already keeps its rows."""
+    """Bring the schema at `url` to the newest revision; a store that is there already keeps its rows.
+
+    Raises:
+        StateStoreError: A newer release wrote the store.
+    """
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +76,9 @@ def migrate(url: str) -> None:
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+    except CommandError as error:
+        place = engine.url.render_as_string(hide_password=True)
+        raise StateStoreError(f"The state store at {place} cannot be brought up to date: {error}.") from error
     finally:
         engine.dispose()
 
@@ -81,17 +94,22 @@ class SqlStateStore:
         """Open a store that has been set up.
 
         Raises:
-            StateStoreError: There is no store at `url`, or it has no tables yet.
+            StateStoreError: There is no store at `url`, or its tables are not those of this release.
         """
         if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-            raise StateStoreError(f"There is no state store at {url} yet. `boucle dev` or `boucle feed` sets it up.")
+            raise StateStoreError(f"There is no state store at {url} yet. {_SET_UP}")
         store = cls(_engine(url))
         with store._read() as connection:
-            tables = sa.inspect(connection).get_table_names()
-        if DECISION.name not in tables:
-            raise StateStoreError(
-                f"The state store at {url} has no table '{DECISION.name}'. `boucle dev` or `boucle feed` sets it up."
-            )
+            found = _revision(connection)
+        if found != REVISION:
+            store.close()
+            place = store._engine.url.render_as_string(hide_password=True)
+            if found > REVISION:
+                raise StateStoreError(
+                    f"The state store at {place} was written by a newer boucle (schema {found}, this one knows "
+                    f"{REVISION}). Install that release. Nothing was changed."
+                )
+            raise StateStoreError(f"The state store at {place} has schema {found or 'none'}, not {REVISION}. {_SET_UP}")
         return store
 
     @classmethod
@@ -139,7 +157,10 @@ class SqlStateStore:
     def publish_plan(
         self, decision: Decision, *, strategy: Strategy, arms: tuple[Arm, ...], actor: str, at: datetime
     ) -> TrafficPlan:
-        """The next revision of the plan, for a decision that is in the ledger already; the same arms change nothing."""
+        """The next revision of the plan, for the newest move in the ledger; the same arms change nothing.
+
+        Raises ConflictError when another move followed `decision`.
+        """
         with self._write() as connection:
             return _publish(connection, decision, strategy=strategy, arms=arms, actor=actor, at=at)
 
@@ -233,10 +254,17 @@ def _engine(url: str) -> sa.Engine:
     return engine
 
 
+def _revision(connection: sa.Connection) -> str:
+    """The schema's revision; empty when the store was never set up. Revisions sort as text."""
+    if "alembic_version" not in sa.inspect(connection).get_table_names():
+        return ""
+    return str(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() or "")
+
+
 def _sqlite_connect(connection: Any, _record: object) -> None:
     # The driver must not begin transactions by itself: a writer has to take the lock before it reads (see below).
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -265,6 +293,13 @@ def _production(connection: sa.Connection, model: ModelName) -> ModelVersion | N
     query = sa.select(DECISION).where(DECISION.c.model == model).order_by(DECISION.c.decision_id.desc()).limit(1)
     row = connection.execute(query).first()
     return None if row is None else _decision(row).decision.to_version
+
+
+def _last_move(connection: sa.Connection, model: ModelName) -> int | None:
+    """The newest decision that says which version is production; few rows come after it."""
+    query = sa.select(DECISION).where(DECISION.c.model == model).order_by(DECISION.c.decision_id.desc())
+    found = (_decision(row) for row in connection.execute(query))
+    return next((row.decision_id for row in found if row.decision.kind in MOVES), None)
 
 
 def _append(connection: sa.Connection, new: NewDecision, expected: ModelVersion | None) -> Decision:
@@ -318,6 +353,12 @@ def _publish(
 ) -> TrafficPlan:
     _lock_ledger(connection)
     model = decision.decision.model
+    newest = _last_move(connection, model)
+    if newest != decision.decision_id:
+        raise ConflictError(
+            f"Decision {decision.decision_id} about '{model}' is not its newest move ({newest or 'there is none'}): "
+            "somebody decided in between. The traffic plan was not changed; look at `boucle history` and decide again."
+        )
     current = _plan(connection, model)
     if current is not None and current.arms == arms and current.strategy is strategy:
         return current

@@ -192,7 +192,9 @@ def quarantine(model: Model, as_json: Json = False) -> None:
 @app.command()
 def doctor(
     model: Model,
-    fix: Annotated[bool, typer.Option("--fix", help="Put wrong aliases back, after confirmation.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Put aliases and traffic where the ledger says, after confirmation.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Confirm without asking.")] = False,
     only: Annotated[str, typer.Option(help="dbt: only whether the dbt project parses.")] = "",
     as_json: Json = False,
@@ -202,9 +204,10 @@ def doctor(
 
     with errors_for_people():
         findings = diagnose(_home(), _spec(model), only=only)
-        if fix and any(not finding["ok"] for finding in findings) and (yes or typer.confirm("Put the aliases back?")):
+        broken = any(not finding["ok"] for finding in findings)
+        if fix and broken and (yes or typer.confirm("Put aliases and traffic where the ledger says?", err=True)):
             for sentence in repair(_home(), ModelName(model), who=_user()):
-                OUT.print(sentence)
+                ERR.print(sentence, markup=False, highlight=False)
             findings = diagnose(_home(), _spec(model), only=only)
     if as_json:
         show_json(findings)

@@ -4,7 +4,7 @@ from typing import Any
 
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.ledger import verify_chain
-from boucle.errors import BoucleError, RegistryError
+from boucle.errors import BoucleError, ConflictError, LedgerError, RegistryError
 from boucle.operations import promotion
 from boucle_adapters.home import Home
 from boucle_adapters.replicas import wait_until_served
@@ -28,7 +28,7 @@ def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | N
         promotion.note_served(home.state, decision, seconds=followed.seconds, actor=home.actor(who))
     try:
         aliases = promotion.reconcile_aliases(home.state, home.registry, model)
-    except (RegistryError, OSError) as error:
+    except RegistryError as error:
         aliases = (f"The registry did not follow ({error}); `boucle doctor --fix` puts its aliases right.",)
     return {
         "from": decision.decision.from_version,
@@ -78,21 +78,49 @@ def diagnose(home: Home, spec: LoopSpec, *, only: str) -> list[dict[str, Any]]:
     findings = [_finding("dbt project parses", lambda: str(dbt_project.manifest(home.settings)))]
     if only == "dbt":
         return findings
-    findings.append(_finding("ledger is whole", lambda: _verified(home)))
+    findings.append(_finding("ledger is whole", lambda: _verified(home, spec.name)))
     findings.append(_finding("aliases equal ledger", lambda: _aliases(home, spec)))
+    findings.append(_finding("traffic equals ledger", lambda: _traffic(home, spec)))
     return findings
 
 
 def repair(home: Home, model: ModelName, *, who: str) -> tuple[str, ...]:
-    """Put the aliases where the ledger says; returns what was changed."""
-    mended = promotion.reconcile_aliases(home.state, home.registry, model)
-    return tuple(f"{sentence} (put back by {who})" for sentence in mended)
+    """Put the aliases where the ledger says and its version into traffic; returns what was changed.
+
+    Raises:
+        LedgerError: The ledger itself is damaged, so nothing is put where it says.
+    """
+    _verified(home, model)
+    mended = [
+        f"{sentence} (put back by {who})" for sentence in promotion.reconcile_aliases(home.state, home.registry, model)
+    ]
+    if wrong := promotion.traffic_difference(home.state, model):
+        plan = promotion.start_traffic(home.state, model, actor=home.actor(who))
+        mended.append(f"{wrong}: revision {plan.revision} gives them to version {plan.production.version} (by {who})")
+    return tuple(mended)
 
 
-def _verified(home: Home) -> str:
+def _verified(home: Home, model: ModelName) -> str:
+    """Walk the chain; then look whether the heads that the registry keeps are in it, because a cut tail is a chain."""
     rows = home.state.decisions()
     verify_chain(rows)
+    known = {str(row.row_hash) for row in rows}
+    for registered in home.registry.versions(model):
+        head = registered.tags.get("ledger_head", "")
+        if head and head not in known:
+            raise LedgerError(
+                f"The registry says of version {registered.version} of '{model}' that the ledger ended with "
+                f"{head[:12]}… once; no row has that hash: rows at the end were deleted. Restore the state store from "
+                "its backup. Nothing was changed."
+            )
     return f"{len(rows)} decisions, chain unbroken"
+
+
+def _traffic(home: Home, spec: LoopSpec) -> str:
+    wrong = promotion.traffic_difference(home.state, spec.name)
+    if wrong:
+        raise ConflictError(f"{wrong}. `boucle doctor --fix` brings it into traffic.")
+    return "as the ledger says"
 
 
 def _aliases(home: Home, spec: LoopSpec) -> str:

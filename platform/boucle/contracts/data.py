@@ -6,6 +6,7 @@ from pydantic import AwareDatetime
 
 from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, PeriodKey
+from boucle.contracts.verdict import Gate
 
 
 class LandingReceipt(Document):
@@ -43,6 +44,7 @@ class TrainingManifest(Document):
 
     Every training label was known by `holdout_from`, the earliest `as_of` of the holdout; every holdout label by
     `watermark`. `file` holds the rows (entity_key, as_of, label, features, part) and is named by `content_digest`.
+    `gates` say whether that is enough to learn from.
     """
 
     schema_version: Literal[1] = 1
@@ -60,4 +62,5 @@ class TrainingManifest(Document):
     holdout_positives: int
     content_digest: Digest
     file: str
+    gates: tuple[Gate, ...]
     note: str = ""

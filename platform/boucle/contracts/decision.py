@@ -22,6 +22,10 @@ class DecisionKind(StrEnum):
     SERVED = "served"
 
 
+MOVES = frozenset({DecisionKind.PROMOTE, DecisionKind.ROLLBACK})
+"""Kinds of decision that say anew which version is production."""
+
+
 class NewDecision(Document):
     """A decision before it is in the ledger: who did what to which model, when, why, on which evidence.
 

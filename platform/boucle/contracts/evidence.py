@@ -20,7 +20,10 @@ class ModelMetrics(Document):
 
 
 class Evidence(Document):
-    """One evaluation report as a value. Its digest is what a decision refers to."""
+    """One evaluation report as a value. Its digest is what a decision refers to.
+
+    `gates` are all that a promotion asks: those of the training set, of the candidate, and of the evaluation itself.
+    """
 
     schema_version: Literal[1] = 1
     model: ModelName

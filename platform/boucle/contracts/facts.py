@@ -39,6 +39,17 @@ class LatencyFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """How many rows and positive labels each part of a training set has, and how many training labels came too late."""
+
+    train_rows: int
+    train_positives: int
+    holdout_rows: int
+    holdout_positives: int
+    late_labels: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParityFacts:
     """Largest absolute difference between estimator and export, over `rows` rows of which `probes` were made up.
 

@@ -1,12 +1,14 @@
 """Promote, reject and roll back: the same verbs for assets, sensors, CLI and HTTP, over the ports."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from boucle.contracts.decision import Decision, DecisionKind, NewDecision
-from boucle.contracts.evidence import Evidence
+from boucle.contracts.decision import MOVES, Decision, DecisionKind, NewDecision
+from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
-from boucle.contracts.traffic_plan import Strategy, TrafficPlan
+from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
+from boucle.contracts.verdict import Verdict, overall
 from boucle.errors import ConflictError, NoProductionModelError, PromotionRefusedError
 from boucle.policy.promotion import PromotionDecision, PromotionOutcome, decide
 from boucle.policy.rollout import direct_arms
@@ -26,62 +28,100 @@ class Actor:
     dagster_run_id: str = ""
 
 
-def promote(state: StateStore, registry: ModelRegistry, *, evidence: Evidence, policy: str, actor: Actor) -> Decision:
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """The decision that made a version production, and a sentence per alias that somebody else had moved before."""
+
+    decision: Decision
+    repaired: tuple[str, ...]
+
+
+def promote(
+    state: StateStore,
+    registry: ModelRegistry,
+    *,
+    evidence: Evidence,
+    policy: str,
+    actor: Actor,
+    doubts: Sequence[str] = (),
+) -> Promotion:
     """Make the evidence's version production in the ledger, then in the registry; doing it twice is doing it once.
 
+    A refusal is on record before it is raised. Aliases that were moved behind the ledger are put right, and named in
+    the reason of the decision.
+
     Raises:
-        PromotionRefusedError: A gate did not pass, production moved since the evidence was taken, or the version was
-            rolled back.
+        PromotionRefusedError: A gate did not pass, there are doubts about the evidence, production moved since it was
+            taken, or the version was rolled back.
+        RegistryError: The registry cannot be read, and nothing was decided; or it did not follow the decision, and
+            promoting again finishes.
     """
     current = state.production(evidence.model)
-    if current == evidence.version:
-        return _finish(state, registry, evidence, last_move(state, evidence.model))
-    judged = judge(state, evidence)
-    if judged.outcome is not PromotionOutcome.PROMOTE:
-        raise PromotionRefusedError(
-            f"Version {evidence.version} of '{evidence.model}' was not promoted: {judged.reason} "
-            f"Production stays {_name(current)}."
-        )
-    new = _decision(evidence, DecisionKind.PROMOTE, actor, production=current, policy=policy, reason=judged.reason)
-    try:
-        decision = state.record(new, expected_production=evidence.production_version)
-    except ConflictError as error:
-        raise PromotionRefusedError(
-            f"Version {evidence.version} of '{evidence.model}' was not promoted: {error} Evaluate it again."
-        ) from error
-    return _finish(state, registry, evidence, decision)
-
-
-def reject(state: StateStore, registry: ModelRegistry, *, evidence: Evidence, policy: str, actor: Actor) -> Decision:
-    """Record that a candidate did not pass; production stays. The same evidence is recorded once."""
-    for row in reversed(state.decisions(evidence.model)):
-        if row.decision.kind is DecisionKind.REJECT and row.decision.evidence_digest == evidence.digest():
-            return row
-    current = state.production(evidence.model)
-    reason = judge(state, evidence).reason
-    new = _decision(evidence, DecisionKind.REJECT, actor, production=current, policy=policy, reason=reason)
-    decision = state.record(new, expected_production=current)
-    tags = {"validation_status": "rejected", "ledger_head": decision.row_hash}
+    judged = judge(state, evidence, doubts)
+    if judged.outcome is PromotionOutcome.REJECT:
+        reject(state, registry, subject=evidence, reason=judged.reason, policy=policy, actor=actor)
+        raise _refused(evidence, judged.reason, current)
+    moved = alias_differences(state, registry, evidence.model)
+    if judged.outcome is PromotionOutcome.KEEP:
+        decision = last_move(state, evidence.model)
+    else:
+        reason = " ".join([judged.reason, *(f"Put right: {sentence}." for sentence in moved)])
+        new = _decision(evidence, DecisionKind.PROMOTE, actor, production=current, policy=policy, reason=reason)
+        try:
+            decision = state.record(new, expected_production=evidence.production_version)
+        except ConflictError as error:
+            reject(state, registry, subject=evidence, reason=str(error), policy=policy, actor=actor)
+            raise _refused(evidence, f"{error} Evaluate it again.", state.production(evidence.model)) from error
+    reconcile_aliases(state, registry, evidence.model)
+    tags = {"validation_status": "approved", "ledger_head": decision.row_hash}
     registry.set_tags(evidence.model, evidence.version, tags)
+    return Promotion(decision=decision, repaired=moved)
+
+
+def reject(
+    state: StateStore,
+    registry: ModelRegistry,
+    *,
+    subject: Evidence | Candidate,
+    reason: str,
+    policy: str,
+    actor: Actor,
+) -> Decision | None:
+    """Record why a version does not become production; None for the one that is production, which stays it.
+
+    The same reason against the same production is recorded once. The version is tagged as rejected only when its own
+    gates did not pass: another refusal says nothing about the model.
+    """
+    current = state.production(subject.model)
+    if subject.version == current:
+        return None
+    new = _decision(subject, DecisionKind.REJECT, actor, production=current, policy=policy, reason=reason)
+    decision = _recorded(state, new) or state.record(new, expected_production=current)
+    status = {} if overall(subject.gates) is Verdict.PASSED else {"validation_status": "rejected"}
+    registry.set_tags(subject.model, subject.version, {**status, "ledger_head": decision.row_hash})
     return decision
 
 
-def judge(state: StateStore, evidence: Evidence) -> PromotionDecision:
+def judge(state: StateStore, evidence: Evidence, doubts: Sequence[str] = ()) -> PromotionDecision:
     """What the policy says of the evidence, as things stand."""
     return decide(
-        evidence, production=state.production(evidence.model), rolled_back=_rolled_back(state, evidence.model)
+        evidence,
+        production=state.production(evidence.model),
+        rolled_back=_rolled_back(state, evidence.model),
+        doubts=doubts,
     )
 
 
 def start_traffic(state: StateStore, model: ModelName, *, actor: Actor) -> TrafficPlan:
-    """Give all requests to the version that the ledger calls production; the one before it is kept warm.
+    """Give all requests to the version that the ledger calls production; the one to go back to is kept warm.
 
     Raises:
         NoProductionModelError: Nothing was promoted yet.
+        ConflictError: Production moved in between; that move has a plan of its own.
     """
     move = last_move(state, model)
-    to = move.decision.to_version
-    arms = direct_arms(_bundles(state, model), production=_known(to, model), previous=move.decision.from_version)
+    target = _known(move.decision.to_version, model)
+    arms = _arms(state, model, production=target, came_from=move.decision.from_version)
     return state.publish_plan(move, strategy=Strategy.DIRECT, arms=arms, actor=actor.name, at=actor.at)
 
 
@@ -116,12 +156,15 @@ def roll_back(
         git_commit=actor.git_commit,
         dagster_run_id=actor.dagster_run_id,
     )
-    arms = direct_arms(bundles, production=target, previous=current)
+    arms = _arms(state, model, production=target, came_from=current)
     return state.record_with_plan(new, expected_production=current, strategy=Strategy.DIRECT, arms=arms)
 
 
 def note_served(state: StateStore, decision: Decision, *, seconds: float, actor: Actor) -> Decision:
-    """Record that every live replica answers as `decision` says, and how long that took."""
+    """Record, once a decision, that every live replica answers as it says, and how long that took."""
+    for row in state.decisions(decision.decision.model):
+        if row.decision.kind is DecisionKind.SERVED and row.decision_id > decision.decision_id:
+            return row
     now = state.production(decision.decision.model)
     return state.record(
         NewDecision(
@@ -145,12 +188,7 @@ def previous_version(state: StateStore, model: ModelName) -> ModelVersion | None
 
     After a rollback from 3 to 2 this is 1: going back twice goes further back, it does not return to 3.
     """
-    current = state.production(model)
-    promotions = [row.decision for row in state.decisions(model) if row.decision.kind is DecisionKind.PROMOTE]
-    for decision in promotions:
-        if decision.to_version == current:
-            return decision.from_version
-    return None
+    return _promoted_before(state, model, state.production(model))
 
 
 def reconcile_aliases(state: StateStore, registry: ModelRegistry, model: ModelName) -> tuple[str, ...]:
@@ -175,10 +213,19 @@ def alias_differences(state: StateStore, registry: ModelRegistry, model: ModelNa
     )
 
 
+def traffic_difference(state: StateStore, model: ModelName) -> str:
+    """A sentence when the traffic plan does not give the requests to production (a kill in between); else empty."""
+    production, plan = state.production(model), state.plan(model)
+    answering = None if plan is None else plan.production.version
+    if answering == production:
+        return ""
+    return f"the traffic plan gives the requests to {_name(answering)}, the ledger says {_name(production)}"
+
+
 def last_move(state: StateStore, model: ModelName) -> Decision:
     """The newest decision that moved production. Raises NoProductionModelError."""
     for row in reversed(state.decisions(model)):
-        if row.decision.kind in (DecisionKind.PROMOTE, DecisionKind.ROLLBACK):
+        if row.decision.kind in MOVES:
             return row
     raise NoProductionModelError(
         f"No version of '{model}' is in production yet. Materialise candidate_model to production_alias "
@@ -186,29 +233,64 @@ def last_move(state: StateStore, model: ModelName) -> Decision:
     )
 
 
-def _finish(state: StateStore, registry: ModelRegistry, evidence: Evidence, decision: Decision) -> Decision:
-    """What follows a promotion in the registry; done again when a promotion that was interrupted is run again."""
-    reconcile_aliases(state, registry, evidence.model)
-    tags = {"validation_status": "approved", "ledger_head": decision.row_hash}
-    registry.set_tags(evidence.model, evidence.version, tags)
-    return decision
+def _refused(evidence: Evidence, reason: str, production: ModelVersion | None) -> PromotionRefusedError:
+    return PromotionRefusedError(
+        f"Version {evidence.version} of '{evidence.model}' was not promoted: {reason} "
+        f"Production stays {_name(production)}."
+    )
+
+
+def _recorded(state: StateStore, new: NewDecision) -> Decision | None:
+    """The row that says the same of the same version already."""
+    for row in state.decisions(new.model):
+        known = row.decision
+        if (known.kind, known.subject_version, known.bundle_digest, known.from_version, known.reason) == (
+            new.kind,
+            new.subject_version,
+            new.bundle_digest,
+            new.from_version,
+            new.reason,
+        ):
+            return row
+    return None
+
+
+def _arms(
+    state: StateStore, model: ModelName, *, production: ModelVersion, came_from: ModelVersion | None
+) -> tuple[Arm, ...]:
+    """All requests to production; the version a rollback would go to stands by, else the one it came from."""
+    standby = _promoted_before(state, model, production) or came_from
+    return direct_arms(_bundles(state, model), production=production, previous=standby)
+
+
+def _promoted_before(state: StateStore, model: ModelName, version: ModelVersion | None) -> ModelVersion | None:
+    for row in state.decisions(model):
+        if row.decision.kind is DecisionKind.PROMOTE and row.decision.to_version == version:
+            return row.decision.from_version
+    return None
 
 
 def _decision(
-    evidence: Evidence, kind: DecisionKind, actor: Actor, *, production: ModelVersion | None, policy: str, reason: str
+    subject: Evidence | Candidate,
+    kind: DecisionKind,
+    actor: Actor,
+    *,
+    production: ModelVersion | None,
+    policy: str,
+    reason: str,
 ) -> NewDecision:
     return NewDecision(
         kind=kind,
-        model=evidence.model,
+        model=subject.model,
         at=actor.at,
         actor=actor.name,
         reason=reason,
         from_version=production,
-        to_version=evidence.version if kind is DecisionKind.PROMOTE else production,
-        subject_version=evidence.version,
+        to_version=subject.version if kind is DecisionKind.PROMOTE else production,
+        subject_version=subject.version,
         policy=policy,
-        evidence_digest=evidence.digest(),
-        bundle_digest=evidence.bundle_digest,
+        evidence_digest=subject.digest(),
+        bundle_digest=subject.bundle_digest,
         git_commit=actor.git_commit,
         dagster_run_id=actor.dagster_run_id,
     )
@@ -221,7 +303,7 @@ def _rolled_back(state: StateStore, model: ModelName) -> dict[ModelVersion, str]
         move = row.decision
         if move.kind is DecisionKind.ROLLBACK and move.from_version is not None:
             found[move.from_version] = f"decision {row.decision_id} by {move.actor}: {move.reason}"
-        if move.kind in (DecisionKind.PROMOTE, DecisionKind.ROLLBACK) and move.to_version is not None:
+        if move.kind in MOVES and move.to_version is not None:
             found.pop(move.to_version, None)
     return found
 

@@ -1,6 +1,6 @@
 """May this candidate become production? Gates over facts, and the decision over gates."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.bundle import BundleContract
 from boucle.contracts.evidence import Evidence
-from boucle.contracts.facts import EvaluationFacts, ParityFacts
+from boucle.contracts.facts import EvaluationFacts
 from boucle.contracts.ids import ModelVersion
-from boucle.contracts.verdict import Bound, Gate, Verdict
+from boucle.contracts.verdict import Bound, Gate, Verdict, overall
 from boucle.policy import gates
+from boucle.policy.candidate import CANDIDATE_MEANINGS, TRAINING_MEANINGS
 
 
 class PromotionMode(StrEnum):
@@ -53,8 +54,6 @@ class PromotionPolicy(BaseModel):
 
 
 Check = Callable[[PromotionPolicy, EvaluationFacts], Gate]
-PARITY_LIMIT = 1e-9
-"""Largest difference in probability between estimator and export: rounding gives 1e-15, another branch 1e-3."""
 
 
 def quality_floor(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
@@ -102,10 +101,13 @@ def no_regression(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
 
 
 def signature(_: PromotionPolicy, facts: EvaluationFacts) -> Gate:
-    """Features, their order and types are those that the schema declares and that production serves."""
-    problems = _differences(facts.contract, facts.declared, "the schema")
+    """Features are those that the schema declares; callers ask and read as they do with production.
+
+    Callers name an entity and read an output: which features are looked up for that is the version's own affair.
+    """
+    problems = _differences(facts.contract, facts.declared)
     if facts.served is not None:
-        problems += _differences(facts.contract, facts.served, "production")
+        problems += _differences_for_callers(facts.contract, facts.served)
     return gates.at_most(
         "signature",
         float(len(problems)),
@@ -175,8 +177,10 @@ _CHECKS: tuple[Check, ...] = (
 )
 GATES = tuple(check.__name__ for check in _CHECKS)
 """Names of the gates of an evaluation, in order."""
-MEANINGS = {check.__name__: check.__doc__ or "" for check in _CHECKS}
+MEANINGS = {check.__name__: (check.__doc__ or "").partition("\n")[0] for check in _CHECKS}
 """What each gate asks, in one sentence."""
+REQUIRED = (*TRAINING_MEANINGS, *CANDIDATE_MEANINGS, *GATES)
+"""Every gate that the evidence for a promotion must hold."""
 
 
 def evaluate_gates(policy: PromotionPolicy, facts: EvaluationFacts) -> tuple[Gate, ...]:
@@ -184,23 +188,12 @@ def evaluate_gates(policy: PromotionPolicy, facts: EvaluationFacts) -> tuple[Gat
     return tuple(check(policy, facts) for check in _CHECKS)
 
 
-def bundle_equals_estimator(facts: ParityFacts) -> Gate:
-    """The exported model answers as the estimator does, on real rows and on and around every threshold."""
-    return gates.at_most(
-        "bundle_equals_estimator",
-        facts.max_difference,
-        PARITY_LIMIT,
-        unit="probability",
-        sample_size=facts.rows,
-        detail=f"{facts.probes} of the rows probe thresholds, missing and huge values.",
-    )
-
-
 class PromotionOutcome(StrEnum):
-    """What a decision on a candidate says."""
+    """What a decision on a candidate says; `keep`: it is production already."""
 
     PROMOTE = "promote"
     REJECT = "reject"
+    KEEP = "keep"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +206,11 @@ class PromotionDecision:
 
 
 def decide(
-    evidence: Evidence, *, production: ModelVersion | None, rolled_back: Mapping[ModelVersion, str]
+    evidence: Evidence,
+    *,
+    production: ModelVersion | None,
+    rolled_back: Mapping[ModelVersion, str],
+    doubts: Sequence[str] = (),
 ) -> PromotionDecision:
     """Promote when every gate of the evidence passed against what is production now; else reject, and say why.
 
@@ -224,37 +221,50 @@ def decide(
         production: The version in production now.
         rolled_back: Versions that were put out of production by a rollback, and by whom and why: the evidence that
             promoted such a version once does not bring it back.
+        doubts: Why the evidence itself cannot be trusted, in words.
     """
+    if evidence.version == production:
+        reason = f"Version {production} is production already: nothing new."
+        return PromotionDecision(outcome=PromotionOutcome.KEEP, verdict=Verdict.PASSED, reason=reason)
     if evidence.version in rolled_back:
-        return PromotionDecision(
-            outcome=PromotionOutcome.REJECT,
-            verdict=Verdict.INCONCLUSIVE,
-            reason=(
-                f"Version {evidence.version} was rolled back ({rolled_back[evidence.version]}): it is not undone "
-                "by the evidence from before it. Train another candidate."
-            ),
+        return _rejected(
+            f"Version {evidence.version} was rolled back ({rolled_back[evidence.version]}): it is not undone by the "
+            "evidence from before it. Train another candidate."
         )
     if evidence.production_version != production:
-        return PromotionDecision(
-            outcome=PromotionOutcome.REJECT,
-            verdict=Verdict.INCONCLUSIVE,
-            reason=(
-                f"Version {evidence.version} was compared with {_name(evidence.production_version)}, but production is "
-                f"{_name(production)} now: evaluate it again."
-            ),
+        return _rejected(
+            f"Version {evidence.version} was compared with {_name(evidence.production_version)}, but production is "
+            f"{_name(production)} now: evaluate it again."
         )
-    missing = [name for name in GATES if name not in {gate.name for gate in evidence.gates}]
-    open_gates = [gate.figures() for gate in evidence.gates if gate.verdict is not Verdict.PASSED]
-    open_gates += [f"{name}: missing in the evidence" for name in missing]
-    if open_gates:
+    if doubts:
+        return _rejected(_sentences([*doubts]))
+    missing = [name for name in REQUIRED if name not in {gate.name for gate in evidence.gates}]
+    if missing or evidence.verdict is not Verdict.PASSED:
+        reason = _sentences([*open_gates(evidence.gates), *(f"{name}: missing in the evidence" for name in missing)])
         verdict = Verdict.INCONCLUSIVE if evidence.verdict is Verdict.PASSED else evidence.verdict
-        return PromotionDecision(outcome=PromotionOutcome.REJECT, verdict=verdict, reason=_sentences(open_gates))
+        return PromotionDecision(outcome=PromotionOutcome.REJECT, verdict=verdict, reason=reason)
     contest = [gate.figures() for gate in evidence.gates if gate.name == "no_regression"]
     return PromotionDecision(
         outcome=PromotionOutcome.PROMOTE,
         verdict=Verdict.PASSED,
         reason=_sentences([f"all {len(evidence.gates)} gates passed", *contest]),
     )
+
+
+def refusal_of(gates_of_candidate: Sequence[Gate]) -> str:
+    """Why a candidate is refused before it is evaluated, in one sentence; empty when every gate passed."""
+    if overall(tuple(gates_of_candidate)) is Verdict.PASSED:
+        return ""
+    return _sentences(open_gates(gates_of_candidate) or ["no gate was measured"])
+
+
+def open_gates(judged: Sequence[Gate]) -> list[str]:
+    """The figures of each gate that did not pass."""
+    return [gate.figures() for gate in judged if gate.verdict is not Verdict.PASSED]
+
+
+def _rejected(reason: str) -> PromotionDecision:
+    return PromotionDecision(outcome=PromotionOutcome.REJECT, verdict=Verdict.INCONCLUSIVE, reason=reason)
 
 
 def _with_enough_rows(policy: PromotionPolicy, facts: EvaluationFacts, gate: Gate) -> Gate:
@@ -267,20 +277,30 @@ def _with_enough_rows(policy: PromotionPolicy, facts: EvaluationFacts, gate: Gat
     )
 
 
-def _differences(contract: BundleContract, other: BundleContract, owner: str) -> list[str]:
-    """What a caller of `owner` would notice, in words."""
+def _differences_for_callers(contract: BundleContract, served: BundleContract) -> list[str]:
+    """What a caller of production would notice, in words."""
     found = []
-    if contract.entity != other.entity:
-        found.append(f"the entity is '{contract.entity}', {owner} has '{other.entity}'")
+    if contract.entity != served.entity:
+        found.append(f"the entity is '{contract.entity}', production has '{served.entity}'")
+    if contract.output != served.output:
+        found.append(f"the answer is '{contract.output.description}', production has '{served.output.description}'")
+    return found
+
+
+def _differences(contract: BundleContract, declared: BundleContract) -> list[str]:
+    """Where a candidate is not what the schema promises, in words."""
+    found = []
+    if contract.entity != declared.entity:
+        found.append(f"the entity is '{contract.entity}', the schema has '{declared.entity}'")
     mine = {feature.name: feature for feature in contract.features}
-    theirs = {feature.name: feature for feature in other.features}
-    found += [f"feature '{name}' is new to {owner}" for name in mine if name not in theirs]
-    found += [f"feature '{name}' of {owner} is missing" for name in theirs if name not in mine]
+    theirs = {feature.name: feature for feature in declared.features}
+    found += [f"feature '{name}' is not in the schema" for name in mine if name not in theirs]
+    found += [f"feature '{name}' of the schema is missing" for name in theirs if name not in mine]
     for name in sorted(mine.keys() & theirs.keys()):
         if (mine[name].dtype, mine[name].nullable) != (theirs[name].dtype, theirs[name].nullable):
-            found.append(f"feature '{name}' is {_type(contract, name)}, {owner} has {_type(other, name)}")
-    if not found and contract.feature_names != other.feature_names:
-        found.append(f"the features are in another order than those of {owner}")
+            found.append(f"feature '{name}' is {_type(contract, name)}, the schema has {_type(declared, name)}")
+    if not found and contract.feature_names != declared.feature_names:
+        found.append("the features are in another order than those of the schema")
     return found
 
 

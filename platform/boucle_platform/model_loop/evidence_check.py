@@ -8,32 +8,26 @@ import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 from boucle.contracts.evidence import Evidence
-from boucle.errors import PromotionRefusedError
 
 
-def require_evidence(
+def doubts_about(
     instance: dg.DagsterInstance, report: dg.AssetKey, gates: tuple[str, ...], evidence: Evidence
-) -> None:
-    """Raise unless each gate was checked for the latest materialisation of the report, passed, on this evidence.
+) -> tuple[str, ...]:
+    """A sentence per gate that was not checked for the latest materialisation of the report, passed, on this evidence.
 
-    Raises:
-        PromotionRefusedError: A check is missing, failed, in WARN, of another materialisation or of other evidence.
+    Empty only when every check is there, passed (a failed one that only warns did not), and about exactly this report.
     """
     latest = instance.fetch_materializations(report, limit=1).records
     if not latest:
-        raise PromotionRefusedError("There is no evaluation report: materialise evaluation_report first.")
+        return ("there is no materialisation of evaluation_report: materialise it first",)
     keys = [dg.AssetCheckKey(report, gate) for gate in gates]
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    problems = [
+    found = [
         f"{key.name} {problem}"
         for key in keys
         if (problem := _problem(records.get(key), latest[0].storage_id, evidence.digest()))
     ]
-    if problems:
-        raise PromotionRefusedError(
-            f"Version {evidence.version} of '{evidence.model}' was not promoted: {'; '.join(problems)}. "
-            "Materialise evaluation_report with all its checks, then production_alias. Production is unchanged."
-        )
+    return (*found, "materialise evaluation_report with all its checks, then production_alias") if found else ()
 
 
 def _problem(record: AssetCheckExecutionRecord | None, materialisation: int, evidence_digest: str) -> str:

@@ -7,13 +7,14 @@ import dagster as dg
 
 from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import Candidate, Evidence
-from boucle.contracts.verdict import Verdict
+from boucle.errors import RegistryError
 from boucle.operations import promotion
-from boucle.policy.promotion import GATES, MEANINGS
+from boucle.policy.candidate import CANDIDATE_MEANINGS, TRAINING_MEANINGS
+from boucle.policy.promotion import GATES, MEANINGS, PromotionOutcome, refusal_of
 from boucle_adapters.home import Home
 from boucle_adapters.replicas import wait_until_served
 from boucle_platform.model_loop import presentation
-from boucle_platform.model_loop.evidence_check import require_evidence
+from boucle_platform.model_loop.evidence_check import doubts_about
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import evaluation, training
@@ -22,15 +23,6 @@ from boucle_platform.resources.home import HomeResource
 ACTOR_TAG = "boucle/actor"
 # A period builds on the one before: a backfill runs them one after the other.
 ONE_PERIOD_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
-CANDIDATE_GATES = {
-    "bundle_equals_estimator": "The exported model answers as the estimator does, on real rows and at every threshold.",
-    "within_compute_budget": "Fitting stayed within its budget of CPU seconds.",
-}
-TRAINING_GATES = {
-    "labels_are_mature": "Every training label was known before the holdout begins.",
-    "enough_rows": "There are enough training rows to fit on.",
-    "enough_positives": "There are enough positive training labels to fit on.",
-}
 
 
 def mlflow_key(spec: LoopSpec) -> str:
@@ -45,7 +37,7 @@ def model_assets(spec: LoopSpec) -> list[dg.AssetsDefinition]:
 
 def model_checks(spec: LoopSpec) -> list[dg.AssetChecksDefinition]:
     """Checks that can be run on their own, at any time."""
-    return [_alias_equals_ledger(spec), _replicas_serve_the_plan(spec)]
+    return [_alias_equals_ledger(spec), _traffic_equals_ledger(spec), _replicas_serve_the_plan(spec)]
 
 
 def asset_arguments(spec: LoopSpec, name: str, *kinds: str, checks: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -68,13 +60,13 @@ def asset_arguments(spec: LoopSpec, name: str, *kinds: str, checks: Mapping[str,
 
 def _training_set(spec: LoopSpec) -> dg.AssetsDefinition:
     @dg.asset(
-        **asset_arguments(spec, "training_set", "parquet", checks=TRAINING_GATES),
+        **asset_arguments(spec, "training_set", "parquet", checks=TRAINING_MEANINGS),
         deps=[key_of(spec, "validated_features"), key_of(spec, spec.labels)],
         pool="warehouse",
     )
     def training_set(home: HomeResource) -> dg.MaterializeResult:
         """Rows with mature labels, split by time: every training label was known before the holdout begins."""
-        manifest, gates = training.assemble(home.connect(), spec)
+        manifest = training.assemble(home.connect(), spec)
         return dg.MaterializeResult(
             value=manifest,
             metadata={
@@ -84,7 +76,7 @@ def _training_set(spec: LoopSpec) -> dg.AssetsDefinition:
                 "watermark": manifest.watermark.isoformat(),
                 "file": dg.MetadataValue.path(manifest.file),
             },
-            check_results=[presentation.check_result(gate) for gate in gates],
+            check_results=[presentation.check_result(gate) for gate in manifest.gates],
         )
 
     return training_set
@@ -92,7 +84,7 @@ def _training_set(spec: LoopSpec) -> dg.AssetsDefinition:
 
 def _candidate_model(spec: LoopSpec) -> dg.AssetsDefinition:
     @dg.asset(
-        **asset_arguments(spec, "candidate_model", "scikitlearn", "mlflow", "onnx", checks=CANDIDATE_GATES),
+        **asset_arguments(spec, "candidate_model", "scikitlearn", "mlflow", "onnx", checks=CANDIDATE_MEANINGS),
         ins={"training_set": dg.AssetIn(key_of(spec, "training_set"))},
         required_resource_keys={"home", mlflow_key(spec)},
     )
@@ -104,6 +96,16 @@ def _candidate_model(spec: LoopSpec) -> dg.AssetsDefinition:
         finally:
             tracking.end_run()
         candidate = made.candidate
+        if refusal := refusal_of(candidate.gates):
+            ports = context.resources.home.connect()
+            promotion.reject(
+                ports.state,
+                ports.registry,
+                subject=candidate,
+                reason=refusal,
+                policy=spec.promotion.mode,
+                actor=actor(context, ports),
+            )
         return dg.MaterializeResult(
             value=candidate,
             metadata={
@@ -142,15 +144,22 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
         ports = home.connect()
         report = evaluation.evaluate(ports, spec, training_set, candidate_model, context.run.run_id)
         evidence = report.evidence
-        if evidence.verdict is not Verdict.PASSED:
+        judged = promotion.judge(ports.state, evidence)
+        if judged.outcome is PromotionOutcome.REJECT:
             promotion.reject(
-                ports.state, ports.registry, evidence=evidence, policy=spec.promotion.mode, actor=actor(context, ports)
+                ports.state,
+                ports.registry,
+                subject=evidence,
+                reason=judged.reason,
+                policy=spec.promotion.mode,
+                actor=actor(context, ports),
             )
         return dg.MaterializeResult(
             value=evidence,
             metadata={
                 "version": evidence.version,
                 "verdict": evidence.verdict.value,
+                "decision": judged.reason,
                 "evidence_digest": evidence.digest(),
                 "gates": presentation.gate_table(evidence.gates),
                 "metrics": presentation.table(evaluation.metric_table(evidence)),
@@ -163,7 +172,11 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
                 ),
                 "report": dg.MetadataValue.path(str(report.file)),
             },
-            check_results=[presentation.check_result(g, evidence_digest=evidence.digest()) for g in evidence.gates],
+            check_results=[
+                presentation.check_result(gate, evidence_digest=evidence.digest())
+                for gate in evidence.gates
+                if gate.name in MEANINGS
+            ],
         )
 
     return evaluation_report
@@ -179,14 +192,15 @@ def _production_alias(spec: LoopSpec) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         """Moves the production alias, if every gate of exactly this evaluation report passed; writes the decision."""
         ports = home.connect()
-        require_evidence(context.instance, key_of(spec, "evaluation_report"), GATES, evaluation_report)
-        row = promotion.promote(
+        done = promotion.promote(
             ports.state,
             ports.registry,
             evidence=evaluation_report,
             policy=spec.promotion.mode,
             actor=actor(context, ports),
+            doubts=doubts_about(context.instance, key_of(spec, "evaluation_report"), GATES, evaluation_report),
         )
+        row = done.decision
         return dg.MaterializeResult(
             metadata={
                 "production": row.decision.to_version or 0,
@@ -194,6 +208,7 @@ def _production_alias(spec: LoopSpec) -> dg.AssetsDefinition:
                 "decision": row.decision_id,
                 "reason": row.decision.reason,
                 "ledger_head": row.row_hash,
+                "aliases put right": "; ".join(done.repaired) or "none was wrong",
             }
         )
 
@@ -233,7 +248,10 @@ def _alias_equals_ledger(spec: LoopSpec) -> dg.AssetChecksDefinition:
     def alias_equals_ledger(home: HomeResource) -> dg.AssetCheckResult:
         """The registry's aliases are where the ledger put them; moved or deleted ones are named."""
         ports = home.connect()
-        wrong = promotion.alias_differences(ports.state, ports.registry, spec.name)
+        try:
+            wrong = promotion.alias_differences(ports.state, ports.registry, spec.name)
+        except RegistryError as error:
+            return dg.AssetCheckResult(passed=False, description=f"not known: {error}")
         advice = f" `boucle doctor --fix` puts them back ({spec.model})."
         return dg.AssetCheckResult(
             passed=not wrong,
@@ -242,6 +260,22 @@ def _alias_equals_ledger(spec: LoopSpec) -> dg.AssetChecksDefinition:
         )
 
     return alias_equals_ledger
+
+
+def _traffic_equals_ledger(spec: LoopSpec) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=key_of(spec, "traffic_plan"), name="traffic_equals_ledger")
+    def traffic_equals_ledger(home: HomeResource) -> dg.AssetCheckResult:
+        """The traffic plan gives the requests to the version that the ledger calls production."""
+        ports = home.connect()
+        wrong = promotion.traffic_difference(ports.state, spec.name)
+        advice = f"{wrong}. Materialise traffic_plan, or `boucle doctor --fix` ({spec.model})."
+        return dg.AssetCheckResult(
+            passed=not wrong,
+            description=advice if wrong else "traffic plan and ledger agree",
+            metadata={"production": ports.state.production(spec.name) or "none"},
+        )
+
+    return traffic_equals_ledger
 
 
 def _replicas_serve_the_plan(spec: LoopSpec) -> dg.AssetChecksDefinition:

@@ -57,12 +57,13 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
         seed=spec.training.seed,
         level=spec.promotion.confidence,
     )
-    evidence = _evidence(home, spec, candidate, facts, production, run_id)
+    evidence = _evidence(home, spec, manifest, candidate, facts, production, run_id)
     importance = read_reference(home, spec, candidate.version).importance
     curves = report_curves(holdout, scores, importance=importance, seed=spec.training.seed)
-    folder = version_dir(home, spec, evidence.version)
-    write_document(folder / "evidence.json", evidence)
-    file = write_text(folder / "report.html", render_report(evidence, curves))
+    # By digest: what a decision refers to is there for ever, whatever is evaluated later.
+    folder = version_dir(home, spec, evidence.version) / "evidence"
+    write_document(folder / f"{evidence.digest()}.json", evidence)
+    file = write_text(folder / f"{evidence.digest()}.html", render_report(evidence, curves))
     _log(home, candidate, evidence, file)
     calibration = {
         name: ([point.mean_score for point in curve], [point.positive_rate for point in curve])
@@ -82,6 +83,7 @@ def metric_table(evidence: Evidence) -> list[dict[str, Any]]:
 def _evidence(
     home: Home,
     spec: LoopSpec,
+    manifest: TrainingManifest,
     candidate: Candidate,
     facts: EvaluationFacts,
     production: ModelVersion | None,
@@ -98,7 +100,7 @@ def _evidence(
         candidate=facts.candidate,
         production=facts.production,
         baseline=facts.baseline,
-        gates=evaluate_gates(spec.promotion, facts),
+        gates=(*manifest.gates, *candidate.gates, *evaluate_gates(spec.promotion, facts)),
         run_id=run_id,
         created_at=home.clock.now(),
     )

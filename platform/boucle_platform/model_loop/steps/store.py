@@ -7,7 +7,6 @@ from typing import TypeVar
 import pandas as pd
 
 from boucle.contracts.document import Document
-from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.profile import ReferenceProfile
@@ -70,8 +69,3 @@ def read_drift_report(home: Home, spec: LoopSpec, period: str) -> DriftReport:
 def read_reference(home: Home, spec: LoopSpec, version: ModelVersion) -> ReferenceProfile:
     """How features and scores of a version looked on its holdout."""
     return read_document(version_dir(home, spec, version) / "reference.json", ReferenceProfile)
-
-
-def read_evidence(home: Home, spec: LoopSpec, version: ModelVersion) -> Evidence:
-    """The evidence for or against a version."""
-    return read_document(version_dir(home, spec, version) / "evidence.json", Evidence)

@@ -12,13 +12,13 @@ import pandas as pd
 from boucle.contracts.bundle import MODEL_FILE, BundleContract, OutputSpec
 from boucle.contracts.data import SnapshotManifest, TrainingManifest
 from boucle.contracts.evidence import Candidate
+from boucle.contracts.facts import TrainingFacts
 from boucle.contracts.ids import Digest, ModelVersion, PeriodKey
 from boucle.contracts.profile import ReferenceProfile
-from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.errors import NotEnoughDataError
 from boucle.features.contract import feature_specs
 from boucle.features.digest import content_digest
-from boucle.policy.promotion import bundle_equals_estimator
+from boucle.policy.candidate import bundle_equals_estimator, training_gates, within_compute_budget
 from boucle_adapters.code_version import code_version, environment_digest
 from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
@@ -42,7 +42,7 @@ class Made:
     reference: ReferenceProfile
 
 
-def assemble(home: Home, spec: LoopSpec) -> tuple[TrainingManifest, tuple[Gate, ...]]:
+def assemble(home: Home, spec: LoopSpec) -> TrainingManifest:
     """Join validated features with mature labels, split by time, keep the exact rows by their digest.
 
     Raises:
@@ -61,8 +61,15 @@ def assemble(home: Home, spec: LoopSpec) -> tuple[TrainingManifest, tuple[Gate, 
     kept = pd.concat([split.train.assign(part=TRAIN), split.holdout.assign(part=HOLDOUT)], ignore_index=True)
     kept = kept.drop(columns="known_at")
     digest = content_digest(kept, KEYS)
+    facts = TrainingFacts(
+        train_rows=len(split.train),
+        train_positives=int(split.train["label"].sum()),
+        holdout_rows=len(split.holdout),
+        holdout_positives=int(split.holdout["label"].sum()),
+        late_labels=int((split.train["known_at"] > split.holdout_from).sum()),
+    )
     used = {moment.date() for moment in (*split.train_as_of, *split.holdout_as_of)}
-    manifest = TrainingManifest(
+    return TrainingManifest(
         model=spec.name,
         watermark=watermark,
         horizon_days=spec.horizon_days,
@@ -71,14 +78,14 @@ def assemble(home: Home, spec: LoopSpec) -> tuple[TrainingManifest, tuple[Gate, 
         holdout_from=_utc(split.holdout_from),
         snapshots={m.period: m.content_digest for m in snapshots if m.as_of.date() in used},
         feature_names=feature_names(spec),
-        train_rows=len(split.train),
-        train_positives=int(split.train["label"].sum()),
-        holdout_rows=len(split.holdout),
-        holdout_positives=int(split.holdout["label"].sum()),
+        train_rows=facts.train_rows,
+        train_positives=facts.train_positives,
+        holdout_rows=facts.holdout_rows,
+        holdout_positives=facts.holdout_positives,
         content_digest=digest,
         file=store_rows(home, spec, kept, digest),
+        gates=training_gates(facts, min_rows=spec.training.min_rows, min_positives=spec.training.min_positives),
     )
-    return manifest, _training_gates(spec, manifest, late=int((split.train["known_at"] > split.holdout_from).sum()))
 
 
 def make_candidate(home: Home, spec: LoopSpec, manifest: TrainingManifest, run_id: str) -> Made:
@@ -100,7 +107,7 @@ def make_candidate(home: Home, spec: LoopSpec, manifest: TrainingManifest, run_i
     files = bundle_files(fitted.estimator, contract, rows=judged, entities=holdout["entity_key"].tolist())
     gates = (
         bundle_equals_estimator(parity(fitted.estimator, files[MODEL_FILE], judged)),
-        _compute_budget(spec, fitted.cpu_seconds),
+        within_compute_budget(fitted.cpu_seconds, max_cpu_seconds=spec.training.max_seconds),
     )
     bundle = _store_bundle(home, spec, files)
     version, created = _register(home, spec, contract, bundle, manifest, judged[0].tolist(), run_id)
@@ -201,48 +208,6 @@ def _labelled(home: Home, spec: LoopSpec, snapshots: list[SnapshotManifest], lab
     features = pd.concat([store.read(manifest, columns=columns) for manifest in wanted], ignore_index=True)
     rows = features.merge(labels, on=[spec.entity, "as_of"], how="inner", validate="one_to_one")
     return rows.rename(columns={spec.entity: "entity_key"}).sort_values(list(KEYS), ignore_index=True)
-
-
-def _training_gates(spec: LoopSpec, manifest: TrainingManifest, *, late: int) -> tuple[Gate, ...]:
-    wanted = spec.training
-    return (
-        _count_gate("labels_are_mature", late, Bound.AT_MOST, 0, "labels known too late", manifest.train_rows),
-        _count_gate("enough_rows", manifest.train_rows, Bound.AT_LEAST, wanted.min_rows, "rows", manifest.train_rows),
-        _count_gate(
-            "enough_positives",
-            min(manifest.train_positives, manifest.holdout_positives),
-            Bound.AT_LEAST,
-            wanted.min_positives,
-            "positive labels in the smaller part",
-            manifest.train_rows + manifest.holdout_rows,
-        ),
-    )
-
-
-def _count_gate(name: str, measured: int, bound: Bound, limit: int, unit: str, sample_size: int) -> Gate:
-    good = measured <= limit if bound is Bound.AT_MOST else measured >= limit
-    return Gate(
-        name=name,
-        verdict=Verdict.PASSED if good else Verdict.FAILED,
-        measured=measured,
-        bound=bound,
-        limit=limit,
-        unit=unit,
-        sample_size=sample_size,
-    )
-
-
-def _compute_budget(spec: LoopSpec, cpu_seconds: float) -> Gate:
-    limit = spec.training.max_seconds
-    return Gate(
-        name="within_compute_budget",
-        verdict=Verdict.PASSED if cpu_seconds <= limit else Verdict.FAILED,
-        measured=cpu_seconds,
-        bound=Bound.AT_MOST,
-        limit=limit,
-        unit="CPU seconds",
-        sample_size=1,
-    )
 
 
 def _store_bundle(home: Home, spec: LoopSpec, files: dict[str, bytes]) -> Digest:
