@@ -29,6 +29,10 @@ class ExportError(BoucleError):
     """An estimator cannot be exported exactly; the candidate was not registered."""
 
 
+class EvaluationError(BoucleError):
+    """Candidate, production and holdout do not make a fair comparison. Nothing was measured."""
+
+
 class PromotionRefusedError(BoucleError):
     """The evidence for a promotion is missing, stale or not passed; production is unchanged."""
 

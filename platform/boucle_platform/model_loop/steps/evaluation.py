@@ -12,10 +12,17 @@ from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.facts import EvaluationFacts
 from boucle.contracts.ids import Digest, ModelVersion
+from boucle.errors import EvaluationError
 from boucle.policy.promotion import evaluate_gates
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.store import read_reference, version_dir, write_document, write_text
+from boucle_platform.model_loop.steps.store import (
+    read_document,
+    read_reference,
+    version_dir,
+    write_document,
+    write_text,
+)
 from boucle_platform.model_loop.steps.training import HOLDOUT, TRAIN, contract_of, holdout_of, read_rows
 
 if TYPE_CHECKING:
@@ -41,9 +48,10 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
     from boucle.training.parity import measure_latency
     from boucle.training.report import render_report, report_curves
 
+    production = home.state.production(spec.name)
+    require_fair_comparison(home, spec, manifest, candidate, production)
     rows = read_rows(home, manifest)
     holdout = holdout_of(rows[rows["part"] == HOLDOUT], manifest)
-    production = home.state.production(spec.name)
     bundle, before = home.bundles.fetch(candidate.bundle_digest), _production_bundle(home, spec, production)
     scores = _scores(rows, holdout, bundle, before)
     served = None if before is None else _contract(before)
@@ -71,6 +79,32 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
         if name != "baseline"
     }
     return Report(evidence=evidence, calibration=calibration, file=file)
+
+
+def require_fair_comparison(
+    home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: Candidate, production: ModelVersion | None
+) -> None:
+    """The candidate learnt from this training set, and neither it nor production from the holdout.
+
+    Raises:
+        EvaluationError: It is not so.
+        NotEnoughDataError: What production learnt from is not on record.
+    """
+    if candidate.data_digest != manifest.content_digest:
+        raise EvaluationError(
+            f"Version {candidate.version} of '{spec.model}' learnt from the rows {candidate.data_digest[:12]}, the "
+            f"training set holds {manifest.content_digest[:12]}. Materialise candidate_model again; nothing was "
+            "measured."
+        )
+    learnt = {candidate.version: manifest}
+    if production is not None:
+        learnt[production] = read_document(version_dir(home, spec, production) / "training.json", TrainingManifest)
+    for version, training in learnt.items():
+        if seen := sorted(set(training.train_as_of) & set(manifest.holdout_as_of)):
+            raise EvaluationError(
+                f"Version {version} of '{spec.model}' learnt from {seen[0]:%Y-%m-%d}, which the holdout would judge it "
+                "on. Land further periods and materialise training_set again. Nothing was measured."
+            )
 
 
 def metric_table(evidence: Evidence) -> list[dict[str, Any]]:
