@@ -19,7 +19,6 @@ from boucle.stats.live import measure_outcomes
 from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.features import feature_names
 from boucle_platform.model_loop.steps.store import data_dir, read_document, read_reference, version_dir, write_text
 
 MAX_PAGE_ROWS = 2_000
@@ -41,7 +40,7 @@ def measure_drift(
     report = _report(
         home, spec, period, production, predictions=len(seen), labelled=len(judged), facts=facts, drifted=drifted
     )
-    return report, None if seen.empty else _page(home, spec, period, production, seen)
+    return report, None if seen.empty else _page(home, spec, period, reference, seen)
 
 
 def _facts(spec: LoopSpec, reference: ReferenceProfile, seen: pd.DataFrame, judged: pd.DataFrame) -> LiveFacts:
@@ -110,19 +109,19 @@ def _trained_up_to(home: Home, spec: LoopSpec) -> datetime | None:
     return read_document(versions[-1], TrainingManifest).holdout_as_of[-1]
 
 
-def _page(home: Home, spec: LoopSpec, period: Period, production: ModelVersion, seen: pd.DataFrame) -> Path:
-    """Evidently's page on bounded samples: the scores and the features that matter most.
+def _page(home: Home, spec: LoopSpec, period: Period, profile: ReferenceProfile, seen: pd.DataFrame) -> Path:
+    """Evidently's page on bounded samples: the scores and the production version's features that matter most.
 
     The decision is ours, from all rows and features; this is for looking, and drawing one column costs 0.15 s.
     """
     from evidently import Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    reference = pd.read_parquet(version_dir(home, spec, production) / "reference_sample.parquet")
-    names, importance = list(feature_names(spec)), read_reference(home, spec, production).importance
+    reference = pd.read_parquet(version_dir(home, spec, profile.version) / "reference_sample.parquet")
+    names = list(profile.features)
     sample = seen.sample(min(MAX_PAGE_ROWS, len(seen)), random_state=spec.training.seed)
     current = pd.DataFrame(_matrix(sample, len(names)), columns=names).assign(proba=sample["proba"].to_numpy())
-    shown = sorted(names, key=lambda name: -importance[name])[:MAX_PAGE_FEATURES]
+    shown = sorted(names, key=lambda name: -profile.importance[name])[:MAX_PAGE_FEATURES]
     columns = [name for name in ("proba", *shown) if reference[name].notna().any() and current[name].notna().any()]
     with np.errstate(all="ignore"):
         snapshot = Report([DataDriftPreset()]).run(
