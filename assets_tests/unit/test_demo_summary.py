@@ -29,7 +29,9 @@ def month(predictions: int, *, loop: float, static: float, mean_loop: float, mea
 def everything() -> Summary:
     return Summary(
         predictions_served=500,
-        promotions=[MOVE, replace(MOVE, version=2)],
+        periods=18,
+        published_periods=18,
+        promotions=[MOVE, replace(MOVE, version=2, after_drift=True)],
         refusals=[replace(MOVE, version=3, seconds_until_served=None)],
         rollbacks=[MOVE],
         worse_candidate_refused=True,
@@ -46,7 +48,8 @@ def test_a_replay_in_which_all_of_it_happened_is_complete():
 @pytest.mark.parametrize(
     ("spoil", "missing"),
     [
-        (lambda s: s.promotions.pop(), "at least two promotions"),
+        (lambda s: s.promotions.pop(0), "at least two promotions"),
+        (lambda s: s.promotions.__setitem__(1, replace(MOVE, version=2)), "a promotion that drift asked for"),
         (
             lambda s: s.promotions.append(replace(MOVE, seconds_until_served=None)),
             "every promoted version answered over HTTP",
@@ -66,10 +69,14 @@ def test_a_replay_in_which_all_of_it_happened_is_complete():
             "the previous version answered after the rollback",
         ),
         (lambda s: s.months.clear(), "outcomes of served predictions"),
+        (lambda s: s.months.clear(), "log loss of the loop below"),
+        (lambda s: s.months.__setitem__(0, replace(s.months[0], logloss_loop=0.3)), "log loss of the loop below"),
+        (lambda s: s.months.__setitem__(0, replace(s.months[0], mean_loop=0.14)), "calibration error of the loop"),
     ],
     ids=[
-        "one promotion", "never answered", "a failed request", "nothing served", "worse one passed", "no quarantine",
-        "empty quarantine", "broken file loaded", "no rollback", "rollback unseen", "no outcome",
+        "one promotion", "no drift", "never answered", "a failed request", "nothing served", "worse one passed",
+        "no quarantine", "empty quarantine", "broken file loaded", "no rollback", "rollback unseen", "no outcome",
+        "no log loss", "log loss no better", "calibration no better",
     ],
 )  # fmt: skip
 def test_each_omission_makes_it_incomplete(spoil: Callable[[Summary], object], missing: str):
@@ -77,6 +84,27 @@ def test_each_omission_makes_it_incomplete(spoil: Callable[[Summary], object], m
     spoil(summary)
     assert any(name.startswith(missing) for name in summary.missing())
     assert not summary.complete
+
+
+def test_a_part_of_the_history_is_not_asked_for_figures_and_says_so():
+    part = everything()
+    part.periods = 7
+    part.months = [month(100, loop=0.3, static=0.2, mean_loop=0.14, mean_static=0.11)]
+    assert part.missing() == []
+    assert part.not_asked() == [
+        "log loss of the loop below that of the first model",
+        "calibration error of the loop below that of the first model",
+    ]
+    assert part.as_json()["not_asked"] == part.not_asked()
+
+
+def test_the_whole_history_is_asked_for_everything():
+    assert everything().not_asked() == []
+
+
+def test_a_replay_of_nothing_is_not_the_whole_history():
+    assert not Summary().whole_history
+    assert not Summary().complete
 
 
 def test_log_loss_weighs_months_by_predictions_and_calibration_weighs_them_equally():

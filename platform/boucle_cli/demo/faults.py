@@ -1,5 +1,8 @@
 """What a replay does wrong on purpose: a candidate that learnt from shuffled labels, landing files that are broken."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pandas as pd
 
 from boucle.contracts.data import TrainingManifest
@@ -21,23 +24,31 @@ AFTER_TRAINING_SET = tuple(name for name in RETRAIN_ASSETS if name != "training_
 BROKEN_ROWS = 12
 
 
-def shuffle_labels(home: Home, spec: LoopSpec) -> None:
-    """Replace the training set by one whose training labels are shuffled, as a broken join upstream would leave it."""
+@contextmanager
+def shuffled_labels(home: Home, spec: LoopSpec) -> Iterator[None]:
+    """For a while, a training set whose training labels are shuffled, as a broken join upstream would leave it."""
     file = document_file(home, spec, "training_set")
-    manifest = read_document(file, TrainingManifest)
+    good = read_document(file, TrainingManifest)
+    write_document(file, _shuffled(home, spec, good))
+    try:
+        yield
+    finally:
+        write_document(file, good)
+
+
+def _shuffled(home: Home, spec: LoopSpec, manifest: TrainingManifest) -> TrainingManifest:
     rows = read_rows(home, manifest)
     training = rows["part"] == "train"
     shuffled = rows.loc[training, "label"].sample(frac=1, random_state=spec.training.seed).to_numpy()
     rows.loc[training, "label"] = shuffled
     digest = content_digest(rows, KEYS)
-    worse = manifest.model_copy(
+    return manifest.model_copy(
         update={
             "content_digest": digest,
             "file": store_rows(home, spec, rows, digest),
             "note": "training labels shuffled on purpose",
         }
     )
-    write_document(file, worse)
 
 
 def broken_files(runner: Runner, spec: LoopSpec, period: Period) -> Quarantined:

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ from boucle_cli.demo.traffic import Caller, Persistent, Tally, send, wait_for_ve
 from boucle_cli.output import ERR, OUT, show_json
 from boucle_cli.services import Service, free_port, python, running, wait_healthy
 from boucle_platform.instance import Runner
-from boucle_platform.model_loop.automation import retrain_job_name
+from boucle_platform.model_loop.automation import TRIGGER_TAG, retrain_job_name
 from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.steps import landing
 from boucle_platform.model_loop.steps.features import known_entities
@@ -98,7 +99,8 @@ class Replay:
 
     def history(self, until: str) -> None:
         """Every period: land, load, judge, retrain where asked for, serve the month that follows."""
-        keys = [key for key in self.spec.hook("landing").published_periods() if not until or key <= until]
+        published = self.spec.hook("landing").published_periods()
+        keys = [key for key in published if not until or key <= until]
         if not keys:
             raise ConfigurationError(f"No period is published up to '{until}'.")
         with self.progress:
@@ -107,14 +109,14 @@ class Replay:
                 self.progress.update(task, month=key)
                 self._period(self.spec.period(key), serve=key != keys[-1])
                 self.progress.advance(task)
-        self.summary.periods = len(keys)
+        self.summary.periods, self.summary.published_periods = len(keys), len(published)
 
     def what_must_not_pass(self) -> None:
         """A candidate made worse on purpose, then landing files that are broken."""
         with self._stage("faults"):
             before = self.home.state.production(self.spec.name)
-            faults.shuffle_labels(self.home, self.spec)
-            self._retrain({"boucle/trigger": "demo: labels shuffled on purpose"}, faults.AFTER_TRAINING_SET)
+            with faults.shuffled_labels(self.home, self.spec):
+                self._retrain({"boucle/trigger": "demo: labels shuffled on purpose"}, faults.AFTER_TRAINING_SET)
             last = self.home.state.decisions(self.spec.name)[-1].decision
             refused = last.kind is DecisionKind.REJECT and self.home.state.production(self.spec.name) == before
             self.summary.worse_candidate_refused = refused and self._answering() == before
@@ -171,7 +173,8 @@ class Replay:
         seconds = round(served[-1], 3) if answers and served and served[-1] is not None else None
         for row in made:
             if row.decision.kind is DecisionKind.PROMOTE and row.decision.to_version:
-                self.summary.promotions.append(self._move(row.decision.to_version, row.decision.reason, seconds))
+                move = self._move(row.decision.to_version, row.decision.reason, seconds)
+                self.summary.promotions.append(replace(move, after_drift=before is not None and TRIGGER_TAG in tags))
             elif row.decision.kind is DecisionKind.REJECT and row.decision.subject_version:
                 self.summary.refusals.append(self._move(row.decision.subject_version, row.decision.reason, None))
         if not outcome.succeeded and not made:

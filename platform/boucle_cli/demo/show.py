@@ -32,6 +32,8 @@ def show_summary(summary: Summary) -> None:
     show_table("Figures", _figures(summary), empty="")
     for name in summary.missing():
         OUT.print(f"[red]missing[/red]: {name}")
+    for name in summary.not_asked():
+        OUT.print(f"not asked of {summary.periods} of {summary.published_periods} periods: {name}")
     for failure, count in summary.failures.items():
         OUT.print(f"[red]failed request[/red] × {count}: {failure}")
     OUT.print(f"Timeline: {summary.report}", soft_wrap=True)

@@ -9,13 +9,15 @@ class Move:
     """A promotion, refusal or rollback.
 
     `seconds_until_served` is the time from the plan's publication until every replica served it; None unless an
-    answer of that version was then seen over HTTP.
+    answer of that version was then seen over HTTP. `after_drift`: a failed drift gate of the version before asked for
+    the training.
     """
 
     period: str
     version: int
     reason: str
     seconds_until_served: float | None
+    after_drift: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +45,17 @@ class Quarantined:
 
 @dataclass(kw_only=True)
 class Summary:
-    """The result of `boucle demo`; `missing` names what should have happened and did not."""
+    """The result of `boucle demo`; `missing` names what should have happened and did not.
+
+    `not_asked` names what only the whole history is asked for: in a few months the figures may fall either way.
+    """
 
     seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: dict[str, float] = field(default_factory=dict)
     months: list[Month] = field(default_factory=list)
     periods: int = 0
+    published_periods: int = 0
     predictions_served: int = 0
     requests_failed: int = 0
     failures: dict[str, int] = field(default_factory=dict)
@@ -85,6 +91,7 @@ class Summary:
         """What a complete replay has and this one has not."""
         wanted = {
             "at least two promotions": len(self.promotions) >= 2,
+            "a promotion that drift asked for": any(move.after_drift for move in self.promotions),
             "every promoted version answered over HTTP": all(
                 move.seconds_until_served is not None for move in self.promotions
             ),
@@ -98,7 +105,18 @@ class Summary:
             ),
             "outcomes of served predictions": bool(self.months),
         }
+        if self.whole_history:
+            wanted |= self._figures_wanted()
         return [name for name, happened in wanted.items() if not happened]
+
+    def not_asked(self) -> list[str]:
+        """What a replay of a part of the history is not asked for; nothing when it was whole."""
+        return [] if self.whole_history else list(self._figures_wanted())
+
+    @property
+    def whole_history(self) -> bool:
+        """Whether every published period was replayed."""
+        return 0 < self.published_periods == self.periods
 
     @property
     def complete(self) -> bool:
@@ -108,7 +126,20 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         figures = ("logloss_loop", "logloss_static", "calibration_error_loop", "calibration_error_static")
-        return {**asdict(self), **{name: getattr(self, name) for name in figures}, "missing": self.missing()}
+        return {
+            **asdict(self),
+            **{name: getattr(self, name) for name in figures},
+            "missing": self.missing(),
+            "not_asked": self.not_asked(),
+        }
+
+    def _figures_wanted(self) -> dict[str, bool]:
+        return {
+            "log loss of the loop below that of the first model": _below(self.logloss_loop, self.logloss_static),
+            "calibration error of the loop below that of the first model": _below(
+                self.calibration_error_loop, self.calibration_error_static
+            ),
+        }
 
     def _mean(self, name: str) -> float | None:
         total = sum(month.predictions for month in self.months)
@@ -117,3 +148,7 @@ class Summary:
     def _calibration(self, name: str) -> float | None:
         gaps = [abs(getattr(month, name) - month.positive_rate) for month in self.months]
         return sum(gaps) / len(gaps) if gaps else None
+
+
+def _below(loop: float | None, static: float | None) -> bool:
+    return loop is not None and static is not None and loop < static
