@@ -93,10 +93,13 @@ def _candidate_model(spec: LoopSpec) -> dg.AssetsDefinition:
         tracking = getattr(context.resources, mlflow_key(spec))
         try:
             made = training.make_candidate(context.resources.home.connect(), spec, training_set, context.run.run_id)
-        finally:
-            tracking.end_run()
+        except BaseException:
+            tracking.end_run("FAILED")
+            raise
         candidate = made.candidate
-        if refusal := refusal_of(candidate.gates):
+        refusal = refusal_of(candidate.gates)
+        tracking.end_run("FAILED" if refusal else "FINISHED")
+        if refusal:
             ports = context.resources.home.connect()
             promotion.reject(
                 ports.state,

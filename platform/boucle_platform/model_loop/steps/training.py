@@ -1,5 +1,7 @@
 """Training set and candidate: which rows, which model, exported and registered."""
 
+import resource
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from boucle_platform.model_loop.steps.store import data_dir, version_dir, write_
 
 if TYPE_CHECKING:
     from boucle.training.evaluate import Holdout
+    from boucle.training.fit import Fitted
 
 KEYS = ("entity_key", "as_of")
 TRAIN, HOLDOUT = "train", "holdout"
@@ -103,6 +106,7 @@ def make_candidate(home: Home, spec: LoopSpec, manifest: TrainingManifest, run_i
     features = feature_matrix(train, manifest.feature_names)
     judged = feature_matrix(holdout, manifest.feature_names)
     fitted = fit(spec.hook("estimator").build, features, label_vector(train), seed=spec.training.seed)
+    home.registry.log_run(params={}, metrics=cost_of(fitted), tags={})
     contract = contract_of(spec)
     files = bundle_files(fitted.estimator, contract, rows=judged, entities=holdout["entity_key"].tolist())
     gates = (
@@ -126,6 +130,17 @@ def make_candidate(home: Home, spec: LoopSpec, manifest: TrainingManifest, run_i
         gates=gates,
     )
     return Made(candidate=candidate, reference=reference)
+
+
+def cost_of(fitted: "Fitted") -> dict[str, float]:
+    """What fitting cost, as metrics of the MLflow run; memory is the highest of this process so far, in MiB."""
+    # macOS counts in bytes where Linux counts in KiB.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return {
+        "fit_cpu_seconds": fitted.cpu_seconds,
+        "fit_wall_seconds": fitted.wall_seconds,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+    }
 
 
 def contract_of(spec: LoopSpec) -> BundleContract:
