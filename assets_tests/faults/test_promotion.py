@@ -1,6 +1,7 @@
 """Production stays what the ledger says: launched alone, on a damaged bundle, or with aliases moved behind its back."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from assets_tests.bundles import flip_last_byte
 from assets_tests.faults.loop_home import CHECKS, RETRAIN, SPEC, LoopHome
 from boucle.contracts.bundle import MODEL_FILE
 from boucle.contracts.evidence import Candidate, Evidence
+from boucle.contracts.verdict import Verdict
+from boucle.operations import promotion
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.steps.store import document_file, read_document, write_document
 
@@ -27,9 +30,13 @@ def client(home: Home):
 
 
 def doctor(loop: LoopHome, *words: str) -> "subprocess.CompletedProcess[str]":
+    return boucle(loop, "doctor", *words)
+
+
+def boucle(loop: LoopHome, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [str(Path(sys.executable).with_name("boucle")), "doctor", *words],
-        env={**os.environ, "BOUCLE_HOME": str(loop.path), "COLUMNS": "200"},
+        [str(Path(sys.executable).with_name("boucle")), *words],
+        env={**os.environ, "BOUCLE_HOME": str(loop.path), "COLUMNS": "200", **environment},
         capture_output=True,
         text=True,
         timeout=90,
@@ -39,20 +46,28 @@ def doctor(loop: LoopHome, *words: str) -> "subprocess.CompletedProcess[str]":
 
 def check_of_aliases(loop: LoopHome):
     """What the job of checks says of the aliases now."""
+    return check_named(loop, "alias_equals_ledger")
+
+
+def check_named(loop: LoopHome, name: str):
+    """What the job of checks says now."""
     run_id = loop.run(CHECKS).run_id
     found = loop.runner.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     evaluations = [entry.dagster_event.asset_check_evaluation_data for entry in found]
-    return next(item for item in evaluations if item.check_name == "alias_equals_ledger")
+    return next(item for item in evaluations if item.check_name == name)
 
 
 def delete(loop: LoopHome) -> None:
     client(loop.home).delete_registered_model_alias(SPEC.model, "production")
 
 
+def register(loop: LoopHome) -> int:
+    """One more version."""
+    return int(client(loop.home).create_model_version(SPEC.model, str(loop.path / "bundles")).version)
+
+
 def move(loop: LoopHome) -> None:
-    source = client(loop.home).get_model_version(SPEC.model, "1").source
-    other = client(loop.home).create_model_version(SPEC.model, source)
-    client(loop.home).set_registered_model_alias(SPEC.model, "production", other.version)
+    client(loop.home).set_registered_model_alias(SPEC.model, "production", str(register(loop)))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +125,7 @@ def test_production_alias_launched_alone_on_a_report_nobody_checked_is_refused(i
     evidence = read_document(report, Evidence)
     forged = evidence.model_copy(update={"version": evidence.version + 1, "production_version": 1})
     write_document(report, forged)
-    decided = loop.kinds()
+    decided = [*loop.kinds(), ("reject", 1)]
     loop.runner.instance.report_runless_asset_event(
         dg.AssetMaterialization(dg.AssetKey([SPEC.model, "evaluation_report"]))
     )
@@ -118,3 +133,95 @@ def test_production_alias_launched_alone_on_a_report_nobody_checked_is_refused(i
     assert not outcome.succeeded
     assert "another materialisation of the report" in outcome.error
     assert (loop.kinds(), loop.alias()) == (decided, 1)
+
+
+def test_a_candidate_whose_own_gate_failed_is_not_promoted_by_launching_the_rest_alone(
+    four_months: Path, copy_of: Copy
+):
+    """Dagster's blocking checks end with the run: the evidence has to carry what they said."""
+    loop = copy_of(four_months)
+    assert loop.run(RETRAIN, only=("training_set", "candidate_model")).succeeded
+    file = document_file(loop.home, SPEC, "candidate_model")
+    candidate = read_document(file, Candidate)
+    failed = tuple(gate.model_copy(update={"verdict": Verdict.FAILED}) for gate in candidate.gates)
+    write_document(file, candidate.model_copy(update={"gates": failed}))
+    outcome = loop.run(RETRAIN, only=("evaluation_report", "production_alias", "traffic_plan"))
+    assert not outcome.succeeded
+    assert (loop.kinds(), loop.alias(), loop.home.state.plan(SPEC.name)) == ([("reject", None)], None, None)
+    refused = loop.home.state.decisions(SPEC.name)[0].decision
+    assert refused.reason.startswith("bundle_equals_estimator: failed")
+    assert loop.home.registry.versions(SPEC.name)[0].tags["validation_status"] == "rejected"
+
+
+def test_evaluating_again_writes_further_evidence_and_keeps_the_one_that_was_decided_on(
+    in_production: Path, copy_of: Copy
+):
+    loop = copy_of(in_production)
+    decided = loop.kinds()
+    assert loop.run(RETRAIN, only=("evaluation_report", "production_alias", "traffic_plan")).succeeded
+    folder = loop.path / "data" / SPEC.model / "versions" / "1" / "evidence"
+    promoted = loop.home.state.decisions(SPEC.name)[0].decision
+    kept = read_document(folder / f"{promoted.evidence_digest}.json", Evidence)
+    assert kept.digest() == promoted.evidence_digest
+    assert len(list(folder.glob("*.json"))) == 2
+    assert loop.kinds() == decided
+
+
+def test_a_version_that_was_promoted_and_not_brought_into_traffic_is_named_and_brought_in(
+    four_months: Path, copy_of: Copy
+):
+    loop = copy_of(four_months)
+    assert loop.run(
+        RETRAIN, only=("training_set", "candidate_model", "evaluation_report", "production_alias")
+    ).succeeded
+    sentence = "the traffic plan gives the requests to no version, the ledger says version 1"
+    check = check_named(loop, "traffic_equals_ledger")
+    assert (check.passed, sentence in check.description) == (False, True)
+    told = doctor(loop)
+    assert (told.returncode, "gives the requests to no version" in told.stdout) == (1, True)
+    mended = doctor(loop, "--fix", "--yes")
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    plan = loop.home.state.plan(SPEC.name)
+    assert plan is not None
+    assert plan.production.version == 1
+    assert check_named(loop, "traffic_equals_ledger").passed
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("update decision set document = replace(document, 'automatic', 'manual')", "is not what was written"),
+        ("delete from decision", "rows at the end were deleted"),
+    ],
+    ids=["row edited", "tail cut"],
+)
+def test_nothing_is_put_where_a_damaged_ledger_says(damage: str, words: str, in_production: Path, copy_of: Copy):
+    loop = copy_of(in_production)
+    loop.home.state.close()
+    with sqlite3.connect(loop.path / "state.db") as connection:
+        connection.execute(damage)
+    connection.close()
+    move(loop)
+    asked = doctor(loop, "--fix", "--yes")
+    assert (asked.returncode, words in " ".join(asked.stderr.split())) == (1, True), asked.stderr
+    assert loop.alias() == 2
+
+
+def test_a_registry_that_is_away_does_not_hold_up_a_rollback(in_production: Path, copy_of: Copy):
+    loop = copy_of(in_production)
+    second = read_document(document_file(loop.home, SPEC, "evaluation_report"), Evidence).model_copy(
+        update={"version": 2, "production_version": 1}
+    )
+    assert register(loop) == 2
+    actor = loop.home.actor("test")
+    promotion.promote(loop.home.state, loop.home.registry, evidence=second, policy="automatic", actor=actor)
+    promotion.start_traffic(loop.home.state, SPEC.name, actor=actor)
+    done = boucle(loop, "rollback", "--reason", "test", BOUCLE_MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The registry did not follow" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stderr
+    plan = loop.home.state.plan(SPEC.name)
+    assert plan is not None
+    assert (loop.home.state.production(SPEC.name), plan.production.version, loop.alias()) == (1, 1, 2)
+    assert doctor(loop, "--fix", "--yes").returncode == 0
+    assert loop.alias() == 1

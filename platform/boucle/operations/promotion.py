@@ -1,6 +1,7 @@
 """Promote, reject and roll back: the same verbs for assets, sensors, CLI and HTTP, over the ports."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +10,7 @@ from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
 from boucle.contracts.verdict import Verdict, overall
-from boucle.errors import ConflictError, NoProductionModelError, PromotionRefusedError
+from boucle.errors import ConflictError, NoProductionModelError, PromotionRefusedError, RegistryError
 from boucle.policy.promotion import PromotionDecision, PromotionOutcome, decide
 from boucle.policy.rollout import direct_arms
 from boucle.ports import ModelRegistry, StateStore
@@ -98,7 +99,8 @@ def reject(
     new = _decision(subject, DecisionKind.REJECT, actor, production=current, policy=policy, reason=reason)
     decision = _recorded(state, new) or state.record(new, expected_production=current)
     status = {} if overall(subject.gates) is Verdict.PASSED else {"validation_status": "rejected"}
-    registry.set_tags(subject.model, subject.version, {**status, "ledger_head": decision.row_hash})
+    with suppress(RegistryError):  # the ledger has it: a tag that is missing hides nothing
+        registry.set_tags(subject.model, subject.version, {**status, "ledger_head": decision.row_hash})
     return decision
 
 
