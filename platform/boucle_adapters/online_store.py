@@ -54,7 +54,33 @@ def publish_snapshot(
     source_digests: Sequence[Digest],
     keep: int = 2,
 ) -> OnlineManifest:
-    """Write a snapshot below `directory` (`<online>/<model>`) and make it the one in force.
+    """Write a snapshot below `directory` (`<online>/<model>`) and make it the one in force; see `prepared_snapshot`."""
+    with prepared_snapshot(
+        directory,
+        entity_keys=entity_keys,
+        as_of=as_of,
+        features=features,
+        feature_names=feature_names,
+        watermark=watermark,
+        source_digests=source_digests,
+        keep=keep,
+    ) as written:
+        return written.manifest
+
+
+@contextmanager
+def prepared_snapshot(
+    directory: Path,
+    *,
+    entity_keys: Sequence[str],
+    as_of: Sequence[datetime] | npt.NDArray[Any],
+    features: npt.NDArray[np.float64],
+    feature_names: Sequence[str],
+    watermark: datetime,
+    source_digests: Sequence[Digest],
+    keep: int = 2,
+) -> Iterator["Snapshot"]:
+    """Write a snapshot below `directory`, give it to the block to look at, and put it in force when that ends well.
 
     Args:
         directory: Where the snapshots of this model live; its name is the model.
@@ -84,8 +110,8 @@ def publish_snapshot(
             content_digest=_write_arrays(draft, rows),
         )
         (draft / _MANIFEST_FILE).write_bytes(manifest.canonical())
+        yield Snapshot.open(draft, manifest.digest())
         _put_in_force(directory, draft, manifest.digest(), keep)
-    return manifest
 
 
 @dataclass(frozen=True)
@@ -102,8 +128,12 @@ class Snapshot:
     features: npt.NDArray[np.float64]
 
     @classmethod
-    def open(cls, directory: Path) -> "Snapshot":
+    def open(cls, directory: Path, digest: Digest | None = None) -> "Snapshot":
         """Map the snapshot in `directory` (`<online>/<model>/<digest>`), verified.
+
+        Args:
+            directory: Where its files lie.
+            digest: What its manifest must have; by default what the directory is named after.
 
         Raises:
             FeatureLookupError: A file is missing, cut short, or not what the manifest says.
@@ -114,7 +144,8 @@ class Snapshot:
             keys, as_of, features = (_mapped(directory / name) for name in _ARRAY_FILES)
         except (OSError, ValueError, EOFError, ValidationError) as error:
             raise FeatureLookupError(f"The online snapshot {directory} cannot be read: {error}.") from error
-        if manifest.digest() != directory.name or found != manifest.content_digest:
+        digest = digest or Digest(directory.name)
+        if manifest.digest() != digest or found != manifest.content_digest:
             raise FeatureLookupError(
                 f"The online snapshot {directory} is torn: its content has SHA-256 {found}, its manifest digest "
                 f"{manifest.digest()}. Materialise `online_features` again."
@@ -122,7 +153,7 @@ class Snapshot:
         starts = _starts(keys)
         watermark = to_microseconds(manifest.watermark)
         ends = [*starts.tolist(), len(keys)]
-        return cls(Digest(directory.name), manifest, watermark, keys[starts], ends, as_of, features)
+        return cls(digest, manifest, watermark, keys[starts], ends, as_of, features)
 
     def look_up(self, entity_key: EntityKey, as_of: datetime, *, max_age_days: float) -> OnlineRow:
         """The newest row with `as_of - max_age < row.as_of <= as_of`. Raises UnknownEntityError or AsOfError."""

@@ -77,6 +77,14 @@ class SnapshotStore:
             return None
         return self.by_digest(model, period, Digest(digest))
 
+    def in_force(self, model: ModelName) -> tuple[SnapshotManifest, ...]:
+        """The manifests in force, oldest period first. Raises NotEnoughDataError when there is none."""
+        found = tuple(self.current(model, period) for period in self.periods(model))
+        manifests = tuple(manifest for manifest in found if manifest is not None)
+        if not manifests:
+            raise NotEnoughDataError(f"'{model}' has no validated features yet: land a period and materialise them.")
+        return manifests
+
     def by_digest(self, model: ModelName, period: PeriodKey, digest: Digest) -> SnapshotManifest:
         """The manifest of one content of a period. Raises NotEnoughDataError when it is not there."""
         try:

@@ -23,7 +23,7 @@ FEATURE_GATES = {
     features.CONTRACT: "Few rows break the data contract of the model; those that do are in quarantine.",
     features.NO_FUTURE: "No feature of an as_of comes from an event at or after it.",
 }
-ONLINE_GATES = {"online_equals_offline": "Looked up online, sampled rows are those of the feature snapshot."}
+ONLINE_GATES = {features.ONLINE_EQUALS_OFFLINE: "Looked up online, sampled rows are those of the feature snapshot."}
 
 
 def data_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:

@@ -1,27 +1,37 @@
 """Features: checked against their contract, kept as immutable snapshots, published for look-up."""
 
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from boucle.contracts.data import SnapshotManifest
-from boucle.contracts.ids import EntityKey, PeriodKey
+from boucle.contracts.ids import EntityKey
 from boucle.contracts.online import OnlineManifest
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.contracts.windows import Period
-from boucle.errors import DataContractError, NotEnoughDataError
+from boucle.errors import AsOfError, DataContractError, NotEnoughDataError, UnknownEntityError
 from boucle.features.contract import apply_contract, feature_specs
 from boucle_adapters.home import Home
-from boucle_adapters.online_store import OnlineStore, publish_snapshot
+from boucle_adapters.online_store import Snapshot, prepared_snapshot
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 
 CONTRACT, NO_FUTURE = "contract", "no_feature_from_the_future"
 GATES = (CONTRACT, NO_FUTURE)
+ONLINE_EQUALS_OFFLINE = "online_equals_offline"
 SAMPLE_ROWS = 500
+
+
+class FeaturesRefusedError(DataContractError):
+    """A gate of the features did not pass; `gates` has what was measured. What was in force stays."""
+
+    def __init__(self, message: str, gates: tuple[Gate, ...]) -> None:
+        super().__init__(message)
+        self.gates = gates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +53,7 @@ def validate(home: Home, spec: LoopSpec, period: Period) -> Validated:
 
     Raises:
         NotEnoughDataError: The period has no feature rows.
-        DataContractError: Too many rows break the contract; the last good snapshot stays.
+        FeaturesRefusedError: Too many rows break the contract; the last good snapshot stays.
     """
     schema, keys = spec.hook("schema").FEATURES, list(spec.hook("schema").KEYS)
     rows = home.warehouse.query(
@@ -57,9 +67,10 @@ def validate(home: Home, spec: LoopSpec, period: Period) -> Validated:
     store = SnapshotStore(home.settings.home_dir)
     store.write_quarantine(split.rejected, model=spec.name, source="features", period=period.key)
     if broken := [gate for gate in gates if gate.verdict is not Verdict.PASSED]:
-        raise DataContractError(
-            f"Features of {period.key} were refused: {'; '.join(gate.sentence() for gate in broken)} "
-            f"`boucle quarantine {spec.model}` shows the rows. The last good snapshot stays."
+        raise FeaturesRefusedError(
+            f"Features of {period.key} were refused: {'; '.join(gate.figures() for gate in broken)}. "
+            f"`boucle quarantine {spec.model}` shows the rows. The last good snapshot stays.",
+            gates,
         )
     snapshot = store.write(
         split.valid,
@@ -73,40 +84,51 @@ def validate(home: Home, spec: LoopSpec, period: Period) -> Validated:
 
 
 def publish_online(home: Home, spec: LoopSpec, period: Period) -> tuple[OnlineManifest, Gate]:
-    """Publish the rows that requests may still ask for, up to this period, and compare a sample with the snapshots."""
+    """Publish the rows that requests may still ask for, from every snapshot in force, once a sample of them is equal.
+
+    The watermark is the newest snapshot's, whichever period is materialised: what could be asked for stays so.
+
+    Raises:
+        NotEnoughDataError: The period has no validated snapshot.
+        FeaturesRefusedError: What was written is not what the snapshots say; the online snapshot in force stays.
+    """
     store, names = SnapshotStore(home.settings.home_dir), feature_names(spec)
-    oldest = period.end - timedelta(days=spec.online.retention_days)
-    manifests = [m for m in _snapshots(store, spec) if oldest < m.as_of <= period.end]
-    if not manifests:
-        raise NotEnoughDataError(f"No validated snapshot of '{spec.model}' up to {period.key}: materialise it first.")
+    if store.current(spec.name, period.key) is None:
+        raise NotEnoughDataError(f"No validated snapshot of '{spec.model}' for {period.key}: materialise it first.")
+    in_force = store.in_force(spec.name)
+    watermark = in_force[-1].as_of
+    oldest = watermark - timedelta(days=spec.online.retention_days)
+    manifests = [manifest for manifest in in_force if oldest < manifest.as_of]
     rows = pd.concat([store.read(manifest) for manifest in manifests], ignore_index=True)
-    folder = home.settings.online_dir / spec.model
-    manifest = publish_snapshot(
-        folder,
+    with prepared_snapshot(
+        home.settings.online_dir / spec.model,
         entity_keys=rows[spec.entity].tolist(),
         as_of=rows["as_of"].to_numpy(),
         features=rows[list(names)].to_numpy(dtype=np.float64),
         feature_names=names,
-        watermark=period.end,
-        source_digests=[m.content_digest for m in manifests],
-    )
-    return manifest, online_equals_offline(home, spec, rows)
+        watermark=watermark,
+        source_digests=[manifest.content_digest for manifest in manifests],
+    ) as written:
+        gate = online_equals_offline(spec, written, rows)
+        if gate.verdict is not Verdict.PASSED:
+            raise FeaturesRefusedError(
+                f"Online rows were refused at {period.key}: {gate.figures()}. Materialise validated_features of their "
+                "periods again. The online snapshot in force stays.",
+                (gate,),
+            )
+    return written.manifest, gate
 
 
-def online_equals_offline(home: Home, spec: LoopSpec, offline: pd.DataFrame) -> Gate:
-    """Look a seeded sample of rows up as serving does; every value must be the snapshot's."""
-    online, names = OnlineStore(home.settings.online_dir / spec.model), list(feature_names(spec))
-    online.refresh()
+def online_equals_offline(spec: LoopSpec, online: Snapshot, offline: pd.DataFrame) -> Gate:
+    """Look a seeded sample of rows up as serving does; every value must be the snapshots'."""
     sample = offline.sample(min(SAMPLE_ROWS, len(offline)), random_state=spec.training.seed)
-    wrong = 0
-    for key, as_of, values in zip(
-        sample[spec.entity], sample["as_of"], sample[names].to_numpy(dtype=np.float64), strict=True
-    ):
-        moment = as_of.to_pydatetime().replace(tzinfo=UTC)
-        found = online.look_up(EntityKey(str(key)), moment, max_age_days=spec.online.max_age_days)
-        wrong += not np.array_equal(np.asarray(found.values, dtype=np.float64), values, equal_nan=True)
+    values = sample[list(feature_names(spec))].to_numpy(dtype=np.float64)
+    wrong = sum(
+        not _answers(online, EntityKey(str(key)), as_of.to_pydatetime().replace(tzinfo=UTC), expected)
+        for key, as_of, expected in zip(sample[spec.entity], sample["as_of"], values, strict=True)
+    )
     return Gate(
-        name="online_equals_offline",
+        name=ONLINE_EQUALS_OFFLINE,
         verdict=Verdict.PASSED if wrong == 0 and len(sample) else Verdict.FAILED,
         measured=float(wrong),
         bound=Bound.AT_MOST,
@@ -119,13 +141,17 @@ def online_equals_offline(home: Home, spec: LoopSpec, offline: pd.DataFrame) -> 
 def known_entities(home: Home, spec: LoopSpec) -> list[str]:
     """Every entity of the newest snapshot, sorted."""
     store = SnapshotStore(home.settings.home_dir)
-    rows = store.read(_snapshots(store, spec)[-1], columns=[spec.entity])
+    rows = store.read(store.in_force(spec.name)[-1], columns=[spec.entity])
     return sorted(rows[spec.entity].astype(str))
 
 
-def _snapshots(store: SnapshotStore, spec: LoopSpec) -> list[SnapshotManifest]:
-    found = [store.current(spec.name, PeriodKey(key)) for key in store.periods(spec.name)]
-    return [manifest for manifest in found if manifest is not None]
+def _answers(online: Snapshot, entity_key: EntityKey, as_of: datetime, expected: npt.NDArray[np.float64]) -> bool:
+    try:
+        # A row is looked up at its own as_of, so that any age would do.
+        found = online.look_up(entity_key, as_of, max_age_days=1)
+    except (AsOfError, UnknownEntityError):
+        return False
+    return np.array_equal(np.asarray(found.values, dtype=np.float64), expected, equal_nan=True)
 
 
 def _gates(spec: LoopSpec, rows: pd.DataFrame, *, rejected: int) -> tuple[Gate, ...]:

@@ -4,6 +4,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from boucle.contracts.bundle import MODEL_FILE, BundleContract, OutputSpec
 from boucle.contracts.data import SnapshotManifest, TrainingManifest
 from boucle.contracts.evidence import Candidate
 from boucle.contracts.facts import TrainingFacts
-from boucle.contracts.ids import Digest, ModelVersion, PeriodKey
+from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.profile import ReferenceProfile
 from boucle.errors import NotEnoughDataError
 from boucle.features.contract import feature_specs
@@ -53,7 +54,7 @@ def assemble(home: Home, spec: LoopSpec) -> TrainingManifest:
     """
     from boucle.training.split import split_by_time
 
-    snapshots = _snapshots(home, spec)
+    snapshots = SnapshotStore(home.settings.home_dir).in_force(spec.name)
     watermark = snapshots[-1].as_of
     labels = home.warehouse.query(
         f"select {spec.entity}, as_of, label, known_at from {spec.labels} where known_at <= ?",  # noqa: S608 - own names
@@ -201,16 +202,7 @@ def split_table(manifest: TrainingManifest) -> list[dict[str, Any]]:
     ]
 
 
-def _snapshots(home: Home, spec: LoopSpec) -> list[SnapshotManifest]:
-    store = SnapshotStore(home.settings.home_dir)
-    found = [store.current(spec.name, PeriodKey(key)) for key in store.periods(spec.name)]
-    snapshots = [manifest for manifest in found if manifest is not None]
-    if not snapshots:
-        raise NotEnoughDataError(f"'{spec.model}' has no validated features yet: land a period and materialise them.")
-    return snapshots
-
-
-def _labelled(home: Home, spec: LoopSpec, snapshots: list[SnapshotManifest], labels: pd.DataFrame) -> pd.DataFrame:
+def _labelled(home: Home, spec: LoopSpec, snapshots: Sequence[SnapshotManifest], labels: pd.DataFrame) -> pd.DataFrame:
     store = SnapshotStore(home.settings.home_dir)
     columns = [spec.entity, "as_of", *feature_names(spec)]
     mature = set(labels["as_of"].dt.date)
