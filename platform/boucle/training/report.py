@@ -18,6 +18,8 @@ from boucle.stats.metrics import ReliabilityBin, Vector, reliability_curve
 from boucle.training.evaluate import Holdout, Scores
 from boucle.training.report_template import TEMPLATE
 
+SHOWN_RESAMPLES = 300
+"""Bootstrap samples of the intervals that are shown; those that are judged have more."""
 COLOURS = {"candidate": "#1f5fbf", "production": "#c2571a", "baseline": "#7b8794"}
 _INK, _LINE = "#1c2430", "#dfe5ec"
 
@@ -43,7 +45,8 @@ def report_curves(holdout: Holdout, scores: Scores, *, importance: Mapping[str, 
         reliability={name: reliability_curve(labels, values) for name, values in usable.items()},
         scores={name: values for name, values in usable.items() if name != "baseline"},
         log_loss={
-            name: log_loss_interval(labels, values, holdout.entities, seed=seed) for name, values in usable.items()
+            name: log_loss_interval(labels, values, holdout.entities, seed=seed, resamples=SHOWN_RESAMPLES)
+            for name, values in usable.items()
         },
         importance=importance,
     )
@@ -113,11 +116,12 @@ def _identity(evidence: Evidence) -> list[tuple[str, str]]:
     ]
 
 
-def _axes(title_x: str, title_y: str, *, height: float = 3.4) -> tuple[Any, Any]:
+def _axes(title_x: str, title_y: str, *, height: float = 3.4, left: float = 0.16) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, height), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(4.6, height))
+    # Fixed margins: letting matplotlib find them draws every figure twice.
+    axes = figure.add_axes((left, 0.55 / height, 0.97 - left, 1 - 0.65 / height))
     axes.set_xlabel(title_x, color=_INK)
     axes.set_ylabel(title_y, color=_INK)
     axes.spines[["top", "right"]].set_visible(False)
@@ -168,7 +172,7 @@ def _distribution(curves: ReportCurves) -> Any:
 
 def _importance(importance: Mapping[str, float]) -> Any:
     ordered = sorted(importance.items(), key=lambda item: (item[1], item[0]))[-15:]
-    figure, axes = _axes("share", "", height=0.9 + 0.2 * len(ordered))
+    figure, axes = _axes("share", "", height=0.9 + 0.2 * len(ordered), left=0.4)
     axes.barh([name for name, _ in ordered], [share for _, share in ordered], color=COLOURS["candidate"])
     axes.grid(visible=False, axis="y")
     return figure
