@@ -12,15 +12,28 @@ import pytest
 
 from assets_tests.integration.dagster_ui import DagsterUI, get, predict
 from boucle.contracts.decision import DecisionKind
-from boucle.contracts.ids import ModelName
+from boucle.contracts.ids import ModelName, PeriodKey
+from boucle.contracts.monitoring import TriggerOutcome
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
+from boucle_cli.demo.traffic import Caller, send
 from boucle_cli.services import free_port, tool
+from boucle_platform.model_loop.catalogue import spec_of
+from boucle_platform.model_loop.steps.features import known_entities
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
+# As a person materialises them, one after the other.
+STAGES = (
+    ("raw_orders",),
+    ("stg_orders", "int_customer_days", "repurchase_features", "repurchase_labels"),
+    ("validated_features",),
+    ("online_features",),
+    ("prediction_log", "ground_truth", "live_performance", "drift_report"),
+)
 RUN_TIMEOUT = 120
 LOOP_TIMEOUT = 300
+SPEC = spec_of("repurchase")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +76,9 @@ def test_a_person_lands_periods_and_the_daemon_closes_the_loop(stack):
     assert "production_alias" in problem["detail"]
 
     assert ui.finish(ui.launch("repurchase_land", "1997-01"), timeout=RUN_TIMEOUT) == "SUCCESS"
-    assert ui.finish(ui.launch("repurchase_period", "1997-01"), timeout=RUN_TIMEOUT) == "SUCCESS"
+    for stage in STAGES:
+        alone = ui.launch("repurchase_period", "1997-01", only=[("repurchase", name) for name in stage])
+        assert ui.finish(alone, timeout=RUN_TIMEOUT) == "SUCCESS"
     raw = ui.metadata("repurchase", "raw_orders")
     assert raw["dagster/row_count"] + raw["quarantined"] == 8_928
     assert "recency" in ui.metadata("repurchase", "validated_features")["profile"]
@@ -73,8 +88,7 @@ def test_a_person_lands_periods_and_the_daemon_closes_the_loop(stack):
     for period in ("1997-02", "1997-03", "1997-04"):
         assert ui.finish(ui.launch("repurchase_land", period), timeout=RUN_TIMEOUT) == "SUCCESS"
 
-    answer = _wait_for_an_answer(ui, api)
-    assert answer["model_version"] == 1
+    answer = _wait_for_an_answer(ui, api, version=1, as_of="1997-05-01")
     assert 0 < answer["proba"] < 1
 
     assert ui.finish(ui.launch("repurchase_checks"), timeout=RUN_TIMEOUT) == "SUCCESS"
@@ -90,6 +104,28 @@ def test_a_person_lands_periods_and_the_daemon_closes_the_loop(stack):
     assert get(f"{registry}/alias?name=repurchase&alias=production")["model_version"]["version"] == "1"
 
 
+def test_drift_in_what_was_served_brings_the_next_version_without_a_click(stack):
+    """May is answered by version 1 and turns out otherwise: report, trigger, retraining, promotion, by the daemon."""
+    _, addresses, home = stack
+    ui, ports = DagsterUI(addresses["dagster"]), Home(Settings(home=str(home)))
+    caller = Caller("127.0.0.1", int(addresses["api"].rsplit(":", 1)[1]), "repurchase", SPEC.entity)
+    asked = send(caller, known_entities(ports, SPEC)[::10], SPEC.period(PeriodKey("1997-04")).end)
+    caller.close()
+    assert (asked.served > 2_000, asked.failed) == (True, 0)
+
+    assert ui.finish(ui.launch("repurchase_land", "1997-05"), timeout=RUN_TIMEOUT) == "SUCCESS"
+    _wait_for_an_answer(ui, addresses["api"], version=2, as_of="1997-06-01")
+
+    (trigger,) = [each for _, each in ports.state.triggers(SPEC.name) if each.production_version == 1]
+    assert (trigger.period, trigger.outcome) == ("1997-05", TriggerOutcome.FIRED)
+    assert "failed (measured" in trigger.reason
+    assert ui.metadata("repurchase", "drift_report")["labelled"] == asked.served
+    assert ui.metadata("repurchase", "production_alias")["previous"] == 1
+    moves = [row.decision for row in ports.state.decisions(SPEC.name) if row.decision.kind is DecisionKind.PROMOTE]
+    assert [(move.actor, move.to_version) for move in moves] == [("sensor:repurchase_drift", n) for n in (1, 2)]
+    ports.state.close()
+
+
 def test_promoting_the_same_evidence_again_decides_nothing_new(stack):
     _, addresses, home = stack
     ui = DagsterUI(addresses["dagster"])
@@ -98,7 +134,7 @@ def test_promoting_the_same_evidence_again_decides_nothing_new(stack):
     assert ui.finish(alone, timeout=RUN_TIMEOUT) == "SUCCESS"
     assert ui.metadata("repurchase", "production_alias")["decision"] == decision
     state = Home(Settings(home=str(home))).state
-    assert [row.decision.kind for row in state.decisions(ModelName("repurchase"))].count(DecisionKind.PROMOTE) == 1
+    assert [row.decision.kind for row in state.decisions(ModelName("repurchase"))].count(DecisionKind.PROMOTE) == 2
     state.close()
 
 
@@ -115,13 +151,14 @@ def test_one_interrupt_ends_every_process(stack):
     assert [free_port(port) for port in ports] == ports
 
 
-def _wait_for_an_answer(ui: DagsterUI, api: str) -> dict:
+def _wait_for_an_answer(ui: DagsterUI, api: str, *, version: int, as_of: str) -> dict:
+    """The first answer by this version; a run that failed meanwhile ends the wait."""
     deadline = time.monotonic() + LOOP_TIMEOUT
     while time.monotonic() < deadline:
-        status, answer = predict(api, user_id="00001", as_of="1997-05-01")
-        if status == 200:
+        status, answer = predict(api, user_id="00001", as_of=as_of)
+        if status == 200 and answer["model_version"] == version:
             return answer
         failed = [run for run in ui.runs() if run[1] == "FAILURE"]
         assert not failed, failed
         time.sleep(0.5)
-    raise AssertionError(f"no version answered within {LOOP_TIMEOUT} s; runs: {ui.runs()}")
+    raise AssertionError(f"version {version} did not answer within {LOOP_TIMEOUT} s; runs: {ui.runs()}")
