@@ -212,7 +212,7 @@ def test_published_periods_are_listed_oldest_first_without_drafts(shop):
 def test_a_quoted_line_break_does_not_shift_the_rows(tmp_path):
     file = tmp_path / "1997-04.csv"
     file.write_text('customer_id,note\n1,"two\nlines"\n2,x\n')
-    text = read_landing(file, ("customer_id", "note"))
+    text = read_landing(file, ("customer_id", "note")).rows
     assert text.to_dict("records") == [
         {"customer_id": "1", "note": "two\nlines", "line_number": 3},
         {"customer_id": "2", "note": "x", "line_number": 4},

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from assets_tests.data.landing_world import Shop, month, orders
-from boucle.contracts.ids import ModelName
+from boucle.contracts.ids import Digest, ModelName
 from boucle.errors import ConfigurationError, NotEnoughDataError
 from boucle.features.raw_source import Kind, RawColumn
 from boucle_adapters.duckdb_warehouse import DuckDBWarehouse, WarehouseBusyError, landed_rows, load_landing
@@ -151,7 +151,14 @@ def land_as(shop: Shop, source, rows) -> None:
     period = month("1997-04")
     with shop.warehouse.connect() as connection:
         load_landing(
-            connection, source, rows, period=period.key, source_file="f", quarantined=0, available_at=period.end
+            connection,
+            source,
+            rows,
+            period=period.key,
+            source_file="f",
+            quarantined=0,
+            available_at=period.end,
+            file_digest=Digest("0" * 64),
         )
 
 

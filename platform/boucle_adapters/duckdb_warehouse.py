@@ -133,6 +133,7 @@ def load_landing(
     source_file: str,
     quarantined: int,
     available_at: datetime,
+    file_digest: Digest,
 ) -> LandingReceipt:
     """Add a period's rows to `raw.<source>` as its next version, in one transaction; the same content changes nothing.
 
@@ -144,6 +145,7 @@ def load_landing(
         source_file: Path of the file within the landing zone.
         quarantined: Rows of the file that were set aside.
         available_at: Moment of the landing: from then on the rows can be known.
+        file_digest: SHA-256 of the file's bytes.
 
     Raises:
         ConfigurationError: Another model has a source of this name, or the table has other columns.
@@ -165,6 +167,7 @@ def load_landing(
             quarantined=quarantined,
             changed=changed,
             available_at=available_at,
+            file_digest=file_digest,
         )
         if changed:
             _insert(connection, source, rows, receipt)

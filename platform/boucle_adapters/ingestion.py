@@ -30,7 +30,8 @@ def ingest(
         LandingError: The file was refused whole; the period stays as it was.
     """
     source_file = "/".join(file.parts[-3:])
-    rows = read_rows(source, period, read_landing(file, source.column_names))
+    text = read_landing(file, source.column_names)
+    rows = read_rows(source, period, text.rows)
     check_rejected_share(rows, limits, file=source_file)
     with warehouse.connect() as connection:
         earlier = [count for key, count in landed_rows(connection, source).items() if key < period.key]
@@ -43,5 +44,6 @@ def ingest(
             source_file=source_file,
             quarantined=len(rows.rejected),
             available_at=now,
+            file_digest=text.file_digest,
         )
     return receipt, rows.rejected.assign(source_file=source_file)

@@ -9,6 +9,8 @@ import csv
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +21,14 @@ from boucle.features.raw_source import LINE
 from boucle_adapters.atomic_file import replace_bytes
 
 _STAYS = "The period stays as it was."
+
+
+@dataclass(frozen=True)
+class LandingText:
+    """A landing file's `rows` as text, with `line_number`, and the SHA-256 of the bytes they were read from."""
+
+    rows: pd.DataFrame
+    file_digest: Digest
 
 
 def landing_file(landing_dir: Path, model: ModelName, source: str, period: PeriodKey) -> Path:
@@ -36,6 +46,12 @@ def published(landing_dir: Path, model: ModelName, source: str) -> tuple[PeriodK
     return tuple(PeriodKey(file.stem) for file in sorted((landing_dir / model / source).glob("[!.]*.csv")))
 
 
+def file_digest(file: Path) -> Digest:
+    """SHA-256 of a landing file's bytes."""
+    status = file.stat()
+    return _file_digest(file, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 def publish(frame: pd.DataFrame, file: Path) -> Digest:
     """Put a file and its checksum into the landing zone, as a source system does; return the SHA-256 of its bytes.
 
@@ -50,8 +66,8 @@ def publish(frame: pd.DataFrame, file: Path) -> Digest:
     return digest
 
 
-def read_landing(file: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """The file's rows as text, with `line_number`; nothing is interpreted, an empty field is empty text.
+def read_landing(file: Path, columns: Sequence[str]) -> LandingText:
+    """The file's rows as text; nothing is interpreted, an empty field is empty text.
 
     Args:
         file: The landing file.
@@ -60,16 +76,23 @@ def read_landing(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         LandingError: The file is missing, empty, truncated, not UTF-8, or has other columns.
     """
-    lines = _records(_decoded(file, _stable_content(file)), file)
+    content = _stable_content(file)
+    lines = _records(_decoded(file, content), file)
     if not lines:
         raise LandingError(f"{file.name} is empty: it has no header line. Have it sent again. {_STAYS}")
     _check_header(lines[0][1], columns, file)
     if len(lines) == 1:
         raise LandingError(f"{file.name} is empty: it has a header and no row. Have it sent again. {_STAYS}")
-    rows = [fields for _, fields in lines[1:]]
-    return pd.DataFrame(rows, columns=lines[0][1], dtype=object)[list(columns)].assign(
-        **{LINE: [number for number, _ in lines[1:]]}
-    )
+    fields = pd.DataFrame([fields for _, fields in lines[1:]], columns=lines[0][1], dtype=object)
+    rows = fields[list(columns)].assign(**{LINE: [number for number, _ in lines[1:]]})
+    return LandingText(rows=rows, file_digest=Digest(hashlib.sha256(content).hexdigest()))
+
+
+# The landing sensor asks for every file every few seconds: one that nobody touched is not read again.
+@lru_cache(maxsize=4096)
+def _file_digest(file: Path, _inode: int, _size: int, _modified_ns: int) -> Digest:
+    with file.open("rb") as stream:
+        return Digest(hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def _stable_content(file: Path) -> bytes:

@@ -4,15 +4,16 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import psutil
 
+from boucle_adapters.atomic_file import replace_bytes
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings, quiet_environment
 from boucle_platform.model_loop.spec import LoopSpec
@@ -52,6 +53,8 @@ nux:
 PROCESS_TAG = "boucle/process"
 # A run of a verb has no code location to start it again from: whoever typed the verb does.
 NO_RETRIES = {"dagster/max_retries": "0"}
+# What Dagster's daemon writes on the runs of a sensor, and looks for before it requests a run again.
+SENSOR_TAG, RUN_KEY_TAG = "dagster/sensor_name", "dagster/run_key"
 # Where Dagster's launcher notes the code server that executes a run; its run monitoring does not look there.
 CODE_SERVER_TAG = ".dagster/grpc_info"
 
@@ -123,12 +126,21 @@ class Runner:
         )
         return RunOutcome(run_id=result.run_id, succeeded=result.success, error=failure_text(result))
 
-    def tick(self, sensor: str) -> Any:
-        """Evaluate a sensor once, with the cursor it left the last time."""
+    def run_requested(self, job: str, request: dg.RunRequest) -> RunOutcome:
+        """Execute a job as a sensor requested it."""
+        only = [key.path for key in request.asset_selection or ()]
+        return self.run(job, partition=request.partition_key, tags=request.tags, only=only)
+
+    @contextmanager
+    def tick(self, sensor: str) -> Iterator[list[dg.RunRequest]]:
+        """Evaluate a sensor once, with the cursor it left the last time; the block executes what it requests.
+
+        As with Dagster's daemon, a run key is requested once, and its runs carry it and the sensor's name as tags. The
+        sensor's cursor is kept when the block ends well: a tick that was killed in it comes back.
+        """
         end_dead_runs(self.instance)
         definition = self.definitions.resolve_sensor_def(sensor)
         cursors = self.home.settings.home_dir / "cursors"
-        cursors.mkdir(parents=True, exist_ok=True)
         file = cursors / sensor
         with dg.build_sensor_context(
             instance=self.instance,
@@ -138,9 +150,20 @@ class Runner:
             definitions=self.definitions,
         ) as context:
             data = definition.evaluate_tick(context)
+        yield [_tagged(request, sensor) for request in data.run_requests or [] if not self._ran(request, sensor)]
         if data.cursor is not None:
-            file.write_text(data.cursor)
-        return data
+            replace_bytes(file, data.cursor.encode())
+
+    def _ran(self, request: dg.RunRequest, sensor: str) -> bool:
+        if request.run_key is None:
+            return False
+        same = dg.RunsFilter(tags={SENSOR_TAG: sensor, RUN_KEY_TAG: request.run_key})
+        return bool(self.instance.get_runs(same, limit=1))
+
+
+def _tagged(request: dg.RunRequest, sensor: str) -> dg.RunRequest:
+    tags = {**request.tags, SENSOR_TAG: sensor, **({RUN_KEY_TAG: request.run_key} if request.run_key else {})}
+    return request.with_replaced_attrs(tags=tags)
 
 
 def this_process() -> str:

@@ -10,7 +10,10 @@ from boucle.contracts.verdict import Gate
 
 
 class LandingReceipt(Document):
-    """What loading one landing file did. `version` counts the different contents landed for the period, from 1."""
+    """What loading one landing file did. `version` counts the different contents landed for the period, from 1.
+
+    `content_digest` is of the rows that were loaded, `file_digest` the SHA-256 of the file's bytes.
+    """
 
     model: ModelName
     source: str
@@ -22,6 +25,7 @@ class LandingReceipt(Document):
     quarantined: int
     changed: bool
     available_at: AwareDatetime
+    file_digest: Digest = Digest("")
 
 
 class SnapshotManifest(Document):

@@ -59,7 +59,9 @@ def broken_files(runner: Runner, spec: LoopSpec, period: Period) -> Quarantined:
     set_aside = SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, spec.source, period.key)
     refused = _land(runner, spec, period, good.drop(columns=good.columns[-1]))
     feed(home, spec, period.key)
-    runner.run(period_job_name(spec), partition=period.key, only=[(spec.model, spec.raw)])
+    with runner.tick(f"{spec.model}_landing") as requests:
+        for request in requests:
+            runner.run_requested(period_job_name(spec), request)
     reasons = set_aside[REASON].str.split(" (value", regex=False).str[0].value_counts()
     return Quarantined(
         rows=len(set_aside),

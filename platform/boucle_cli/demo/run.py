@@ -24,7 +24,7 @@ from boucle_cli.demo.traffic import Caller, Persistent, Tally, send, wait_for_ve
 from boucle_cli.output import ERR, OUT, show_json
 from boucle_cli.services import Service, free_port, python, running, wait_healthy
 from boucle_platform.instance import Runner
-from boucle_platform.model_loop.automation import TRIGGER_TAG, retrain_job_name
+from boucle_platform.model_loop.automation import TRIGGER_TAG, period_job_name, retrain_job_name
 from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.steps import landing
 from boucle_platform.model_loop.steps.features import known_entities
@@ -146,16 +146,15 @@ class Replay:
         self.current = period
         with self._stage("land"):
             landing.feed(self.home, self.spec, period.key)
-        with self._stage("features and monitoring"):
-            for request in self.runner.tick(f"{self.spec.model}_landing").run_requests or []:
-                outcome = self.runner.run(
-                    f"{self.spec.model}_period", partition=request.partition_key, tags=request.tags
-                )
+        with self._stage("features and monitoring"), self.runner.tick(f"{self.spec.model}_landing") as requests:
+            for request in requests:
+                outcome = self.runner.run_requested(period_job_name(self.spec), request)
                 if not outcome.succeeded:
                     raise ConfigurationError(f"The period {period.key} failed: {outcome.error}")
-        for request in self.runner.tick(f"{self.spec.model}_drift").run_requests or []:
-            with self._stage("retrain and judge"):
-                self._retrain({**request.tags, "dagster/sensor_name": f"{self.spec.model}_drift"})
+        with self.runner.tick(f"{self.spec.model}_drift") as requests:
+            for request in requests:
+                with self._stage("retrain and judge"):
+                    self._retrain(dict(request.tags))
         if serve and self.home.state.production(self.spec.name) is not None:
             with self._stage("serve the month"):
                 self._serve(period)

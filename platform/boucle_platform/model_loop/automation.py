@@ -7,9 +7,11 @@ import dagster as dg
 
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome, judged_report
+from boucle.features.arrivals import Arrival, next_arrival
 from boucle.policy.retraining import decide_trigger
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.keys import key_of
+from boucle_platform.model_loop.loaded import loaded_periods
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import landing as landing_step
 from boucle_platform.model_loop.steps.store import read_drift_report
@@ -22,6 +24,9 @@ TRIGGER_TAG = "boucle/trigger_key"
 RETRAINS_TAG = "boucle/retrains"
 # Set by Dagster on a failed run that its daemon starts again.
 WILL_RETRY_TAG = "dagster/will_retry"
+PARTITION_TAG = "dagster/partition"
+# The landed content that a run of the period job is to load.
+LANDING_TAG = "boucle/landing"
 REPORTS_PER_TICK = 100
 RETRAIN_ASSETS = ("training_set", "candidate_model", "evaluation_report", "production_alias", "traffic_plan")
 # The daemon looks every five seconds: asking for five makes it every ten (traps of the sensor daemon's loop).
@@ -69,26 +74,39 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
     ]
 
 
-def landing_sensor(spec: LoopSpec) -> dg.SensorDefinition:
-    """Requests the period job for the oldest landed file that is not loaded yet, one at a time and in order."""
+def landing_sensor(spec: LoopSpec, rebuilt: Sequence[dg.AssetKey]) -> dg.SensorDefinition:
+    """Requests the period job for the oldest period whose landed content is not loaded, one at a time and in order.
+
+    It keeps no cursor: what is loaded is what the event log says, so that a run of a person or of a verb counts, and a
+    failed one does not. Of a period that was monitored already it requests only the assets `rebuilt`: what was seen of
+    its window stays.
+    """
 
     @dg.sensor(
         name=f"{spec.model}_landing",
         job_name=period_job_name(spec),
         minimum_interval_seconds=EVERY_TICK_SECONDS,
-        description="A new or changed landing file starts the period job; periods run in order, one at a time.",
+        description="Landed content that is not loaded starts the period job; a corrected file also every later one.",
     )
-    def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult | dg.SkipReason:
-        busy = context.instance.get_runs(dg.RunsFilter(job_name=period_job_name(spec), statuses=_unfinished()), limit=1)
-        if busy:
-            return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {period_job_name(spec)} is not finished.")
-        arrived = landing_step.newest_arrival(home.connect(), spec, done=context.cursor or "")
+    def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.RunRequest | dg.SkipReason:
+        if busy := _unfinished_loading(context.instance, spec, rebuilt):
+            return dg.SkipReason(f"Run {busy.run_id[:8]} of {busy.job_name} is not finished.")
+        loaded = loaded_periods(context.instance, spec)
+        landed = landing_step.landed_files(home.connect(), spec)
+        arrived = next_arrival(landed, loaded.stamps, unfinished=loaded.unfinished)
         if arrived is None:
-            return dg.SkipReason("No new landing file.")
-        request = dg.RunRequest(
-            run_key=arrived.run_key, partition_key=arrived.period, tags={ACTOR_TAG: context.sensor_name}
+            return dg.SkipReason(f"Everything that has landed is loaded ({len(landed)} periods).")
+        last = _last_loading(context.instance, spec, arrived)
+        if last is not None and last.status is not dg.DagsterRunStatus.SUCCESS:
+            return dg.SkipReason(_what_to_do(arrived, last))
+        run_key = f"{spec.model}/{arrived.period}/{arrived.stamp}"
+        return dg.RunRequest(
+            # Content that comes back after it was replaced has been requested before: Dagster would drop its key.
+            run_key=f"{run_key}/{last.run_id[:8]}" if last else run_key,
+            partition_key=arrived.period,
+            tags={ACTOR_TAG: context.sensor_name, LANDING_TAG: arrived.stamp},
+            asset_selection=list(rebuilt) if arrived.period in loaded.monitored else None,
         )
-        return dg.SensorResult(run_requests=[request], cursor=arrived.cursor)
 
     return evaluate
 
@@ -179,6 +197,32 @@ def _unfinished_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> Sequ
     died = instance.get_runs(dg.RunsFilter(job_name=job, statuses=failure, tags={WILL_RETRY_TAG: "true"}), limit=3)
     under_way = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_unfinished()), limit=1)
     return [*under_way, *(run for run in died if run.is_complete_and_waiting_to_retry)]
+
+
+def _unfinished_loading(
+    instance: dg.DagsterInstance, spec: LoopSpec, assets: Sequence[dg.AssetKey]
+) -> dg.DagsterRun | None:
+    """A run under way that loads a period: of the period job, or of these assets as a person selected them."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=_unfinished())):
+        if run.job_name == period_job_name(spec) or not set(assets).isdisjoint(run.asset_selection or ()):
+            return run
+    return None
+
+
+def _last_loading(instance: dg.DagsterInstance, spec: LoopSpec, arrived: Arrival) -> dg.DagsterRun | None:
+    """The newest run that was to load this content, or executes such a run again."""
+    tags = {LANDING_TAG: arrived.stamp, PARTITION_TAG: arrived.period}
+    runs = instance.get_runs(dg.RunsFilter(job_name=period_job_name(spec), tags=tags), limit=1)
+    return runs[0] if runs else None
+
+
+def _what_to_do(arrived: Arrival, last: dg.DagsterRun) -> str:
+    if last.is_complete_and_waiting_to_retry:
+        return f"Run {last.run_id[:8]} of {arrived.period} died; Dagster is about to start it again."
+    return (
+        f"{arrived.period} is not loaded: run {last.run_id[:8]} ended as {last.status.value}. Execute it again from "
+        "the Dagster UI, or land a corrected file. Later periods wait for it."
+    )
 
 
 def _unfinished() -> list[dg.DagsterRunStatus]:

@@ -41,12 +41,14 @@ class ModelLoop(dg.Component):
 def loop_definitions(spec: LoopSpec) -> dg.Definitions:
     """Assets, checks, jobs and sensors of one model, without the resources that all models share."""
     partitions = partitions_of(spec)
-    assets: list[Any] = [*data_assets(spec, partitions), *model_assets(spec), *monitoring_assets(spec, partitions)]
+    data = data_assets(spec, partitions)
+    rebuilt = sorted({key for made in data for key in made.keys} - {key_of(spec, "landing")})
+    assets: list[Any] = [*data, *model_assets(spec), *monitoring_assets(spec, partitions)]
     period = (
         dg.AssetSelection.assets(key_of(spec, spec.raw)).downstream()
         - dg.AssetSelection.assets(*(key_of(spec, name) for name in ("training_set",))).downstream()
     )
-    sensors = [landing_sensor(spec)] + ([drift_sensor(spec)] if spec.level else [])
+    sensors = [landing_sensor(spec, rebuilt)] + ([drift_sensor(spec)] if spec.level else [])
     return dg.Definitions(
         assets=assets,
         asset_checks=model_checks(spec),

@@ -7,10 +7,13 @@ from typing import Any
 
 import dagster as dg
 
+from boucle.contracts.windows import previous_period
+from boucle.features.arrivals import landing_stamp
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import dbt_project, presentation
 from boucle_platform.model_loop.dbt_build import stream_build
 from boucle_platform.model_loop.keys import key_of
+from boucle_platform.model_loop.loaded import STAMP, loaded_periods
 from boucle_platform.model_loop.model_assets import ONE_PERIOD_A_RUN, asset_arguments
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import features, landing
@@ -60,7 +63,9 @@ def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
     )
     def raw(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """The landed file, typed, with knowledge time and source; other content landed later adds a version."""
-        loaded = landing.load(home.connect(), spec, spec.period(context.partition_key))
+        period = spec.period(context.partition_key)
+        before = loaded_periods(context.instance, spec).stamps.get(previous_period(period, spec.cadence).key, "")
+        loaded = landing.load(home.connect(), spec, period)
         receipt = loaded.receipt
         return dg.MaterializeResult(
             value=receipt,
@@ -72,6 +77,7 @@ def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
                 "available_at": receipt.available_at.isoformat(),
                 "source_file": dg.MetadataValue.path(receipt.source_file),
                 "content_digest": receipt.content_digest,
+                STAMP: landing_stamp(before, receipt.file_digest),
                 "reasons": presentation.table(loaded.reasons),
             },
             check_results=[presentation.check_result(loaded.gate)],

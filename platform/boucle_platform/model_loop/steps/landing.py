@@ -1,12 +1,11 @@
 """Landing files: published by the stand-in for the source system, found by the sensor, loaded into the warehouse."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from boucle.contracts.data import LandingReceipt
-from boucle.contracts.ids import PeriodKey
+from boucle.contracts.ids import Digest, PeriodKey
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.contracts.windows import Period, previous_period
 from boucle.errors import ConfigurationError, LandingError
@@ -15,7 +14,7 @@ from boucle.features.raw_source import LandingLimits
 from boucle_adapters.duckdb_warehouse import landed_rows
 from boucle_adapters.home import Home
 from boucle_adapters.ingestion import ingest
-from boucle_adapters.landing_zone import checksum_file, landing_file, publish, published
+from boucle_adapters.landing_zone import file_digest, landing_file, publish, published
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 
@@ -29,15 +28,6 @@ class Loaded:
     receipt: LandingReceipt
     gate: Gate
     reasons: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arrival:
-    """A landing file that was not requested yet. `cursor` remembers it."""
-
-    period: PeriodKey
-    run_key: str
-    cursor: str
 
 
 def feed(home: Home, spec: LoopSpec, key: str = "") -> dict[str, Any]:
@@ -95,14 +85,11 @@ def load(home: Home, spec: LoopSpec, period: Period) -> Loaded:
     return Loaded(receipt=receipt, gate=gate, reasons=[{"reason": r, "rows": n} for r, n in counts.most_common()])
 
 
-def newest_arrival(home: Home, spec: LoopSpec, *, done: str) -> Arrival | None:
-    """The oldest landing file whose content was not requested yet, in order; `done` is the cursor so far."""
-    known: dict[str, str] = json.loads(done) if done else {}
-    for key in published(home.settings.landing_dir, spec.name, spec.source):
-        stamp = _stamp(home, spec, key)
-        if known.get(key) != stamp:
-            return Arrival(period=key, run_key=f"{spec.model}/{key}/{stamp}", cursor=json.dumps({**known, key: stamp}))
-    return None
+def landed_files(home: Home, spec: LoopSpec) -> dict[PeriodKey, Digest]:
+    """SHA-256 of the landing file of each period that has one."""
+    folder = home.settings.landing_dir
+    periods = published(folder, spec.name, spec.source)
+    return {period: file_digest(landing_file(folder, spec.name, spec.source, period)) for period in periods}
 
 
 def quarantine_counts(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
@@ -129,16 +116,6 @@ def _require_period_before(home: Home, spec: LoopSpec, period: Period) -> None:
             f"{spec.raw} of {before.key} is not loaded, so features of {period.key} would miss its rows. "
             f"Materialise {before.key} first. {period.key} stays as it was."
         )
-
-
-def _stamp(home: Home, spec: LoopSpec, key: PeriodKey) -> str:
-    """What tells one content of a landing file from another: its checksum, or size and time where it has none."""
-    file = landing_file(home.settings.landing_dir, spec.name, spec.source, key)
-    checksum = checksum_file(file)
-    if checksum.exists():
-        return checksum.read_text()[:16]
-    status = file.stat()
-    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _kinds_of_reason(reasons: list[str]) -> Counter[str]:
