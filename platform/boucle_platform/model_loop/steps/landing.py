@@ -31,7 +31,7 @@ class Loaded:
 
 
 def feed(home: Home, spec: LoopSpec, key: str = "") -> dict[str, Any]:
-    """Land one period's file (the next one by default) and move the home's clock to its publication.
+    """Land one period's file (the next one by default) and move the home's clock on to its publication.
 
     Raises:
         ConfigurationError: There is no such period, or an earlier one was not landed yet.
@@ -47,7 +47,9 @@ def feed(home: Home, spec: LoopSpec, key: str = "") -> dict[str, Any]:
     rows = hook.export_period(period.key)
     file = landing_file(home.settings.landing_dir, spec.name, spec.source, period.key)
     publish(rows, file)
-    if not waiting or period.key >= waiting[0] or not home.settings.clock_file.exists():
+    # Never back: an earlier period that lands again is a correction. Not from `waiting`, so that feeding again after a
+    # kill between file and clock moves it.
+    if not home.settings.clock_file.exists() or period.end > home.clock.now():
         home.clock.set(period.end)
     return {
         "period": period.key,
