@@ -237,7 +237,7 @@ def bare_retraining(one: Pass) -> None:
 
     home, spec, actor = one.home, one.spec, one.home.actor("benchmark")
     with one.stage("training_set"):
-        manifest, _ = training.assemble(home, spec)
+        manifest = training.assemble(home, spec)
     with one.stage("candidate_model"):
         home.registry.ensure_experiment(spec.model)
         mlflow.set_tracking_uri(home.registry.tracking_uri)

@@ -119,7 +119,7 @@ def test_drift_in_what_was_served_brings_the_next_version_without_a_click(stack)
     (trigger,) = [each for _, each in ports.state.triggers(SPEC.name) if each.production_version == 1]
     assert (trigger.period, trigger.outcome) == ("1997-05", TriggerOutcome.FIRED)
     assert "failed (measured" in trigger.reason
-    assert ui.metadata("repurchase", "drift_report")["labelled"] == asked.served
+    assert ui.metadata("repurchase", "drift_report")["labelled"] >= asked.served
     assert ui.metadata("repurchase", "production_alias")["previous"] == 1
     moves = [row.decision for row in ports.state.decisions(SPEC.name) if row.decision.kind is DecisionKind.PROMOTE]
     assert [(move.actor, move.to_version) for move in moves] == [("sensor:repurchase_drift", n) for n in (1, 2)]

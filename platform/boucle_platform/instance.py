@@ -47,6 +47,9 @@ run_queue:
   dequeue_interval_seconds: 1
 nux:
   enabled: false
+event_log_storage:
+  module: boucle_platform.resources.event_log
+  class: OpenEventLog
 """
 
 # Which process executes a run, so that a killed one is recognised.

@@ -20,7 +20,7 @@ from boucle_cli.demo import faults, figures
 from boucle_cli.demo.page import write_page
 from boucle_cli.demo.show import show_summary
 from boucle_cli.demo.summary import Move, Summary
-from boucle_cli.demo.traffic import Caller, Persistent, Tally, send, wait_for_version
+from boucle_cli.demo.traffic import Caller, Persistent, Tally, send_over, wait_for_version
 from boucle_cli.output import ERR, OUT, show_json
 from boucle_cli.services import Service, free_port, python, running, wait_healthy
 from boucle_platform.instance import Runner
@@ -180,9 +180,9 @@ class Replay:
             raise ConfigurationError(f"Retraining failed before a decision: {outcome.error}")
 
     def _serve(self, period: Period) -> None:
-        caller = self._caller()
-        self._count(send(caller, self._customers(period, self.requests), period.end))
-        caller.close()
+        # Two at a time: while one answer is on its way, the other is made.
+        callers = [self._caller(), self._caller()]
+        self._count(send_over(callers, self._customers(period, self.requests), period.end))
 
     def _customers(self, period: Period, count: int) -> list[str]:
         known = known_entities(self.home, self.spec)

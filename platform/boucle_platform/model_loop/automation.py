@@ -46,6 +46,10 @@ def retrain_job_name(spec: LoopSpec) -> str:
 def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
     """The model's jobs."""
     retrain = dg.AssetSelection.assets(*(key_of(spec, name) for name in RETRAIN_ASSETS))
+    as_the_ledger_says = dg.AssetSelection.checks(
+        dg.AssetCheckKey(key_of(spec, "production_alias"), "alias_equals_ledger"),
+        dg.AssetCheckKey(key_of(spec, "traffic_plan"), "traffic_equals_ledger"),
+    )
     return [
         dg.define_asset_job(
             f"{spec.model}_land",
@@ -54,7 +58,7 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
         ),
         dg.define_asset_job(
             period_job_name(spec),
-            period_assets,
+            period_assets | as_the_ledger_says,
             description="One landed period: raw rows, features, online snapshot, outcomes, drift report.",
         ),
         dg.define_asset_job(
@@ -65,11 +69,11 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
         ),
         dg.define_asset_job(
             f"{spec.model}_checks",
-            dg.AssetSelection.checks(
-                dg.AssetCheckKey(key_of(spec, "production_alias"), "alias_equals_ledger"),
+            as_the_ledger_says
+            | dg.AssetSelection.checks(
                 dg.AssetCheckKey(key_of(spec, "traffic_plan"), "live_replicas_serve_the_plan"),
             ),
-            description="Is what the registry and the replicas say still what the ledger says?",
+            description="Is what registry, traffic plan and replicas say still what the ledger says?",
         ),
     ]
 
