@@ -10,13 +10,16 @@ from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
+from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.ids import ModelName
+from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.contracts.windows import Period
 from boucle.errors import LandingError
 from boucle.features.contract import REASON, apply_contract
 
 LINE = "line_number"
+ACCEPTED = "landing_accepted"
 """Line of a row in its landing file; the header is line 1."""
 
 
@@ -55,13 +58,22 @@ class RawSource:
         return tuple(column.name for column in self.columns)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LandingLimits:
-    """When a landing file is refused whole: share of its rows set aside, rows against the median of earlier periods."""
+class LandingLimits(BaseModel):
+    """When a landing file is refused whole. The period then stays as it was."""
 
-    max_rejected_share: float
-    min_volume_ratio: float
-    max_volume_ratio: float
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_rejected_share: float = Field(default=0.05, ge=0, le=1, description="ratio of rows set aside")
+    min_volume_ratio: float = Field(default=0.15, ge=0, description="rows against the median of earlier periods")
+    max_volume_ratio: float = Field(default=5.0, gt=0, description="rows against the median of earlier periods")
+
+
+class RowsRefusedError(LandingError):
+    """A file was refused for what its rows measure; `gate` has the number. The period stays as it was."""
+
+    def __init__(self, message: str, gate: Gate) -> None:
+        super().__init__(message)
+        self.gate = gate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +130,26 @@ def check_rejected_share(rows: RawRows, limits: LandingLimits, *, file: str) -> 
     """Refuse a file of which too many rows were set aside, or all of them.
 
     Raises:
-        LandingError: With the first reasons.
+        RowsRefusedError: With the first reasons.
     """
     total = len(rows.valid) + len(rows.rejected)
     share = len(rows.rejected) / total if total else 1.0
     if len(rows.valid) and share <= limits.max_rejected_share:
         return
     examples = "; ".join(f"line {row[LINE]}: {row[REASON]}" for row in rows.rejected.head(3).to_dict("records"))
-    raise LandingError(
+    raise RowsRefusedError(
         f"{file}: {len(rows.rejected)} of {total} rows break the raw contract ({share:.1%}, limit "
         f"{limits.max_rejected_share:.1%}). First: {examples}. Have the source system send the file again. "
-        "The period stays as it was."
+        "The period stays as it was.",
+        Gate(
+            name=ACCEPTED,
+            verdict=Verdict.FAILED,
+            measured=share,
+            bound=Bound.AT_MOST,
+            limit=limits.max_rejected_share,
+            unit="ratio of rows set aside",
+            sample_size=total,
+        ),
     )
 
 
@@ -136,7 +157,7 @@ def check_volume(rows: int, earlier_rows: Sequence[int], limits: LandingLimits, 
     """The period's rows over the median of earlier periods (ratio), or None for the first period, which has no measure.
 
     Raises:
-        LandingError: The ratio lies outside the limits.
+        RowsRefusedError: The ratio lies outside the limits.
     """
     if not earlier_rows:
         return None
@@ -144,10 +165,20 @@ def check_volume(rows: int, earlier_rows: Sequence[int], limits: LandingLimits, 
     ratio = rows / typical
     if limits.min_volume_ratio <= ratio <= limits.max_volume_ratio:
         return ratio
-    raise LandingError(
+    few = ratio < limits.min_volume_ratio
+    raise RowsRefusedError(
         f"{file}: {rows} rows, {ratio:.2f} of the median {typical:g} of {len(earlier_rows)} earlier periods (limits "
         f"{limits.min_volume_ratio:g} to {limits.max_volume_ratio:g}). Check that the file is whole; if the change is "
-        "real, widen the limits in defs.yaml and land it again. The period stays as it was."
+        "real, widen the limits in defs.yaml and land it again. The period stays as it was.",
+        Gate(
+            name=ACCEPTED,
+            verdict=Verdict.FAILED,
+            measured=ratio,
+            bound=Bound.AT_LEAST if few else Bound.AT_MOST,
+            limit=limits.min_volume_ratio if few else limits.max_volume_ratio,
+            unit="ratio of the median rows of earlier periods",
+            sample_size=rows,
+        ),
     )
 
 

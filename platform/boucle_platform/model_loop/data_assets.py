@@ -8,7 +8,9 @@ from typing import Any
 import dagster as dg
 
 from boucle.contracts.windows import previous_period
+from boucle.errors import LandingError
 from boucle.features.arrivals import landing_stamp
+from boucle.features.raw_source import ACCEPTED
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import dbt_project, presentation
 from boucle_platform.model_loop.dbt_build import stream_build
@@ -19,9 +21,10 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import features, landing
 from boucle_platform.resources.home import HomeResource
 
-LANDING_GATES = {
-    landing.ACCEPTED: "The file was not refused: few rows set aside, and about as many as in other periods."
-}
+# A gate that does not pass is on record, with its number, before the step fails: then nothing is materialised.
+AssetEvents = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
+
+LANDING_GATES = {ACCEPTED: "The file was not refused: few rows set aside, and about as many as in other periods."}
 FEATURE_GATES = {
     features.CONTRACT: "Few rows break the data contract of the model; those that do are in quarantine.",
     features.NO_FUTURE: "No feature of an as_of comes from an event at or after it.",
@@ -61,13 +64,17 @@ def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
         pool="warehouse",
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=40), warn_window=timedelta(days=35)),
     )
-    def raw(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+    def raw(context: dg.AssetExecutionContext, home: HomeResource) -> AssetEvents:
         """The landed file, typed, with knowledge time and source; other content landed later adds a version."""
         period = spec.period(context.partition_key)
         before = loaded_periods(context.instance, spec).stamps.get(previous_period(period, spec.cadence).key, "")
-        loaded = landing.load(home.connect(), spec, period)
+        try:
+            loaded = landing.load(home.connect(), spec, period)
+        except LandingError as error:
+            yield presentation.check_result(landing.refused(spec, error))
+            raise
         receipt = loaded.receipt
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             value=receipt,
             metadata={
                 "dagster/row_count": receipt.rows,
@@ -138,11 +145,15 @@ def _validated_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]
         backfill_policy=ONE_PERIOD_A_RUN,
         pool="warehouse",
     )
-    def validated_features(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+    def validated_features(context: dg.AssetExecutionContext, home: HomeResource) -> AssetEvents:
         """The period's features that keep the contract, as an immutable snapshot; the others in quarantine."""
-        validated = features.validate(home.connect(), spec, spec.period(context.partition_key))
+        try:
+            validated = features.validate(home.connect(), spec, spec.period(context.partition_key))
+        except features.FeaturesRefusedError as error:
+            yield from map(presentation.check_result, error.gates)
+            raise
         snapshot = validated.snapshot
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             value=snapshot,
             metadata={
                 "dagster/row_count": snapshot.rows,
@@ -165,10 +176,14 @@ def _online_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -
         partitions_def=partitions,
         backfill_policy=ONE_PERIOD_A_RUN,
     )
-    def online_features(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+    def online_features(context: dg.AssetExecutionContext, home: HomeResource) -> AssetEvents:
         """The newest feature rows for look-up by (entity, as_of), put in place in one step."""
-        manifest, gate = features.publish_online(home.connect(), spec, spec.period(context.partition_key))
-        return dg.MaterializeResult(
+        try:
+            manifest, gate = features.publish_online(home.connect(), spec, spec.period(context.partition_key))
+        except features.FeaturesRefusedError as error:
+            yield from map(presentation.check_result, error.gates)
+            raise
+        yield dg.MaterializeResult(
             value=manifest,
             metadata={
                 "dagster/row_count": manifest.rows,

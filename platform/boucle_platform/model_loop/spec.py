@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.windows import Cadence, Period, period_at, period_of
+from boucle.features.raw_source import LandingLimits
 from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.promotion import PromotionPolicy
 from boucle.policy.retraining import RetrainingPolicy
@@ -18,14 +19,6 @@ from boucle.policy.retraining import RetrainingPolicy
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LandingLimits(_Section):
-    """When a landing file is refused whole. The period then stays as it was."""
-
-    max_rejected_share: float = Field(default=0.05, ge=0, le=1, description="ratio of rows set aside")
-    min_volume_ratio: float = Field(default=0.15, ge=0, description="rows against the median of earlier periods")
-    max_volume_ratio: float = Field(default=5.0, gt=0, description="rows against the median of earlier periods")
 
 
 class OnlineSettings(_Section):

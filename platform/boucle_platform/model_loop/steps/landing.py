@@ -10,15 +10,13 @@ from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.contracts.windows import Period, previous_period
 from boucle.errors import ConfigurationError, LandingError
 from boucle.features.contract import REASON
-from boucle.features.raw_source import LandingLimits
+from boucle.features.raw_source import ACCEPTED, RowsRefusedError
 from boucle_adapters.duckdb_warehouse import landed_rows
 from boucle_adapters.home import Home
 from boucle_adapters.ingestion import ingest
 from boucle_adapters.landing_zone import file_digest, landing_file, publish, published
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
-
-ACCEPTED = "landing_accepted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +66,7 @@ def load(home: Home, spec: LoopSpec, period: Period) -> Loaded:
     source = spec.hook("landing").SOURCE
     _require_period_before(home, spec, period)
     file = landing_file(home.settings.landing_dir, spec.name, spec.source, period.key)
-    limits = LandingLimits(**spec.landing.model_dump())
-    receipt, rejected = ingest(source, period, file, home.warehouse, now=home.clock.now(), limits=limits)
+    receipt, rejected = ingest(source, period, file, home.warehouse, now=home.clock.now(), limits=spec.landing)
     SnapshotStore(home.settings.home_dir).write_quarantine(
         rejected, model=spec.name, source=spec.source, period=period.key
     )
@@ -85,6 +82,22 @@ def load(home: Home, spec: LoopSpec, period: Period) -> Loaded:
         sample_size=total,
     )
     return Loaded(receipt=receipt, gate=gate, reasons=[{"reason": r, "rows": n} for r, n in counts.most_common()])
+
+
+def refused(spec: LoopSpec, error: LandingError) -> Gate:
+    """The gate of a file that was not loaded: what was measured of its rows, or nothing where none could be read."""
+    if isinstance(error, RowsRefusedError):
+        return error.gate
+    return Gate(
+        name=ACCEPTED,
+        verdict=Verdict.FAILED,
+        measured=None,
+        bound=Bound.AT_MOST,
+        limit=spec.landing.max_rejected_share,
+        unit="ratio of rows set aside",
+        sample_size=0,
+        detail=str(error),
+    )
 
 
 def landed_files(home: Home, spec: LoopSpec) -> dict[PeriodKey, Digest]:
