@@ -88,6 +88,7 @@ def test_the_job_of_checks_runs_no_asset(found: dg.Definitions):
     assert {key.name for key in layer.asset_graph.asset_check_keys} >= {"alias_equals_ledger"}
     assert {node.name for node in found.resolve_job_def("repurchase_checks").nodes} == {
         "repurchase__production_alias_alias_equals_ledger",
+        "repurchase__traffic_plan_traffic_equals_ledger",
         "repurchase__traffic_plan_live_replicas_serve_the_plan",
     }
 
