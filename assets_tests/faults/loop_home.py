@@ -25,7 +25,7 @@ from boucle_platform.model_loop.steps.landing import feed
 from boucle_platform.model_loop.steps.store import document_file, read_document, read_drift_report
 
 SPEC = catalogue.spec_of("repurchase")
-PERIOD, RETRAIN, CHECKS = "repurchase_period", "repurchase_retrain", "repurchase_checks"
+LAND, PERIOD, RETRAIN, CHECKS = "repurchase_land", "repurchase_period", "repurchase_retrain", "repurchase_checks"
 LOADED, NEWEST = ("1997-01", "1997-02", "1997-03"), "1997-04"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from assets_tests.faults import killed_run
-from assets_tests.faults.loop_home import NEWEST, PERIOD, RETRAIN, copied, opened
+from assets_tests.faults.loop_home import LAND, LOADED, NEWEST, PERIOD, RETRAIN, SPEC, copied, opened
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
 
@@ -20,10 +20,15 @@ PERIOD_FAULTS = {
     "dbt: the second of its models just built": "dbt=2",
     "validated_features: snapshot there, CURRENT not": "unplaced=validated_features/1997-04/CURRENT",
     "online_features: arrays there, CURRENT not": "unplaced=online/repurchase/CURRENT",
-    "prediction_log: torn": "torn=predictions/1997-04",
-    "ground_truth: torn": "torn=ground_truth/1997-04",
+    "prediction_log: torn": "torn=predictions/.1997-04",
+    "ground_truth: torn": "torn=ground_truth/.1997-04",
     "live_performance: not in place": "unplaced=performance/1997-04.json",
     "drift_report: measured, not in place": "unplaced=drift_report/1997-04.json",
+}
+LANDING_FAULTS = {
+    "landing: file whole, not in place": "unplaced=orders/1997-04.csv",
+    "landing: file in place, checksum not": "placed=orders/1997-04.csv",
+    "landing: file and checksum there, clock not moved": "before=boucle_adapters.clock:HomeClock.set",
 }
 RETRAIN_FAULTS = {
     "training_set: rows torn": "torn=training_sets",
@@ -65,6 +70,34 @@ def test_the_undisturbed_loop_promotes_version_one_once(promoted: dict[str, Any]
     assert promoted["versions"] == [1]
     assert promoted["aliases"] == ((), 1)
     assert promoted["plan"][0] == 1
+
+
+@pytest.fixture(scope="session")
+def march(three_months: Path) -> Path:
+    """April has not landed yet."""
+    path = copied(three_months, three_months.with_name("march"))
+    with opened(path) as loop:
+        loop.home.clock.set(SPEC.period(LOADED[-1]).end)
+        for file in april_files(path):
+            file.unlink()
+    return path
+
+
+def april_files(home: Path) -> list[Path]:
+    """April's landing file and what lies beside it under its name."""
+    return sorted((home / "landing").rglob(f"{NEWEST}.csv*"))
+
+
+@cases(LANDING_FAULTS)
+def test_a_month_whose_landing_was_killed_lands_again(fault: str, march: Path, three_months: Path, tmp_path: Path):
+    home = die_in_the_middle(march, tmp_path / "home", LAND, NEWEST, fault)
+    with opened(home) as loop:
+        assert loop.home.clock.now() < SPEC.period(NEWEST).end
+        loop.done(LAND, partition=NEWEST)
+        assert loop.home.clock.now() >= SPEC.period(NEWEST).end
+    undisturbed = {file.name: file.read_bytes() for file in april_files(three_months)}
+    assert {file.name: file.read_bytes() for file in april_files(home)} == undisturbed
+    assert list(undisturbed) == ["1997-04.csv", "1997-04.csv.sha256"]
 
 
 @cases(PERIOD_FAULTS)

@@ -6,11 +6,11 @@ lives in the present.
 """
 
 import json
-import os
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+
+from boucle_adapters.atomic_file import replace_bytes
 
 
 def wall_now() -> datetime:
@@ -45,10 +45,8 @@ class HomeClock:
 
     def set(self, moment: datetime) -> None:
         """Make `moment` the present of this home, for every process."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.file.with_name(f"{self.file.name}.{os.getpid()}.{time.monotonic_ns()}")
-        draft.write_text(json.dumps({"now": moment.isoformat(), "wall": wall_now().isoformat()}))
-        draft.replace(self.file)
+        content = json.dumps({"now": moment.isoformat(), "wall": wall_now().isoformat()})
+        replace_bytes(self.file, content.encode())
 
     def _refresh(self) -> None:
         # One stat per call: the file is replaced by rename, so its modification time tells when to read it again.

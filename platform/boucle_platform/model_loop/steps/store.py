@@ -1,6 +1,5 @@
 """Where the steps of a model keep what they make: `<home>/data/<model>/...`, each file put in place by rename."""
 
-import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ from boucle.contracts.ids import ModelVersion
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.profile import ReferenceProfile
 from boucle.errors import NotEnoughDataError
+from boucle_adapters.atomic_file import put_in_place, replace_bytes
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 
@@ -35,18 +35,15 @@ def document_file(home: Home, spec: LoopSpec, asset: str, partition: str = "") -
 
 def write_text(file: Path, text: str) -> Path:
     """Write a file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f"{file.name}.{os.getpid()}.draft")
-    draft.write_text(text, encoding="utf-8")
-    return draft.replace(file)
+    replace_bytes(file, text.encode())
+    return file
 
 
 def write_rows(file: Path, rows: pd.DataFrame) -> Path:
     """Write rows as Parquet, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f"{file.name}.{os.getpid()}.draft")
-    rows.to_parquet(draft, index=False)
-    return draft.replace(file)
+    with put_in_place(file) as draft:
+        rows.to_parquet(draft, index=False)
+    return file
 
 
 def write_document(file: Path, document: Document) -> Path:
