@@ -101,7 +101,7 @@ class DuckDBWarehouse:
             time.sleep(_POLL_SECONDS)
 
     def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        # A dbt process outlives the step that was killed above it: then DuckDB's own lock is the one to wait for.
+        # Another program may hold the file without our lock (a DuckDB shell): then DuckDB's own lock is waited for.
         deadline = time.monotonic() + self.timeout_seconds
         told = False
         while True:
