@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(400), pytest.mark.xdist_group("demo")]
 BOUCLE = str(Path(sys.executable).with_name("boucle"))
 # Fewer requests a month leave drift inconclusive, and then nothing asks for a second version by July.
 UNTIL, REQUESTS = "1997-07", "1000"
