@@ -32,7 +32,7 @@ dev: install ## Dagster UI, MLflow UI and API; one Ctrl-C ends all
 	@$(BIN)/boucle dev $(ARGS)
 
 test: install check ## Everything: checks, unit, contract, data, model, assets, dbt, integration, loop, faults
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: install ## What is fast and stable: unit, contract, data, model gates, assets
 	$(BIN)/pytest -m "not integration and not loop" $(ARGS)

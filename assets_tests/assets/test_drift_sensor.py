@@ -10,7 +10,7 @@ import yaml
 
 from assets_tests.bundles import promote
 from assets_tests.judging import MODEL, day, drift_report, gate
-from boucle.contracts.decision import DecisionKind
+from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest
 from boucle.contracts.monitoring import DriftReport, TriggerOutcome
 from boucle.contracts.verdict import Verdict
@@ -215,6 +215,34 @@ def test_one_retrain_run_of_a_model_at_a_time():
     assert retrain.tags[RETRAINS_TAG] == "repurchase"
     (limit,) = yaml.safe_load(DAGSTER_YAML)["concurrency"]["runs"]["tag_concurrency_limits"]
     assert limit == {"key": RETRAINS_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+
+
+def test_a_retraining_that_ended_without_a_decision_is_named_with_what_to_do(world: World):
+    world.write("1997-08", gates=DRIFTED)
+    (key,) = world.requests()
+    run_id = world.run(dg.DagsterRunStatus.FAILURE, **{TRIGGER_TAG: key})
+    answer = world.tick()
+    assert f"asked for ended without a decision: run {run_id[:8]}" in str(answer.skip_reason)
+    assert "boucle retrain repurchase" in str(answer.skip_reason)
+
+
+def test_a_retraining_whose_candidate_was_refused_has_its_answer(world: World):
+    world.write("1997-08", gates=DRIFTED)
+    (key,) = world.requests()
+    run_id = world.run(dg.DagsterRunStatus.FAILURE, **{TRIGGER_TAG: key})
+    production = world.home.state.production(MODEL)
+    refused = NewDecision(
+        kind=DecisionKind.REJECT,
+        model=MODEL,
+        at=day("1997-09-01"),
+        actor="test",
+        reason="worse",
+        from_version=production,
+        to_version=production,
+        dagster_run_id=run_id,
+    )
+    world.home.state.record(refused, expected_production=production)
+    assert "No drift report that was not judged" in str(world.tick().skip_reason)
 
 
 def test_dagster_starts_a_run_again_whose_process_died(world: World):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -88,6 +89,32 @@ def test_threads_share_a_connection_and_lose_nothing(instance: dg.DagsterInstanc
     events = instance.fetch_materializations(orders.key, limit=100).records
     found = sorted(event.asset_materialization.metadata["rows"].value for event in events)
     assert found == sorted([3, *range(40)])
+
+
+FROM_ANOTHER_PROCESS = """
+import dagster as dg
+@dg.asset
+def orders(): ...
+job = dg.Definitions([orders], jobs=[dg.define_asset_job("all")]).resolve_job_def("all")
+with dg.DagsterInstance.get() as instance:
+    job.execute_in_process(instance=instance, run_id="00000000-0000-4000-8000-000000000001")
+"""
+
+
+def test_events_of_another_process_reach_whoever_watches_the_run(instance: dg.DagsterInstance):
+    """The page of a run shows what happens while it happens."""
+    run_id, seen, over = "00000000-0000-4000-8000-000000000001", [], threading.Event()
+
+    def see(event: dg.EventLogEntry, _cursor: str) -> None:
+        seen.append(event)
+        if event.is_dagster_event and event.dagster_event.event_type is dg.DagsterEventType.PIPELINE_SUCCESS:
+            over.set()
+
+    instance.watch_event_logs(run_id, None, see)
+    done = subprocess.run([sys.executable, "-c", FROM_ANOTHER_PROCESS], env={**os.environ}, check=False, timeout=60)
+    assert (done.returncode, over.wait(30)) == (0, True)
+    instance.end_watch_event_logs(run_id, see)
+    assert len(seen) >= len(instance.all_logs(run_id)) - 2
 
 
 KILLED = """

@@ -14,6 +14,7 @@ from boucle_adapters.landing_zone import checksum_file, landing_file, publish
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.automation import LANDING_TAG, landing_sensor
+from boucle_platform.model_loop.component import partitions_of
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.loaded import STAMP, loaded_periods
 from boucle_platform.model_loop.steps.landing import landed_files
@@ -79,7 +80,7 @@ class World:
         with dg.build_sensor_context(
             instance=self.instance, sensor_name="repurchase_landing", resources={"home": HomeResource.of(self.settings)}
         ) as context:
-            return landing_sensor(SPEC, DATA)(context)
+            return landing_sensor(SPEC, DATA, partitions_of(SPEC))(context)
 
     def request(self) -> dg.RunRequest:
         """What one tick requests."""
@@ -115,6 +116,14 @@ def test_the_oldest_landed_period_is_requested_with_its_content_in_the_key(world
     request = world.request()
     assert (request.partition_key, request.asset_selection) == (APRIL, None)
     assert request.run_key == f"repurchase/1997-04/{request.tags[LANDING_TAG]}"
+
+
+@pytest.mark.parametrize("name", ["1997-04 (copy)", "1998-07", "notes"])
+def test_a_file_that_is_no_period_of_the_model_is_named_and_holds_nothing_up(world: World, name: str):
+    world.land(PeriodKey(name))
+    assert f"no period of 'repurchase' that is over: {name}.csv" in world.skipped()
+    world.land(APRIL)
+    assert world.request().partition_key == APRIL
 
 
 def test_a_checksum_that_comes_later_than_its_file_changes_nothing(world: World):

@@ -21,7 +21,7 @@ from boucle_cli.services import free_port, tool
 from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.steps.features import known_entities
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.xdist_group("ui")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 # As a person materialises them, one after the other.
 STAGES = (

@@ -14,7 +14,7 @@ import pytest
 from boucle.errors import ConfigurationError, ServiceError
 from boucle_cli.services import Service, free_port, free_ports, running, wait_for_the_first_end, wait_healthy
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("services")]
+pytestmark = pytest.mark.integration
 
 # A parent with a child, as MLflow and Dagster have them; the parent answers on its port.
 ANSWERS = """

@@ -26,7 +26,7 @@ from boucle_adapters.segment_log import SegmentLog
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60), pytest.mark.xdist_group("serving")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 QUESTION = {"user_id": "4", "as_of": "1997-11-01"}
 HEAVY = ("dagster", "mlflow", "sklearn", "pandas", "pandera", "pyarrow", "duckdb", "evidently", "dbt", "alembic")
 

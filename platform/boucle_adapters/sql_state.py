@@ -242,7 +242,9 @@ class SqlStateStore:
 def _converted() -> Iterator[None]:
     try:
         yield
-    except sa.exc.OperationalError as error:
+    except sa.exc.IntegrityError:
+        raise
+    except sa.exc.DatabaseError as error:
         raise StateStoreError(f"The state store cannot be used: {error.orig}. Nothing was changed.") from error
 
 

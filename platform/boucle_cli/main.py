@@ -98,7 +98,9 @@ def rollback(
     model: Model,
     *,
     reason: Reason,
-    to: Annotated[int | None, typer.Option(help="An earlier promoted version; the one before by default.")] = None,
+    to: Annotated[
+        int | None, typer.Option(min=1, help="An earlier promoted version; the one before by default.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put the previous version back in traffic and registry; done when every live replica answers with it."""

@@ -28,6 +28,7 @@ def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | N
         promotion.note_served(home.state, decision, seconds=followed.seconds, actor=home.actor(who))
     try:
         aliases = promotion.reconcile_aliases(home.state, home.registry, model)
+        home.registry.set_tags(model, plan.production.version, {"ledger_head": decision.row_hash})
     except RegistryError as error:
         aliases = (f"The registry did not follow ({error}); `boucle doctor --fix` puts its aliases right.",)
     return {
@@ -91,19 +92,24 @@ def repair(home: Home, model: ModelName, *, who: str) -> tuple[str, ...]:
         LedgerError: The ledger itself is damaged, so nothing is put where it says.
     """
     _verified(home, model)
-    mended = [
-        f"{sentence} (put back by {who})" for sentence in promotion.reconcile_aliases(home.state, home.registry, model)
-    ]
+    mended = []
     if wrong := promotion.traffic_difference(home.state, model):
         plan = promotion.start_traffic(home.state, model, actor=home.actor(who))
         mended.append(f"{wrong}: revision {plan.revision} gives them to version {plan.production.version} (by {who})")
-    return tuple(mended)
+    moved = promotion.reconcile_aliases(home.state, home.registry, model)
+    return (*mended, *(f"{sentence} (put back by {who})" for sentence in moved))
 
 
 def _verified(home: Home, model: ModelName) -> str:
     """Walk the chain; then look whether the heads that the registry keeps are in it, because a cut tail is a chain."""
     rows = home.state.decisions()
     verify_chain(rows)
+    plan = home.state.plan(model)
+    if plan is not None and plan.decision_id > len(rows):
+        raise LedgerError(
+            f"The traffic plan of '{model}' follows decision {plan.decision_id}, but the ledger ends with {len(rows)}: "
+            "rows at the end were deleted. Restore the state store from its backup. Nothing was changed."
+        )
     known = {str(row.row_hash) for row in rows}
     for registered in home.registry.versions(model):
         head = registered.tags.get("ledger_head", "")

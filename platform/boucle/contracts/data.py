@@ -66,5 +66,5 @@ class TrainingManifest(Document):
     holdout_positives: int
     content_digest: Digest
     file: str
-    gates: tuple[Gate, ...]
+    gates: tuple[Gate, ...] = ()
     note: str = ""

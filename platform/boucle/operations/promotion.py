@@ -90,8 +90,8 @@ def reject(
 ) -> Decision | None:
     """Record why a version does not become production; None for the one that is production, which stays it.
 
-    The same reason against the same production is recorded once. The version is tagged as rejected only when its own
-    gates did not pass: another refusal says nothing about the model.
+    The same reason against the same production, twice in a row, is recorded once. The version is tagged as rejected
+    only when its own gates did not pass: another refusal says nothing about the model.
     """
     current = state.production(subject.model)
     if subject.version == current:
@@ -243,8 +243,9 @@ def _refused(evidence: Evidence, reason: str, production: ModelVersion | None) -
 
 
 def _recorded(state: StateStore, new: NewDecision) -> Decision | None:
-    """The row that says the same of the same version already."""
-    for row in state.decisions(new.model):
+    """The model's newest rejection, when it says the same of the same version."""
+    rejections = [row for row in state.decisions(new.model) if row.decision.kind is new.kind]
+    for row in rejections[-1:]:
         known = row.decision
         if (known.kind, known.subject_version, known.bundle_digest, known.from_version, known.reason) == (
             new.kind,

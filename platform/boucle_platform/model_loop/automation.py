@@ -78,7 +78,9 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
     ]
 
 
-def landing_sensor(spec: LoopSpec, rebuilt: Sequence[dg.AssetKey]) -> dg.SensorDefinition:
+def landing_sensor(
+    spec: LoopSpec, rebuilt: Sequence[dg.AssetKey], partitions: dg.PartitionsDefinition[str]
+) -> dg.SensorDefinition:
     """Requests the period job for the oldest period whose landed content is not loaded, one at a time and in order.
 
     It keeps no cursor: what is loaded is what the event log says, so that a run of a person or of a verb counts, and a
@@ -96,10 +98,13 @@ def landing_sensor(spec: LoopSpec, rebuilt: Sequence[dg.AssetKey]) -> dg.SensorD
         if busy := _unfinished_loading(context.instance, spec, rebuilt):
             return dg.SkipReason(f"Run {busy.run_id[:8]} of {busy.job_name} is not finished.")
         loaded = loaded_periods(context.instance, spec)
-        landed = landing_step.landed_files(home.connect(), spec)
+        files, periods = landing_step.landed_files(home.connect(), spec), set(partitions.get_partition_keys())
+        landed = {period: digest for period, digest in files.items() if period in periods}
         arrived = next_arrival(landed, loaded.stamps, unfinished=loaded.unfinished)
         if arrived is None:
-            return dg.SkipReason(f"Everything that has landed is loaded ({len(landed)} periods).")
+            strange = ", ".join(f"{name}.csv" for name in files if name not in landed)
+            ignored = f" Ignored, as no period of '{spec.model}' that is over: {strange}." if strange else ""
+            return dg.SkipReason(f"Everything that has landed is loaded ({len(landed)} periods).{ignored}")
         last = _last_loading(context.instance, spec, arrived)
         if last is not None and last.status is not dg.DagsterRunStatus.SUCCESS:
             return dg.SkipReason(_what_to_do(arrived, last))
@@ -130,7 +135,8 @@ def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
             return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {retrain_job_name(spec)} is not finished.")
         trigger, cursor = _next_trigger(context, home.connect(), spec)
         if trigger is None:
-            return dg.SensorResult(skip_reason=dg.SkipReason("No drift report that was not judged."), cursor=cursor)
+            reason = _unanswered(context.instance, home.connect(), spec) or "No drift report that was not judged."
+            return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=cursor)
         if trigger.outcome is not TriggerOutcome.FIRED:
             return dg.SensorResult(skip_reason=dg.SkipReason(trigger.reason), cursor=cursor)
         tags = {ACTOR_TAG: context.sensor_name, TRIGGER_TAG: trigger.run_key, "boucle/trigger": trigger.reason[:250]}
@@ -193,6 +199,22 @@ def _lost_its_run(instance: dg.DagsterInstance, home: Home, trigger: Trigger) ->
     if trigger.outcome is not TriggerOutcome.FIRED or trigger.production_version != production:
         return False
     return not instance.get_runs(dg.RunsFilter(tags={TRIGGER_TAG: trigger.run_key}), limit=1)
+
+
+def _unanswered(instance: dg.DagsterInstance, home: Home, spec: LoopSpec) -> str:
+    """What to do about a retraining that ended without a decision on a candidate; empty when there is none.
+
+    A refused candidate is an answer. A registry that was away is not, and nothing asks again within the window.
+    """
+    fired = [trigger for _, trigger in home.state.triggers(spec.name) if trigger.outcome is TriggerOutcome.FIRED]
+    runs = instance.get_runs(dg.RunsFilter(tags={TRIGGER_TAG: fired[-1].run_key}), limit=1) if fired else []
+    decided = {row.decision.dagster_run_id for row in home.state.decisions(spec.name)}
+    if not runs or runs[0].status is dg.DagsterRunStatus.SUCCESS or runs[0].run_id in decided:
+        return ""
+    return (
+        f"The retraining that {fired[-1].period} asked for ended without a decision: run {runs[0].run_id[:8]} is "
+        f"{runs[0].status.value}. Execute it again from the Dagster UI, or `boucle retrain {spec.model} --reason …`."
+    )
 
 
 def _unfinished_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> Sequence[dg.DagsterRun]:

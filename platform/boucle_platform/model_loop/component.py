@@ -48,7 +48,7 @@ def loop_definitions(spec: LoopSpec) -> dg.Definitions:
         dg.AssetSelection.assets(key_of(spec, spec.raw)).downstream()
         - dg.AssetSelection.assets(*(key_of(spec, name) for name in ("training_set",))).downstream()
     )
-    sensors = [landing_sensor(spec, rebuilt)] + ([drift_sensor(spec)] if spec.level else [])
+    sensors = [landing_sensor(spec, rebuilt, partitions)] + ([drift_sensor(spec)] if spec.level else [])
     return dg.Definitions(
         assets=assets,
         asset_checks=model_checks(spec),

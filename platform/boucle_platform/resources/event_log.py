@@ -2,12 +2,14 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import sqlalchemy as sa
+from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._serdes import ConfigurableClassData
 
@@ -27,6 +29,7 @@ class OpenEventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: OrderedDict[str, sa.Engine] = OrderedDict()
+        self._watcher: SqlPollingEventWatcher | None = None
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -43,6 +46,20 @@ class OpenEventLog(SqliteEventLogStorage):
         """As `dagster.yaml` names it, where Dagster's default keeps its events."""
         return cls(str(Path(os.environ["DAGSTER_HOME"], "history", "runs")), inst_data)
 
+    def watch(self, run_id: str, cursor: str | None, callback: Callable[[dg.EventLogEntry, str], None]) -> None:
+        """Tell of new events of a run, as the page of a run wants it; by asking the database.
+
+        Dagster's class watches the database file, which does not change while a connection keeps the WAL open.
+        """
+        if self._watcher is None:
+            self._watcher = SqlPollingEventWatcher(self)
+        self._watcher.watch_run(run_id, cursor, callback)
+
+    def end_watch(self, run_id: str, handler: Callable[[dg.EventLogEntry, str], None]) -> None:
+        """Tell this handler no more."""
+        if self._watcher is not None:
+            self._watcher.unwatch_run(run_id, handler)
+
     def wipe(self) -> None:
         """Delete every event; an open connection would go on writing into a deleted file."""
         self.dispose()
@@ -50,6 +67,9 @@ class OpenEventLog(SqliteEventLogStorage):
 
     def dispose(self) -> None:
         """Close the connections."""
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
         with self._db_lock:
             while self._engines:
                 self._engines.popitem()[1].dispose()
