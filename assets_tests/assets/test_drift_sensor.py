@@ -14,12 +14,18 @@ from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest
 from boucle.contracts.monitoring import DriftReport, TriggerOutcome
 from boucle.contracts.verdict import Verdict
-from boucle.errors import StateStoreError
+from boucle.errors import ConflictError, StateStoreError
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_platform.instance import CODE_SERVER_TAG, DAGSTER_YAML, NO_RETRIES, PROCESS_TAG, end_dead_runs
 from boucle_platform.model_loop import catalogue
-from boucle_platform.model_loop.automation import RETRAINS_TAG, TRIGGER_TAG, drift_sensor, jobs
+from boucle_platform.model_loop.automation import (
+    RETRAINS_TAG,
+    TRIGGER_TAG,
+    drift_sensor,
+    jobs,
+    refuse_second_retraining,
+)
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.steps.store import document_file, write_document
 from boucle_platform.resources.home import HomeResource
@@ -215,6 +221,13 @@ def test_one_retrain_run_of_a_model_at_a_time():
     assert retrain.tags[RETRAINS_TAG] == "repurchase"
     (limit,) = yaml.safe_load(DAGSTER_YAML)["concurrency"]["runs"]["tag_concurrency_limits"]
     assert limit == {"key": RETRAINS_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+
+
+def test_a_second_retraining_by_hand_is_refused_while_one_is_under_way(world: World):
+    refuse_second_retraining(world.instance, SPEC)
+    run_id = world.run(dg.DagsterRunStatus.STARTED)
+    with pytest.raises(ConflictError, match=f"Run {run_id[:8]} is training 'repurchase' already"):
+        refuse_second_retraining(world.instance, SPEC)
 
 
 def test_a_retraining_that_ended_without_a_decision_is_named_with_what_to_do(world: World):

@@ -31,6 +31,7 @@ STAGES = (
     ("online_features",),
     ("prediction_log", "ground_truth", "live_performance", "drift_report"),
 )
+TRAINING = ("training_set", "candidate_model", "evaluation_report", "production_alias", "traffic_plan")
 RUN_TIMEOUT = 120
 LOOP_TIMEOUT = 300
 SPEC = spec_of("repurchase")
@@ -67,7 +68,7 @@ def _addresses(process: subprocess.Popen[str], log: Path) -> dict[str, str]:
     raise AssertionError(f"boucle dev ended with {process.wait(10)}: {printed}{log.read_text()}")
 
 
-def test_a_person_lands_periods_and_the_daemon_closes_the_loop(stack):
+def test_a_person_materialises_each_stage_and_the_daemon_loads_what_lands(stack):
     _, addresses, _ = stack
     ui, api = DagsterUI(addresses["dagster"]), addresses["api"]
 
@@ -84,10 +85,14 @@ def test_a_person_lands_periods_and_the_daemon_closes_the_loop(stack):
     assert "recency" in ui.metadata("repurchase", "validated_features")["profile"]
 
     ui.switch_on("repurchase_landing")
-    ui.switch_on("repurchase_drift")
     for period in ("1997-02", "1997-03", "1997-04"):
         assert ui.finish(ui.launch("repurchase_land", period), timeout=RUN_TIMEOUT) == "SUCCESS"
+    _wait_for_periods(ui, len(STAGES) + 3)
 
+    for name in TRAINING:
+        alone = ui.launch("repurchase_retrain", only=[("repurchase", name)])
+        assert ui.finish(alone, timeout=RUN_TIMEOUT) == "SUCCESS"
+    assert "| no_regression | passed |" in ui.metadata("repurchase", "evaluation_report")["gates"]
     answer = _wait_for_an_answer(ui, api, version=1, as_of="1997-05-01")
     assert 0 < answer["proba"] < 1
 
@@ -108,6 +113,7 @@ def test_drift_in_what_was_served_brings_the_next_version_without_a_click(stack)
     """May is answered by version 1 and turns out otherwise: report, trigger, retraining, promotion, by the daemon."""
     _, addresses, home = stack
     ui, ports = DagsterUI(addresses["dagster"]), Home(Settings(home=str(home)))
+    ui.switch_on("repurchase_drift")
     caller = Caller("127.0.0.1", int(addresses["api"].rsplit(":", 1)[1]), "repurchase", SPEC.entity)
     asked = send(caller, known_entities(ports, SPEC)[::10], SPEC.period(PeriodKey("1997-04")).end)
     caller.close()
@@ -122,7 +128,7 @@ def test_drift_in_what_was_served_brings_the_next_version_without_a_click(stack)
     assert ui.metadata("repurchase", "drift_report")["labelled"] >= asked.served
     assert ui.metadata("repurchase", "production_alias")["previous"] == 1
     moves = [row.decision for row in ports.state.decisions(SPEC.name) if row.decision.kind is DecisionKind.PROMOTE]
-    assert [(move.actor, move.to_version) for move in moves] == [("sensor:repurchase_drift", n) for n in (1, 2)]
+    assert [(move.actor, move.to_version) for move in moves] == [("dagster", 1), ("sensor:repurchase_drift", 2)]
     ports.state.close()
 
 
@@ -149,6 +155,18 @@ def test_one_interrupt_ends_every_process(stack):
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(home) in " ".join(p.info["cmdline"] or [])]
     ports = [int(address.rsplit(":")[-1]) for address in addresses.values()]
     assert [free_port(port) for port in ports] == ports
+
+
+def _wait_for_periods(ui: DagsterUI, count: int) -> None:
+    """Until so many runs of the period job ended well."""
+    deadline = time.monotonic() + LOOP_TIMEOUT
+    while time.monotonic() < deadline:
+        runs = ui.runs()
+        assert [run for run in runs if run[1] == "FAILURE"] == []
+        if runs.count(("repurchase_period", "SUCCESS")) == count:
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"not {count} period runs within {LOOP_TIMEOUT} s: {ui.runs()}")
 
 
 def _wait_for_an_answer(ui: DagsterUI, api: str, *, version: int, as_of: str) -> dict:

@@ -1,12 +1,14 @@
 """A replay is complete only when everything it promises happened; each omission alone is enough to fail it."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from boucle.errors import ConfigurationError
 from boucle_cli.demo.run import set_aside
 from boucle_cli.demo.summary import Month, Move, Quarantined, Summary
 
@@ -138,6 +140,19 @@ def test_an_earlier_home_is_kept_beside_the_new_one(tmp_path: Path):
         assert not home.exists()
     assert (tmp_path / ".boucle-1" / "state.db").read_text() == "replay 1"
     assert (tmp_path / ".boucle-2" / "state.db").read_text() == "replay 2"
+
+
+def test_a_home_from_which_an_api_answers_is_not_moved_away(tmp_path: Path):
+    (tmp_path / "state.db").write_text("in use")
+    (tmp_path / "serving-replica-1.json").write_text(json.dumps({"address": "http://127.0.0.1:1", "pid": os.getpid()}))
+    with pytest.raises(ConfigurationError, match="end `boucle dev` first"):
+        set_aside(tmp_path)
+    assert (tmp_path / "state.db").read_text() == "in use"
+
+
+def test_a_home_in_which_only_definitions_were_checked_has_no_state_to_keep(tmp_path: Path):
+    (tmp_path / "dbt").mkdir()
+    assert set_aside(tmp_path) is None
 
 
 def test_an_empty_or_missing_home_is_used_as_it_is(tmp_path: Path):

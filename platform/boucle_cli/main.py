@@ -75,12 +75,15 @@ def feed(
 @app.command()
 def retrain(model: Model, *, reason: Reason, as_json: Json = False) -> None:
     """Run training set to traffic now, whatever drift says; the gates decide as always."""
-    from boucle_platform.model_loop.automation import retrain_job_name
+    from boucle_platform.instance import end_dead_runs
+    from boucle_platform.model_loop.automation import refuse_second_retraining, retrain_job_name
+    from boucle_platform.model_loop.keys import ACTOR_TAG
 
     with errors_for_people():
-        outcome = _runner().run(
-            retrain_job_name(_spec(model)), tags={"boucle/actor": _user(), "boucle/trigger": reason}
-        )
+        runner = _runner()
+        end_dead_runs(runner.instance)
+        refuse_second_retraining(runner.instance, _spec(model))
+        outcome = runner.run(retrain_job_name(_spec(model)), tags={ACTOR_TAG: _user(), "boucle/trigger": reason})
         production = _home().state.production(ModelName(model))
     if as_json:
         show_json(
@@ -140,6 +143,8 @@ def history(model: Model, as_json: Json = False) -> None:
         state = _home().state
         verify_chain(state.decisions())
         rows = [_line(row) for row in state.decisions(ModelName(model))]
+        if not rows:
+            _spec(model)  # a name that is nobody's is an error, not an empty history
     if as_json:
         show_json(rows)
     else:

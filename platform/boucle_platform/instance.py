@@ -71,7 +71,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     file = home / "dagster.yaml"
     if not file.exists():
-        file.write_text(DAGSTER_YAML)
+        replace_bytes(file, DAGSTER_YAML.encode())
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["BOUCLE_HOME"] = str(settings.home_dir)
     return home

@@ -1,5 +1,6 @@
 """`boucle demo`: the real history, month by month, through the real parts, on a simulated clock."""
 
+import json
 import os
 import random
 import time
@@ -69,9 +70,20 @@ def serving(port: int) -> Service:
 
 
 def set_aside(home: Path) -> Path | None:
-    """Rename a home that has state, so that a replay starts from nothing and nothing is lost."""
-    if not home.exists() or not any(home.iterdir()):
+    """Rename a home that has state, so that a replay starts from nothing and nothing is lost.
+
+    Raises:
+        ConfigurationError: An API answers from this home: its processes would go on in the new one.
+    """
+    if not home.exists() or not any((home / name).exists() for name in ("state.db", "mlflow.db", "landing")):
         return None
+    for file in home.glob("serving-*.json"):
+        replica = json.loads(file.read_text())
+        if psutil.pid_exists(int(replica["pid"])):
+            raise ConfigurationError(
+                f"An API answers from {home} at {replica['address']} (process {replica['pid']}): end `boucle dev` "
+                "first, or name another home in BOUCLE_HOME. Nothing was moved."
+            )
     number = next(n for n in range(1, 10_000) if not home.with_name(f"{home.name}-{n}").exists())
     return home.rename(home.with_name(f"{home.name}-{number}"))
 

@@ -7,17 +7,17 @@ import dagster as dg
 
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome, judged_report
+from boucle.errors import ConflictError
 from boucle.features.arrivals import Arrival, next_arrival
 from boucle.policy.retraining import decide_trigger
 from boucle_adapters.home import Home
-from boucle_platform.model_loop.keys import key_of
+from boucle_platform.model_loop.keys import ACTOR_TAG, key_of
 from boucle_platform.model_loop.loaded import loaded_periods
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import landing as landing_step
 from boucle_platform.model_loop.steps.store import read_drift_report
 from boucle_platform.resources.home import HomeResource
 
-ACTOR_TAG = "boucle/actor"
 # The trigger that a retrain run answers, whoever executes it.
 TRIGGER_TAG = "boucle/trigger_key"
 # One retrain run of a model at a time: `dagster.yaml` limits the queue by it.
@@ -215,6 +215,15 @@ def _unanswered(instance: dg.DagsterInstance, home: Home, spec: LoopSpec) -> str
         f"The retraining that {fired[-1].period} asked for ended without a decision: run {runs[0].run_id[:8]} is "
         f"{runs[0].status.value}. Execute it again from the Dagster UI, or `boucle retrain {spec.model} --reason …`."
     )
+
+
+def refuse_second_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> None:
+    """Raise while a retrain run of the model is under way: both would write the same documents."""
+    if busy := _unfinished_retraining(instance, spec):
+        raise ConflictError(
+            f"Run {busy[0].run_id[:8]} is training '{spec.model}' already (it is {busy[0].status.value}). Wait for its "
+            "end, or end it in the Dagster UI. Nothing was started."
+        )
 
 
 def _unfinished_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> Sequence[dg.DagsterRun]:

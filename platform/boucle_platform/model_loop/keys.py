@@ -4,6 +4,9 @@ import dagster as dg
 
 from boucle_platform.model_loop.spec import LoopSpec
 
+ACTOR_TAG = "boucle/actor"
+"""The run tag that says who launched it: a sensor's name, or `user:<name>`."""
+
 
 def key_of(spec: LoopSpec, asset: str) -> dg.AssetKey:
     """The key of one of the model's assets."""

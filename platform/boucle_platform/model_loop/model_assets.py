@@ -15,12 +15,11 @@ from boucle_adapters.home import Home
 from boucle_adapters.replicas import wait_until_served
 from boucle_platform.model_loop import presentation
 from boucle_platform.model_loop.evidence_check import doubts_about
-from boucle_platform.model_loop.keys import key_of
+from boucle_platform.model_loop.keys import ACTOR_TAG, key_of
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import evaluation, training
 from boucle_platform.resources.home import HomeResource
 
-ACTOR_TAG = "boucle/actor"
 # A period builds on the one before: a backfill runs them one after the other.
 ONE_PERIOD_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 
