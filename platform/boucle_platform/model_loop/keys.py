@@ -1,4 +1,4 @@
-"""Asset keys of one model: `<model>/<asset>`."""
+"""Asset keys of one model, `<model>/<asset>`, and the tag that says who launched a run."""
 
 import dagster as dg
 
