@@ -1,5 +1,6 @@
 """Production stays what the ledger says: launched alone, on a damaged bundle, or with aliases moved behind its back."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.verdict import Verdict
 from boucle.operations import promotion
 from boucle_adapters.home import Home
+from boucle_platform.instance import PROCESS_TAG, this_process
 from boucle_platform.model_loop.steps.store import document_file, read_document, write_document
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
@@ -225,3 +227,61 @@ def test_a_registry_that_is_away_does_not_hold_up_a_rollback(in_production: Path
     assert (loop.home.state.production(SPEC.name), plan.production.version, loop.alias()) == (1, 1, 2)
     assert doctor(loop, "--fix", "--yes").returncode == 0
     assert loop.alias() == 1
+
+
+def test_status_says_what_is_in_production_while_the_registry_is_away(in_production: Path, copy_of: Copy):
+    loop = copy_of(in_production)
+    done = boucle(loop, "status", "--json", BOUCLE_MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert (found["production"], found["versions"]) == (1, None)
+    assert "not known: The model registry at http://127.0.0.1:9 did not do it" in found["aliases"]
+
+
+def test_a_registry_file_that_is_none_is_an_error_for_people(in_production: Path, copy_of: Copy):
+    loop = copy_of(in_production)
+    (loop.path / "mlflow.db").write_bytes(b"not a database" * 100)
+    told = doctor(loop)
+    assert (told.returncode, "Traceback" in told.stderr) == (1, False), told.stderr
+    assert "The model registry at sqlite:///" in " ".join(told.stdout.split())
+
+
+def test_history_shows_the_rows_of_a_damaged_ledger_and_then_the_damage(in_production: Path, copy_of: Copy):
+    loop = copy_of(in_production)
+    loop.home.state.close()
+    with sqlite3.connect(loop.path / "state.db") as connection:
+        connection.execute("update decision set document = replace(document, 'automatic', 'manual')")
+    connection.close()
+    told = boucle(loop, "history")
+    assert told.returncode == 1
+    assert "promote" in told.stdout
+    assert "is not what was written" in " ".join(told.stderr.split())
+
+
+def test_retraining_by_hand_is_refused_while_a_retraining_is_under_way(in_production: Path, copy_of: Copy):
+    loop = copy_of(in_production)
+    job = loop.runner.definitions.resolve_job_def(RETRAIN)
+    tags = {PROCESS_TAG: this_process()}
+    run = loop.runner.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    told = boucle(loop, "retrain", "--reason", "test")
+    assert told.returncode == 1
+    assert f"Run {run.run_id[:8]} is training 'repurchase' already" in " ".join(told.stderr.split())
+    assert "Nothing was started" in " ".join(told.stderr.split())
+
+
+def test_a_dagster_yaml_of_another_release_is_named(in_production: Path, copy_of: Copy):
+    loop = copy_of(in_production)
+    assert doctor(loop).returncode == 0
+    with (loop.path / "dagster" / "dagster.yaml").open("a") as file:
+        file.write("retention: {}\n")
+    told = doctor(loop)
+    assert (told.returncode, "is not what this release writes" in " ".join(told.stdout.split())) == (1, True)
+
+
+def test_a_missing_segment_of_the_prediction_log_is_named(in_production: Path, copy_of: Copy):
+    loop = copy_of(in_production)
+    log = loop.path / "prediction_log" / SPEC.model / "replica-1"
+    log.mkdir(parents=True)
+    (log / "00000002.jsonl").write_text("")
+    told = doctor(loop)
+    assert (told.returncode, "replica-1/00000001.jsonl" in "".join(told.stdout.split())) == (1, True)

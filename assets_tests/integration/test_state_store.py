@@ -114,7 +114,7 @@ def test_a_password_is_not_in_the_message():
 
 def test_a_decision_on_an_older_view_conflicts_and_changes_nothing(store):
     store.record(promotion(1), expected_production=None)
-    with pytest.raises(ConflictError, match="is version 1, not no version yet"):
+    with pytest.raises(ConflictError, match="is version 1, not no version"):
         store.record(promotion(2), expected_production=None)
     assert len(store.decisions()) == 1
 
@@ -180,6 +180,16 @@ def test_an_edited_row_is_named(url, store):
     engine.dispose()
     with pytest.raises(LedgerError, match="row 1"):
         verify_chain(store.decisions())
+
+
+def test_a_row_that_is_no_decision_any_more_is_named(url, store):
+    store.record(promotion(1), expected_production=None)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update decision set document = '{'"))
+    engine.dispose()
+    with pytest.raises(LedgerError, match="row 1 of 'repurchase' is not what was written"):
+        store.decisions()
 
 
 def test_migrating_again_keeps_every_row(url, store):

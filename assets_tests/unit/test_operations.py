@@ -209,14 +209,6 @@ def test_a_version_in_production_without_traffic_is_named(state, registry):
     assert promotion.traffic_difference(state, MODEL) == ""
 
 
-def test_that_a_version_is_served_is_on_record_once(state, registry):
-    promote(state, registry, 1)
-    move = promotion.last_move(state, MODEL)
-    first = promotion.note_served(state, move, seconds=0.1, actor=SOMEBODY)
-    assert promotion.note_served(state, move, seconds=0.5, actor=SOMEBODY) == first
-    assert kinds(state) == [DecisionKind.PROMOTE, DecisionKind.SERVED]
-
-
 def test_rollback_moves_ledger_and_traffic_together_and_needs_no_registry(state, registry):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
@@ -269,10 +261,27 @@ def test_a_deleted_alias_is_named(state, registry):
 def test_the_ledger_stays_a_chain_through_all_verbs(state, registry):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
-    decision, _ = promotion.roll_back(state, MODEL, reason="test", actor=SOMEBODY)
-    promotion.note_served(state, decision, seconds=0.2, actor=SOMEBODY)
+    _, plan = promotion.roll_back(state, MODEL, reason="test", actor=SOMEBODY)
+    promotion.note_served(state, plan, seconds=0.2, actor=SOMEBODY)
     verify_chain(state.decisions())
     assert state.decisions()[-1].decision.seconds == 0.2
+
+
+def test_a_plan_is_noted_as_served_once(state, registry):
+    promote(state, registry, 1)
+    plan = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    first = promotion.note_served(state, plan, seconds=0.2, actor=SOMEBODY)
+    assert promotion.note_served(state, plan, seconds=0.3, actor=SOMEBODY) == first
+    assert [row.decision.kind for row in state.decisions()] == ["promote", "served"]
+
+
+def test_a_plan_that_a_rollback_replaced_is_not_noted_as_served(state, registry):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    replaced = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    promotion.roll_back(state, MODEL, reason="answers look wrong", actor=SOMEBODY)
+    assert promotion.note_served(state, replaced, seconds=0.2, actor=SOMEBODY) is None
+    assert "served" not in [row.decision.kind for row in state.decisions()]
 
 
 def test_the_evidence_that_promoted_a_version_does_not_undo_its_rollback(state, registry):

@@ -28,13 +28,15 @@ def _converted(method: Callable[P, R]) -> Callable[P, R]:
     @wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import DatabaseError
 
         try:
             return method(*args, **kwargs)
-        except MlflowException as error:
+        except (MlflowException, DatabaseError) as error:
             uri = re.sub(r"//[^@/]*@", "//***@", args[0].tracking_uri)  # type: ignore[attr-defined]
+            said = error.orig if isinstance(error, DatabaseError) else error.message
             raise RegistryError(
-                f"The model registry at {uri} did not do it: {error.message}. Check that it runs and that "
+                f"The model registry at {uri} did not do it: {said}. Check that it runs and that "
                 "BOUCLE_MLFLOW_TRACKING_URI is right, then do it again."
             ) from error
 
@@ -57,7 +59,9 @@ class MlflowRegistry:
         for registered in self.versions(model):
             if registered.version == version:
                 return registered
-        raise RegistryError(f"The registry has no version {version} of '{model}'; `boucle status {model}` lists them.")
+        raise RegistryError(
+            f"The registry has no version {version} of '{model}'; the MLflow UI of `boucle dev` lists them."
+        )
 
     @_converted
     def versions(self, model: ModelName) -> Sequence[RegisteredVersion]:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from boucle.contracts.decision import GENESIS, MOVES, Decision, NewDecision
-from boucle.contracts.ids import Digest, ModelName, ModelVersion
+from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.ledger import row_hash
 from boucle.contracts.monitoring import Trigger
 from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
-from boucle.errors import ConflictError, StateStoreError
+from boucle.errors import ConflictError, LedgerError, StateStoreError
 from boucle_adapters.clock import wall_now
 
 METADATA = sa.MetaData()
@@ -282,11 +283,18 @@ def _lock_ledger(connection: sa.Connection) -> None:
 
 
 def _decision(row: sa.Row[Any]) -> Decision:
+    try:
+        new = NewDecision.model_validate_json(row.document)
+    except ValidationError as error:
+        raise LedgerError(
+            f"Ledger row {row.decision_id} of '{row.model}' is not what was written: it is no decision any more. "
+            "Restore the state store from its backup."
+        ) from error
     return Decision(
         decision_id=row.decision_id,
         previous_hash=Digest(row.previous_hash),
         row_hash=Digest(row.row_hash),
-        decision=NewDecision.model_validate_json(row.document),
+        decision=new,
     )
 
 
@@ -309,8 +317,9 @@ def _append(connection: sa.Connection, new: NewDecision, expected: ModelVersion 
     current = _production(connection, new.model)
     if current != expected:
         raise ConflictError(
-            f"Production of '{new.model}' is {_name(current)}, not {_name(expected)} as this {new.kind} expected: "
-            "somebody decided in between. Nothing was changed; look at `boucle history` and decide again."
+            f"Production of '{new.model}' is {version_text(current)}, not {version_text(expected)} as this "
+            f"{new.kind} expected: somebody decided in between. Nothing was changed; look at `boucle history` and "
+            "decide again."
         )
     head = connection.execute(sa.select(DECISION).order_by(DECISION.c.decision_id.desc()).limit(1)).first()
     previous = GENESIS if head is None else Digest(head.row_hash)
@@ -378,7 +387,3 @@ def _publish(
         sa.insert(TRAFFIC_PLAN), {"model": model, "revision": plan.revision, "document": plan.model_dump_json()}
     )
     return plan
-
-
-def _name(version: ModelVersion | None) -> str:
-    return "no version yet" if version is None else f"version {version}"

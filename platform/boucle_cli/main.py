@@ -140,15 +140,16 @@ def history(model: Model, as_json: Json = False) -> None:
     from boucle.contracts.ledger import verify_chain
 
     with errors_for_people():
-        state = _home().state
-        verify_chain(state.decisions())
-        rows = [_line(row) for row in state.decisions(ModelName(model))]
+        decisions = _home().state.decisions()
+        rows = [_line(row) for row in decisions if row.decision.model == model]
         if not rows:
             _spec(model)  # a name that is nobody's is an error, not an empty history
-    if as_json:
-        show_json(rows)
-    else:
-        show_table(f"decisions of {model}", rows, empty=f"No decision about '{model}' yet.")
+        if as_json:
+            show_json(rows)
+        else:
+            show_table(f"decisions of {model}", rows, empty=f"No decision about '{model}' yet.")
+        # Last, because the rows of a damaged ledger are what a person needs to see.
+        verify_chain(decisions)
 
 
 @app.command()

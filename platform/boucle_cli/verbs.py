@@ -4,7 +4,7 @@ from typing import Any
 
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.ledger import verify_chain
-from boucle.errors import BoucleError, ConflictError, LedgerError, RegistryError
+from boucle.errors import BoucleError, ConfigurationError, ConflictError, LedgerError, RegistryError, StateStoreError
 from boucle.operations import promotion
 from boucle_adapters.home import Home
 from boucle_adapters.replicas import wait_until_served
@@ -25,7 +25,7 @@ def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | N
         replica_timeout_seconds=home.settings.replica_timeout_seconds,
     )
     if followed.complete:
-        promotion.note_served(home.state, decision, seconds=followed.seconds, actor=home.actor(who))
+        promotion.note_served(home.state, plan, seconds=followed.seconds, actor=home.actor(who))
     try:
         aliases = promotion.reconcile_aliases(home.state, home.registry, model)
         home.registry.set_tags(model, plan.production.version, {"ledger_head": decision.row_hash})
@@ -58,13 +58,21 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
         + ", ".join(f"v{arm.version} {arm.weight:g} % {arm.role}" for arm in plan.arms),
         "replicas": ", ".join(f"{name} (revision {found.get(spec.name, 0)})" for name, found in live.items())
         or "none live",
-        "versions": len(home.registry.versions(spec.name)),
-        "aliases": "; ".join(promotion.alias_differences(home.state, home.registry, spec.name)) or "as the ledger says",
+        **_registry_status(home, spec.name),
         "newest landing file": landed[-1].stem if landed else None,
         "last trigger": f"{triggers[-1][1].period} {triggers[-1][1].outcome}: {triggers[-1][1].reason}"
         if triggers
         else None,
     }
+
+
+def _registry_status(home: Home, model: ModelName) -> dict[str, Any]:
+    """What the registry says; a registry that is away is told, and hides nothing of the rest."""
+    try:
+        wrong = promotion.alias_differences(home.state, home.registry, model)
+        return {"versions": len(home.registry.versions(model)), "aliases": "; ".join(wrong) or "as the ledger says"}
+    except RegistryError as error:
+        return {"versions": None, "aliases": f"not known: {error}"}
 
 
 def quarantined(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
@@ -82,6 +90,8 @@ def diagnose(home: Home, spec: LoopSpec, *, only: str) -> list[dict[str, Any]]:
     findings.append(_finding("ledger is whole", lambda: _verified(home, spec.name)))
     findings.append(_finding("aliases equal ledger", lambda: _aliases(home, spec)))
     findings.append(_finding("traffic equals ledger", lambda: _traffic(home, spec)))
+    findings.append(_finding("prediction log is whole", lambda: _log(home, spec.name)))
+    findings.append(_finding("dagster.yaml is this release's", lambda: _dagster_yaml(home)))
     return findings
 
 
@@ -134,6 +144,29 @@ def _aliases(home: Home, spec: LoopSpec) -> str:
     if wrong:
         raise RegistryError("; ".join(wrong) + ". `boucle doctor --fix` puts them back.")
     return "as the ledger says"
+
+
+def _log(home: Home, model: ModelName) -> str:
+    if gaps := home.log.segment_gaps(model):
+        raise StateStoreError(
+            f"Segments of the prediction log are missing: {', '.join(gaps)}. Their predictions get no outcome; restore "
+            f"{home.settings.log_dir} from its backup."
+        )
+    torn = home.log.torn_lines(model)
+    return f"no segment is missing, {torn} torn lines" if torn else "no segment is missing"
+
+
+def _dagster_yaml(home: Home) -> str:
+    """A file that differs may be meant so, but without the pool and the queue's limits the loop is not safe."""
+    from boucle_platform.instance import DAGSTER_YAML
+
+    file = home.settings.dagster_home / "dagster.yaml"
+    if file.exists() and file.read_text() != DAGSTER_YAML:
+        raise ConfigurationError(
+            f"{file} is not what this release writes: an earlier one or a person wrote it, and it is kept. Move it "
+            "away, and the next start writes a new one; or carry your changes over."
+        )
+    return "as written"
 
 
 def _finding(name: str, look: Any) -> dict[str, Any]:

@@ -8,6 +8,16 @@ ModelName = NewType("ModelName", str)
 ModelVersion = NewType("ModelVersion", int)
 """The immutable number that the registry gave, counted from 1."""
 
+
+def version_text(version: ModelVersion | None) -> str:
+    """A version as sentences name it, also when there is none.
+
+    >>> version_text(ModelVersion(3)), version_text(None)
+    ('version 3', 'no version')
+    """
+    return "no version" if version is None else f"version {version}"
+
+
 EntityKey = NewType("EntityKey", str)
 """Who or what a prediction is about: a customer, a flight."""
 

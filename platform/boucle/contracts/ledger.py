@@ -24,11 +24,11 @@ def verify_chain(decisions: Sequence[Decision]) -> None:
         if row.decision_id != position or row.previous_hash != previous:
             raise LedgerError(
                 f"Ledger row {row.decision_id} does not follow row {position - 1}: a row before it was deleted, "
-                "edited or moved. Compare with an exported audit file."
+                "edited or moved. Restore the state store from its backup."
             )
         if row_hash(previous, row.decision) != row.row_hash:
             raise LedgerError(
                 f"Ledger row {row.decision_id} ({row.decision.kind} of {row.decision.model}) is not what was written: "
-                "its hash does not fit its content. Compare with an exported audit file."
+                "its hash does not fit its content. Restore the state store from its backup."
             )
         previous = row.row_hash

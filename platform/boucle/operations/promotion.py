@@ -7,7 +7,7 @@ from datetime import datetime
 
 from boucle.contracts.decision import MOVES, Decision, DecisionKind, NewDecision
 from boucle.contracts.evidence import Candidate, Evidence
-from boucle.contracts.ids import Digest, ModelName, ModelVersion
+from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
 from boucle.contracts.verdict import Verdict, overall
 from boucle.errors import ConflictError, NoProductionModelError, PromotionRefusedError, RegistryError
@@ -143,8 +143,8 @@ def roll_back(
     if target is None or target == current or target not in bundles:
         known = ", ".join(str(version) for version in sorted(bundles) if version != current) or "none"
         raise NoProductionModelError(
-            f"'{model}' cannot be rolled back from version {current} to {_name(target)}: versions promoted earlier: "
-            f"{known}. Nothing was changed."
+            f"'{model}' cannot be rolled back from version {current} to {version_text(target)}: versions promoted "
+            f"earlier: {known}. Nothing was changed."
         )
     new = NewDecision(
         kind=DecisionKind.ROLLBACK,
@@ -162,22 +162,27 @@ def roll_back(
     return state.record_with_plan(new, expected_production=current, strategy=Strategy.DIRECT, arms=arms)
 
 
-def note_served(state: StateStore, decision: Decision, *, seconds: float, actor: Actor) -> Decision:
-    """Record, once a decision, that every live replica answers as it says, and how long that took."""
-    for row in state.decisions(decision.decision.model):
-        if row.decision.kind is DecisionKind.SERVED and row.decision_id > decision.decision_id:
+def note_served(state: StateStore, plan: TrafficPlan, *, seconds: float, actor: Actor) -> Decision | None:
+    """Record, once a move, that every live replica answers by its plan, and how long that took.
+
+    None when production moved in between: that move has a plan of its own, and whoever moved it notes that.
+    """
+    move, now = last_move(state, plan.model), plan.production.version
+    if state.plan(plan.model) != plan or move.decision.to_version != now:
+        return None
+    for row in state.decisions(plan.model):
+        if row.decision.kind is DecisionKind.SERVED and row.decision_id > move.decision_id:
             return row
-    now = state.production(decision.decision.model)
     return state.record(
         NewDecision(
             kind=DecisionKind.SERVED,
-            model=decision.decision.model,
+            model=plan.model,
             at=actor.at,
             actor=actor.name,
-            reason=f"every live replica serves decision {decision.decision_id}",
+            reason=f"every live replica serves decision {move.decision_id}",
             from_version=now,
             to_version=now,
-            subject_version=decision.decision.to_version,
+            subject_version=now,
             seconds=seconds,
             dagster_run_id=actor.dagster_run_id,
         ),
@@ -201,7 +206,9 @@ def reconcile_aliases(state: StateStore, registry: ModelRegistry, model: ModelNa
         found = registry.alias(model, alias)
         if found != version:
             registry.set_alias(model, alias, version)
-            mended.append(f"alias '{alias}' of '{model}' was {_name(found)}, is {_name(version)} as the ledger says")
+            mended.append(
+                f"alias '{alias}' of '{model}' was {version_text(found)}, is {version_text(version)} as the ledger says"
+            )
     return tuple(mended)
 
 
@@ -209,7 +216,7 @@ def alias_differences(state: StateStore, registry: ModelRegistry, model: ModelNa
     """A sentence per alias that was moved or deleted behind the ledger's back; changes nothing."""
     wanted = {PRODUCTION: state.production(model), PREVIOUS: previous_version(state, model)}
     return tuple(
-        f"alias '{alias}' points to {_name(found)}, the ledger says {_name(version)}"
+        f"alias '{alias}' points to {version_text(found)}, the ledger says {version_text(version)}"
         for alias, version in wanted.items()
         if (found := registry.alias(model, alias)) != version
     )
@@ -221,7 +228,9 @@ def traffic_difference(state: StateStore, model: ModelName) -> str:
     answering = None if plan is None else plan.production.version
     if answering == production:
         return ""
-    return f"the traffic plan gives the requests to {_name(answering)}, the ledger says {_name(production)}"
+    return (
+        f"the traffic plan gives the requests to {version_text(answering)}, the ledger says {version_text(production)}"
+    )
 
 
 def last_move(state: StateStore, model: ModelName) -> Decision:
@@ -238,7 +247,7 @@ def last_move(state: StateStore, model: ModelName) -> Decision:
 def _refused(evidence: Evidence, reason: str, production: ModelVersion | None) -> PromotionRefusedError:
     return PromotionRefusedError(
         f"Version {evidence.version} of '{evidence.model}' was not promoted: {reason} "
-        f"Production stays {_name(production)}."
+        f"Production stays {version_text(production)}."
     )
 
 
@@ -324,7 +333,3 @@ def _known(version: ModelVersion | None, model: ModelName) -> ModelVersion:
     if version is None:
         raise NoProductionModelError(f"No version of '{model}' is in production yet; there is nothing to do.")
     return version
-
-
-def _name(version: ModelVersion | None) -> str:
-    return "no version" if version is None else f"version {version}"

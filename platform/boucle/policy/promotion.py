@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from boucle.contracts.bundle import BundleContract
 from boucle.contracts.evidence import Evidence
 from boucle.contracts.facts import EvaluationFacts
-from boucle.contracts.ids import ModelVersion
+from boucle.contracts.ids import ModelVersion, version_text
 from boucle.contracts.verdict import Bound, Gate, Verdict, overall
 from boucle.policy import gates
 from boucle.policy.candidate import CANDIDATE_MEANINGS, TRAINING_MEANINGS
@@ -201,7 +201,6 @@ class PromotionDecision:
     """The outcome and, in sentences with the gates' numbers, why."""
 
     outcome: PromotionOutcome
-    verdict: Verdict
     reason: str
 
 
@@ -225,7 +224,7 @@ def decide(
     """
     if evidence.version == production:
         reason = f"Version {production} is production already: nothing new."
-        return PromotionDecision(outcome=PromotionOutcome.KEEP, verdict=Verdict.PASSED, reason=reason)
+        return PromotionDecision(outcome=PromotionOutcome.KEEP, reason=reason)
     if evidence.version in rolled_back:
         return _rejected(
             f"Version {evidence.version} was rolled back ({rolled_back[evidence.version]}): it is not undone by the "
@@ -233,20 +232,18 @@ def decide(
         )
     if evidence.production_version != production:
         return _rejected(
-            f"Version {evidence.version} was compared with {_name(evidence.production_version)}, but production is "
-            f"{_name(production)} now: evaluate it again."
+            f"Version {evidence.version} was compared with {version_text(evidence.production_version)}, but production "
+            f"is {version_text(production)} now: evaluate it again."
         )
     if doubts:
         return _rejected(_sentences([*doubts]))
     missing = [name for name in REQUIRED if name not in {gate.name for gate in evidence.gates}]
     if missing or evidence.verdict is not Verdict.PASSED:
         reason = _sentences([*open_gates(evidence.gates), *(f"{name}: missing in the evidence" for name in missing)])
-        verdict = Verdict.INCONCLUSIVE if evidence.verdict is Verdict.PASSED else evidence.verdict
-        return PromotionDecision(outcome=PromotionOutcome.REJECT, verdict=verdict, reason=reason)
+        return PromotionDecision(outcome=PromotionOutcome.REJECT, reason=reason)
     contest = [gate.figures() for gate in evidence.gates if gate.name == "no_regression"]
     return PromotionDecision(
         outcome=PromotionOutcome.PROMOTE,
-        verdict=Verdict.PASSED,
         reason=_sentences([f"all {len(evidence.gates)} gates passed", *contest]),
     )
 
@@ -264,7 +261,7 @@ def open_gates(judged: Sequence[Gate]) -> list[str]:
 
 
 def _rejected(reason: str) -> PromotionDecision:
-    return PromotionDecision(outcome=PromotionOutcome.REJECT, verdict=Verdict.INCONCLUSIVE, reason=reason)
+    return PromotionDecision(outcome=PromotionOutcome.REJECT, reason=reason)
 
 
 def _with_enough_rows(policy: PromotionPolicy, facts: EvaluationFacts, gate: Gate) -> Gate:
@@ -311,7 +308,3 @@ def _type(contract: BundleContract, name: str) -> str:
 
 def _sentences(parts: list[str]) -> str:
     return "; ".join(part.rstrip(".") for part in parts) + "."
-
-
-def _name(version: ModelVersion | None) -> str:
-    return "no version" if version is None else f"version {version}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from boucle.contracts.ids import ModelVersion
+from boucle.contracts.ids import ModelVersion, version_text
 from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome
 from boucle.contracts.verdict import Verdict
 
@@ -62,7 +62,7 @@ def decide_trigger(
 def _outdated(report: DriftReport, production: ModelVersion | None) -> str:
     if report.production_version == production:
         return ""
-    return f"the report judged {_version(report.production_version)}, production is {_version(production)} now"
+    return f"the report judged {version_text(report.production_version)}, production is {version_text(production)} now"
 
 
 def _fired_already(report: DriftReport, earlier: Sequence[Trigger]) -> str:
@@ -71,11 +71,7 @@ def _fired_already(report: DriftReport, earlier: Sequence[Trigger]) -> str:
     fired = [trigger for trigger in earlier if trigger.outcome is TriggerOutcome.FIRED]
     if not any((trigger.model, trigger.period, trigger.production_version) == asked for trigger in fired):
         return ""
-    return f"window {report.period} fired already with {_version(report.production_version)} in production"
-
-
-def _version(version: ModelVersion | None) -> str:
-    return "no version" if version is None else f"version {version}"
+    return f"window {report.period} fired already with {version_text(report.production_version)} in production"
 
 
 def _nothing_to_learn(report: DriftReport) -> str:

@@ -230,10 +230,8 @@ def _plan(spec: LoopSpec) -> dg.AssetsDefinition:
             timeout_seconds=10,
             replica_timeout_seconds=ports.settings.replica_timeout_seconds,
         )
-        move = promotion.last_move(ports.state, spec.name)
-        # A rollback in between has a plan of its own, and whoever rolled back notes when that is served.
-        if followed.complete and move.decision_id == plan.decision_id:
-            promotion.note_served(ports.state, move, seconds=followed.seconds, actor=actor(context, ports))
+        if followed.complete:
+            promotion.note_served(ports.state, plan, seconds=followed.seconds, actor=actor(context, ports))
         return dg.MaterializeResult(
             value=plan,
             metadata={
