@@ -90,6 +90,7 @@ def test_the_job_of_checks_runs_no_asset(found: dg.Definitions):
         "repurchase__production_alias_alias_equals_ledger",
         "repurchase__traffic_plan_traffic_equals_ledger",
         "repurchase__traffic_plan_live_replicas_serve_the_plan",
+        "repurchase__raw_orders_data_is_fresh",
     }
 
 

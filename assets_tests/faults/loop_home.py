@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import dagster as dg
 
 from boucle.contracts.data import TrainingManifest
 from boucle.contracts.decision import DecisionKind
@@ -124,6 +128,26 @@ class LoopHome:
         from mlflow import MlflowClient
 
         return dict(MlflowClient(tracking_uri=self.home.registry.tracking_uri).get_run(run_id).data.params)
+
+
+def boucle(loop: LoopHome, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A verb on the home, in a process of its own."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("boucle")), *words],
+        env={**os.environ, "BOUCLE_HOME": str(loop.path), "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def check_named(loop: LoopHome, name: str) -> dg.AssetCheckEvaluation:
+    """What the job of checks says now."""
+    run_id = loop.run(CHECKS).run_id
+    found = loop.runner.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    evaluations = [entry.dagster_event.asset_check_evaluation_data for entry in found if entry.dagster_event]
+    return next(item for item in evaluations if item.check_name == name)
 
 
 @contextmanager

@@ -1,10 +1,8 @@
 """Production stays what the ledger says: launched alone, on a damaged bundle, or with aliases moved behind its back."""
 
 import json
-import os
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import dagster as dg
 import pytest
 
 from assets_tests.bundles import flip_last_byte
-from assets_tests.faults.loop_home import CHECKS, RETRAIN, SPEC, LoopHome
+from assets_tests.faults.loop_home import RETRAIN, SPEC, LoopHome, boucle, check_named
 from boucle.contracts.bundle import MODEL_FILE
 from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.verdict import Verdict
@@ -35,28 +33,9 @@ def doctor(loop: LoopHome, *words: str) -> "subprocess.CompletedProcess[str]":
     return boucle(loop, "doctor", *words)
 
 
-def boucle(loop: LoopHome, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("boucle")), *words],
-        env={**os.environ, "BOUCLE_HOME": str(loop.path), "COLUMNS": "200", **environment},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-
-
 def check_of_aliases(loop: LoopHome):
     """What the job of checks says of the aliases now."""
     return check_named(loop, "alias_equals_ledger")
-
-
-def check_named(loop: LoopHome, name: str):
-    """What the job of checks says now."""
-    run_id = loop.run(CHECKS).run_id
-    found = loop.runner.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-    evaluations = [entry.dagster_event.asset_check_evaluation_data for entry in found]
-    return next(item for item in evaluations if item.check_name == name)
 
 
 def delete(loop: LoopHome) -> None:

@@ -77,6 +77,15 @@ class SnapshotStore:
             return None
         return self.by_digest(model, period, Digest(digest))
 
+    def versions(self, model: ModelName, period: PeriodKey) -> tuple[SnapshotManifest, ...]:
+        """Every content the period ever had, the one in force first, the others newest first."""
+        current = self.current(model, period)
+        if current is None:
+            return ()
+        digests = (Digest(file.stem) for file in self._folder(model, period).glob("*.json"))
+        others = [self.by_digest(model, period, digest) for digest in digests if digest != current.content_digest]
+        return (current, *sorted(others, key=lambda manifest: manifest.created_at, reverse=True))
+
     def in_force(self, model: ModelName) -> tuple[SnapshotManifest, ...]:
         """The manifests in force, oldest period first. Raises NotEnoughDataError when there is none."""
         found = tuple(self.current(model, period) for period in self.periods(model))

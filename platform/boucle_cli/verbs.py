@@ -44,10 +44,11 @@ def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | N
 
 def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
     """What is in production, in traffic, in the registry; what landed and drifted last."""
+    from boucle_platform.model_loop.steps.landing import freshness
+
     plan = home.state.plan(spec.name)
     live = home.state.replicas(max_age_seconds=home.settings.replica_timeout_seconds)
     triggers = home.state.triggers(spec.name)
-    landed = sorted((home.settings.landing_dir / spec.model / spec.source).glob("*.csv"))
     return {
         "now": home.clock.now().isoformat(timespec="seconds"),
         "production": home.state.production(spec.name),
@@ -59,7 +60,7 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
         "replicas": ", ".join(f"{name} (revision {found.get(spec.name, 0)})" for name, found in live.items())
         or "none live",
         **_registry_status(home, spec.name),
-        "newest landing file": landed[-1].stem if landed else None,
+        "data": freshness(home, spec).sentence,
         "last trigger": f"{triggers[-1][1].period} {triggers[-1][1].outcome}: {triggers[-1][1].reason}"
         if triggers
         else None,

@@ -11,6 +11,7 @@ import uvicorn
 
 from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError, ConfigurationError
+from boucle_adapters.atomic_file import replace_bytes
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.online_store import OnlineStore
@@ -53,10 +54,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-            draft.write_text(self._text)
-            draft.replace(self._file)
+            replace_bytes(self._file, self._text.encode())
             sys.stdout.write(self._text + "\n")
             sys.stdout.flush()
 

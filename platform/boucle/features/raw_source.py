@@ -19,8 +19,9 @@ from boucle.errors import LandingError
 from boucle.features.contract import REASON, apply_contract
 
 LINE = "line_number"
-ACCEPTED = "landing_accepted"
 """Line of a row in its landing file; the header is line 1."""
+ACCEPTED = "landing_accepted"
+"""The gate of a landing file."""
 
 
 class Kind(StrEnum):

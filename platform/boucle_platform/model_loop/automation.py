@@ -43,6 +43,11 @@ def retrain_job_name(spec: LoopSpec) -> str:
     return f"{spec.model}_retrain"
 
 
+def checks_job_name(spec: LoopSpec) -> str:
+    """The job that looks at what can go wrong between runs."""
+    return f"{spec.model}_checks"
+
+
 def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
     """The model's jobs."""
     retrain = dg.AssetSelection.assets(*(key_of(spec, name) for name in RETRAIN_ASSETS))
@@ -68,14 +73,25 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
             description="Training set, candidate, evaluation, promotion, traffic; a gate that does not pass ends it.",
         ),
         dg.define_asset_job(
-            f"{spec.model}_checks",
+            checks_job_name(spec),
             as_the_ledger_says
             | dg.AssetSelection.checks(
                 dg.AssetCheckKey(key_of(spec, "traffic_plan"), "live_replicas_serve_the_plan"),
+                dg.AssetCheckKey(key_of(spec, spec.raw), "data_is_fresh"),
             ),
-            description="Is what registry, traffic plan and replicas say still what the ledger says?",
+            description="Do registry, traffic plan and replicas still say what the ledger says; is the data fresh?",
         ),
     ]
+
+
+def checks_schedule(spec: LoopSpec) -> dg.ScheduleDefinition:
+    """Looks for moved aliases and late data when nothing else runs; a person switches it on."""
+    return dg.ScheduleDefinition(
+        name=checks_job_name(spec),
+        job_name=checks_job_name(spec),
+        cron_schedule="*/10 * * * *",
+        description="Every ten minutes: is all as the ledger says, and has the newest data landed in time?",
+    )
 
 
 def landing_sensor(

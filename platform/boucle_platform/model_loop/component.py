@@ -6,8 +6,8 @@ import dagster as dg
 from pydantic import BaseModel
 
 from boucle.contracts.windows import Cadence
-from boucle_platform.model_loop.automation import drift_sensor, jobs, landing_sensor
-from boucle_platform.model_loop.data_assets import data_assets
+from boucle_platform.model_loop.automation import checks_schedule, drift_sensor, jobs, landing_sensor
+from boucle_platform.model_loop.data_assets import data_assets, data_is_fresh
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import mlflow_key, model_assets, model_checks
 from boucle_platform.model_loop.monitoring_assets import monitoring_assets
@@ -51,9 +51,10 @@ def loop_definitions(spec: LoopSpec) -> dg.Definitions:
     sensors = [landing_sensor(spec, rebuilt, partitions)] + ([drift_sensor(spec)] if spec.level else [])
     return dg.Definitions(
         assets=assets,
-        asset_checks=model_checks(spec),
+        asset_checks=[data_is_fresh(spec), *model_checks(spec)],
         jobs=jobs(spec, period),
         sensors=sensors,
+        schedules=[checks_schedule(spec)],
         resources={mlflow_key(spec): mlflow_run.configured({"experiment_name": spec.model})},
     )
 

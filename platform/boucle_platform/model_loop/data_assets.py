@@ -11,6 +11,7 @@ from boucle.contracts.windows import previous_period
 from boucle.errors import LandingError
 from boucle.features.arrivals import landing_stamp
 from boucle.features.raw_source import ACCEPTED
+from boucle.policy.freshness import Freshness
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import dbt_project, presentation
 from boucle_platform.model_loop.dbt_build import stream_build
@@ -62,7 +63,9 @@ def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
         partitions_def=partitions,
         backfill_policy=ONE_PERIOD_A_RUN,
         pool="warehouse",
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=40), warn_window=timedelta(days=35)),
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            fail_window=timedelta(days=spec.freshness.fail_days), warn_window=timedelta(days=spec.freshness.warn_days)
+        ),
     )
     def raw(context: dg.AssetExecutionContext, home: HomeResource) -> AssetEvents:
         """The landed file, typed, with knowledge time and source; other content landed later adds a version."""
@@ -91,6 +94,30 @@ def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
         )
 
     return raw
+
+
+def data_is_fresh(spec: LoopSpec) -> dg.AssetChecksDefinition:
+    """A check that can be run at any time: it looks at the landing zone and the home's clock."""
+
+    @dg.asset_check(asset=key_of(spec, spec.raw), name="data_is_fresh")
+    def data_is_fresh(home: HomeResource) -> dg.AssetCheckResult:
+        """The source delivered in time; late is a warning, overdue an error, nothing landed never a pass."""
+        reading = landing.freshness(home.connect(), spec)
+        return dg.AssetCheckResult(
+            passed=reading.freshness is Freshness.FRESH,
+            severity=dg.AssetCheckSeverity.ERROR
+            if reading.freshness is Freshness.OVERDUE
+            else dg.AssetCheckSeverity.WARN,
+            description=reading.sentence,
+            metadata={
+                "freshness": str(reading.freshness),
+                "age_days": "none landed" if reading.age_days is None else reading.age_days,
+                "warn_days": spec.freshness.warn_days,
+                "fail_days": spec.freshness.fail_days,
+            },
+        )
+
+    return data_is_fresh
 
 
 def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:

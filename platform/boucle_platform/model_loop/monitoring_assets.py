@@ -8,10 +8,11 @@ from boucle_platform.model_loop import presentation
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import ONE_PERIOD_A_RUN, asset_arguments
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps import monitoring
+from boucle_platform.model_loop.steps import monitoring, skew
 from boucle_platform.resources.home import HomeResource
 
 NO_GAP = "Every replica's segments of the prediction log are there, without a gap in their numbers."
+NO_SKEW = "Every prediction was made of the very features that training reads for its entity and moment."
 COVERED = "Every prediction whose outcome had to become known in the period has it."
 NO_DRIFT = "Calibration, scores, features and log loss of the period are as on the holdout of the production version."
 
@@ -31,7 +32,12 @@ def _prediction_log(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) ->
 
     @dg.asset(
         **asset_arguments(spec, "prediction_log", "parquet")
-        | {"check_specs": [dg.AssetCheckSpec("no_gap_in_segments", asset=key, description=NO_GAP)]},
+        | {
+            "check_specs": [
+                dg.AssetCheckSpec("no_gap_in_segments", asset=key, description=NO_GAP),
+                dg.AssetCheckSpec(skew.NAME, asset=key, description=NO_SKEW),
+            ]
+        },
         # The log grows while the period lasts, so it is read when the period is over: when its file has landed.
         deps=[key_of(spec, spec.raw)],
         partitions_def=partitions,
@@ -39,19 +45,23 @@ def _prediction_log(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) ->
     )
     def prediction_log(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Predictions served in the period, once per prediction id, as an immutable snapshot."""
-        collected = monitoring.collect_predictions(home.connect(), spec, spec.period(context.partition_key))
+        ports, period = home.connect(), spec.period(context.partition_key)
+        collected = monitoring.collect_predictions(ports, spec, period)
+        skewed = skew.training_serving_skew(ports, spec, period)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": collected.rows,
                 "by_version": presentation.table(collected.by_version),
                 "file": dg.MetadataValue.path(collected.file),
+                "skewed_features": presentation.table(skewed.by_feature),
             },
             check_results=[
                 dg.AssetCheckResult(
                     check_name="no_gap_in_segments",
                     passed=not collected.gaps,
                     description="; ".join(collected.gaps) or f"{collected.rows} records, no segment is missing",
-                )
+                ),
+                presentation.check_result(skewed.gate, blocking=False),
             ],
         )
 

@@ -16,8 +16,10 @@ SIGN = {Bound.AT_MOST: "≤", Bound.AT_LEAST: "≥"}
 INK, ACCENT, GREY = "#1f2933", "#0b7285", "#9aa5b1"
 
 
-def check_result(gate: Gate, *, evidence_digest: str = "", key: dg.AssetKey | None = None) -> dg.AssetCheckResult:
-    """A gate as an asset check: inconclusive does not pass, and its description has the numbers."""
+def check_result(
+    gate: Gate, *, evidence_digest: str = "", key: dg.AssetKey | None = None, blocking: bool = True
+) -> dg.AssetCheckResult:
+    """A gate as an asset check: inconclusive does not pass (where nothing is blocked, it warns)."""
     metadata: dict[str, Any] = {
         "verdict": str(gate.verdict),
         "limit": f"{gate.bound} {gate.limit:g}",
@@ -34,7 +36,9 @@ def check_result(gate: Gate, *, evidence_digest: str = "", key: dg.AssetKey | No
         check_name=gate.name,
         asset_key=key,
         passed=gate.verdict is Verdict.PASSED,
-        severity=dg.AssetCheckSeverity.ERROR,
+        severity=dg.AssetCheckSeverity.ERROR
+        if blocking or gate.verdict is Verdict.FAILED
+        else dg.AssetCheckSeverity.WARN,
         description=gate.sentence(),
         metadata=metadata,
     )

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.windows import Cadence, Period, period_at, period_of
+from boucle.errors import ConfigurationError
 from boucle.features.raw_source import LandingLimits
+from boucle.policy.freshness import FreshnessPolicy
 from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.promotion import PromotionPolicy
 from boucle.policy.retraining import RetrainingPolicy
@@ -54,6 +56,7 @@ class LoopSpec(_Section):
     horizon_days: int = Field(ge=1, description="a label is known this long after its as_of")
     level: Literal[0, 3] = Field(default=3, description="0: retraining by hand; 3: the drift sensor requests it")
     landing: LandingLimits = LandingLimits()
+    freshness: FreshnessPolicy = FreshnessPolicy()
     online: OnlineSettings = OnlineSettings()
     training: TrainingSettings = TrainingSettings()
     promotion: PromotionPolicy = PromotionPolicy()
@@ -90,6 +93,14 @@ class LoopSpec(_Section):
     def period(self, key: str) -> Period:
         """The period of a partition key."""
         return period_of(key, self.cadence)
+
+    def is_period(self, key: str) -> bool:
+        """Whether this is the key of a period: anything may lie in the landing zone."""
+        try:
+            self.period(key)
+        except ConfigurationError:
+            return False
+        return True
 
     def starts(self, period: Period) -> bool:
         """Whether history starts with this period."""

@@ -1,13 +1,13 @@
 """What passes between assets: a document, kept as JSON, so that a person and the next release can read it."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from boucle.contracts.document import Document
+from boucle_adapters.atomic_file import replace_bytes
 
 
 class DocumentIOManager(dg.ConfigurableIOManager):
@@ -22,10 +22,7 @@ class DocumentIOManager(dg.ConfigurableIOManager):
         if not isinstance(obj, Document):
             raise TypeError(f"{context.asset_key.to_user_string()} returned {type(obj).__name__}, not a Document.")
         file = self._file(context, context.asset_partition_key if context.has_asset_partitions else None)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"{file.name}.{os.getpid()}")
-        draft.write_text(obj.model_dump_json(indent=1))
-        draft.replace(file)
+        replace_bytes(file, obj.model_dump_json(indent=1).encode())
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the document as the type that the asset function declares."""

@@ -11,6 +11,7 @@ from boucle.contracts.windows import Period, previous_period
 from boucle.errors import ConfigurationError, LandingError
 from boucle.features.contract import REASON
 from boucle.features.raw_source import ACCEPTED, RowsRefusedError
+from boucle.policy.freshness import FreshnessReading, read_freshness
 from boucle_adapters.duckdb_warehouse import landed_rows
 from boucle_adapters.home import Home
 from boucle_adapters.ingestion import ingest
@@ -105,6 +106,16 @@ def landed_files(home: Home, spec: LoopSpec) -> dict[PeriodKey, Digest]:
     folder = home.settings.landing_dir
     periods = published(folder, spec.name, spec.source)
     return {period: file_digest(landing_file(folder, spec.name, spec.source, period)) for period in periods}
+
+
+def freshness(home: Home, spec: LoopSpec) -> FreshnessReading:
+    """Whether the source delivers: the age of the newest period that has landed. Files of no period do not count."""
+    landed = published(home.settings.landing_dir, spec.name, spec.source)
+    newest = max(
+        (spec.period(key) for key in landed if spec.is_period(key)), key=lambda period: period.end, default=None
+    )
+    ended = newest is not None and newest.key == spec.last_period
+    return read_freshness(spec.freshness, newest, home.clock.now(), ended=ended)
 
 
 def quarantine_counts(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:

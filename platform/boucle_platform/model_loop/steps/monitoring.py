@@ -167,6 +167,7 @@ def _frame(records: list[PredictionRecord]) -> pd.DataFrame:
             "as_of": pd.Series([_naive(r.as_of) for r in records], dtype="datetime64[us]"),
             "features_as_of": pd.Series([_naive(r.features_as_of) for r in records], dtype="datetime64[us]"),
             "model_version": pd.Series([r.model_version for r in records], dtype="int64"),
+            "bundle_digest": pd.Series([r.bundle_digest for r in records], dtype="str"),
             "proba": pd.Series([r.proba for r in records], dtype="float64"),
             "features": pd.Series(
                 [[np.nan if value is None else value for value in r.features] for r in records], dtype="object"

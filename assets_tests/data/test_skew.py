@@ -1,0 +1,151 @@
+"""Answers are compared with the features that training reads: a bug in between shows, a correction does not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from assets_tests.bundles import write_bundle
+from assets_tests.data.landing_world import month
+from boucle.contracts.ids import Digest, EntityKey, ModelVersion
+from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.verdict import Verdict
+from boucle_adapters.home import Home
+from boucle_adapters.online_store import OnlineStore, Snapshot
+from boucle_adapters.settings import Settings
+from boucle_adapters.snapshots import SnapshotStore
+from boucle_platform.model_loop import catalogue
+from boucle_platform.model_loop.steps.features import feature_names, publish_online
+from boucle_platform.model_loop.steps.monitoring import collect_predictions
+from boucle_platform.model_loop.steps.skew import Skew, training_serving_skew
+
+SPEC = catalogue.spec_of("repurchase")
+NAMES = feature_names(SPEC)
+APRIL, MAY = month("1997-04"), month("1997-05")
+
+
+class Shop:
+    """A home in which customers are asked about in May, with the features of the end of April."""
+
+    def __init__(self, path: Path) -> None:
+        self.home = Home(Settings(home=path / "home"))
+        self.online = OnlineStore(self.home.settings.online_dir / SPEC.model)
+        folder = write_bundle(path / "bundle", weights=[0.0] * len(NAMES), features=NAMES)
+        self.bundle = self.home.bundles.put(folder, SPEC.name)
+        self.asked = 0
+
+    def publish(self, **first_feature: float) -> None:
+        """Validate and publish customers, each with its first feature; the second is missing, the others count up."""
+        rows = pd.DataFrame({"user_id": list(first_feature), "as_of": APRIL.end.replace(tzinfo=None)})
+        for number, name in enumerate(NAMES):
+            rows[name] = [value if number == 0 else None if number == 1 else number for value in first_feature.values()]
+        rows = rows.astype(dict.fromkeys(NAMES, "float64") | {"as_of": "datetime64[us]"})
+        SnapshotStore(self.home.settings.home_dir).write(
+            rows, model=SPEC.name, period=APRIL, keys=["user_id", "as_of"], quarantined=0, created_at=APRIL.end
+        )
+        publish_online(self.home, SPEC, APRIL)
+
+    def ask(self, entity: str, *, bundle: Digest | None = None) -> None:
+        """Look the customer up as serving does, and log what was found."""
+        self.online.refresh()
+        found = self.online.look_up(EntityKey(entity), MAY.start, max_age_days=31)
+        self.asked += 1
+        self.home.log.append(
+            PredictionRecord(
+                prediction_id=str(self.asked),
+                request_id="r",
+                at=MAY.start,
+                model=SPEC.name,
+                entity_key=EntityKey(entity),
+                as_of=MAY.start,
+                features_as_of=found.as_of,
+                model_version=ModelVersion(1),
+                bundle_digest=bundle or self.bundle,
+                plan_revision=1,
+                assigned_role="production",
+                answering_role="production",
+                propensity=1.0,
+                proba=0.5,
+                features=tuple(None if value != value else float(value) for value in found.values),  # noqa: PLR0124
+                latency_ms=0.1,
+                replica="one",
+            )
+        )
+
+    def skew(self) -> Skew:
+        """What the check of May measures."""
+        collect_predictions(self.home, SPEC, MAY)
+        return training_serving_skew(self.home, SPEC, MAY)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    made = Shop(tmp_path)
+    made.publish(ada=1, bob=2)
+    return made
+
+
+def test_answers_from_the_published_features_have_no_skew(shop: Shop):
+    for entity in ("ada", "bob", "ada"):
+        shop.ask(entity)
+    found = shop.skew()
+    assert (found.gate.verdict, found.gate.measured, found.gate.sample_size) == (Verdict.PASSED, 0, 3)
+    assert found.by_feature == []
+
+
+def test_a_look_up_that_gives_columns_in_another_order_is_skew(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    shop.ask("ada")
+    look_up = Snapshot.look_up
+
+    def reversed_columns(self, *args, **kwargs):
+        found = look_up(self, *args, **kwargs)
+        return replace(found, values=found.values[::-1])
+
+    monkeypatch.setattr(Snapshot, "look_up", reversed_columns)
+    shop.ask("bob")
+    found = shop.skew()
+    assert (found.gate.verdict, found.gate.measured, found.gate.sample_size) == (Verdict.FAILED, 1, 2)
+    assert {row["feature"] for row in found.by_feature} >= {NAMES[0], NAMES[1]}
+
+
+def test_one_feature_that_serving_fills_in_differently_is_named(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    look_up = Snapshot.look_up
+
+    def filled(self, *args, **kwargs):
+        found = look_up(self, *args, **kwargs)
+        return replace(found, values=[0.0 if value != value else value for value in found.values])  # noqa: PLR0124
+
+    monkeypatch.setattr(Snapshot, "look_up", filled)
+    shop.ask("ada")
+    shop.ask("bob")
+    found = shop.skew()
+    assert (found.gate.verdict, found.by_feature) == (Verdict.FAILED, [{"feature": NAMES[1], "predictions": 2}])
+
+
+def test_features_that_were_corrected_after_they_answered_are_no_skew(shop: Shop):
+    shop.ask("ada")
+    shop.publish(ada=100, bob=2)
+    shop.ask("ada")
+    assert shop.skew().gate.verdict is Verdict.PASSED
+
+
+def test_a_row_that_no_snapshot_ever_had_is_skew_in_every_feature(shop: Shop):
+    shop.ask("ada")
+    shop.publish(bob=2)
+    for manifest in SnapshotStore(shop.home.settings.home_dir).versions(SPEC.name, APRIL.key)[1:]:
+        (shop.home.settings.home_dir / manifest.file).with_suffix(".json").unlink()
+    found = shop.skew()
+    assert (found.gate.verdict, len(found.by_feature)) == (Verdict.FAILED, len(NAMES))
+
+
+def test_without_a_prediction_nothing_is_known(shop: Shop):
+    found = shop.skew()
+    assert (found.gate.verdict, found.gate.sample_size) == (Verdict.INCONCLUSIVE, 0)
+
+
+def test_without_the_bundle_that_names_the_features_nothing_is_known(shop: Shop):
+    shop.ask("ada", bundle=Digest("0" * 64))
+    found = shop.skew()
+    assert found.gate.verdict is Verdict.INCONCLUSIVE
+    assert "The features cannot be named" in found.gate.detail

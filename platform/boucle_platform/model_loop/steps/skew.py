@@ -1,0 +1,77 @@
+"""Training/serving skew of one window: logged features against the snapshots that training reads, value by value."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boucle.contracts.bundle import CONTRACT_FILE, BundleContract
+from boucle.contracts.ids import Digest
+from boucle.contracts.verdict import Gate
+from boucle.contracts.windows import Period, period_at
+from boucle.errors import BundleError
+from boucle.features.skew import differing_values
+from boucle.policy import gates
+from boucle_adapters.home import Home
+from boucle_adapters.snapshots import SnapshotStore
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.monitoring import predictions_of
+
+NAME, UNIT = "training_serving_skew", "predictions with other features"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skew:
+    """How many answers were made of other features than training reads, and which features those are."""
+
+    gate: Gate
+    by_feature: list[dict[str, Any]]
+
+
+def training_serving_skew(home: Home, spec: LoopSpec, period: Period) -> Skew:
+    """Compare every prediction of the period with the feature row of its (entity, features_as_of).
+
+    A row that was corrected since it answered is no skew: any content that its period ever had may have answered.
+    Without a prediction, or without the bundle that names the features, nothing is known.
+    """
+    predictions = predictions_of(home, spec, period)
+    differing, counts = 0, Counter[str]()
+    try:
+        for digest, rows in predictions.groupby("bundle_digest"):
+            names = _feature_names(home, Digest(str(digest)))
+            for _, part in rows.groupby("features_as_of"):
+                found = _differing(home, spec, part, names)
+                differing += int(found.any(axis="columns").sum())
+                counts.update({name: int(found[name].sum()) for name in names})
+    except BundleError as error:
+        nothing = gates.at_most(NAME, None, 0, unit=UNIT, sample_size=0)
+        return Skew(gate=gates.inconclusive(nothing, f"The features cannot be named: {error}"), by_feature=[])
+    gate = gates.at_most(NAME, float(differing), 0, unit=UNIT, sample_size=len(predictions))
+    return Skew(gate=gate, by_feature=[{"feature": name, "predictions": n} for name, n in counts.most_common() if n])
+
+
+def _differing(home: Home, spec: LoopSpec, rows: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
+    """Which values of predictions from one moment differ from every content of its snapshot."""
+    values = pd.DataFrame(np.vstack(rows["features"].to_list()).astype(np.float64), columns=names, index=rows.index)
+    served = pd.concat([rows[["entity_key", "features_as_of"]], values], axis="columns")
+    moment = pd.Timestamp(rows["features_as_of"].iloc[0]).tz_localize("UTC").to_pydatetime()
+    made_of = period_at(moment - timedelta(microseconds=1), spec.cadence)
+    store = SnapshotStore(home.settings.home_dir)
+    differing = pd.DataFrame(data=True, columns=names, index=rows.index)
+    for number, manifest in enumerate(store.versions(spec.name, made_of.key)):
+        left = differing.index[differing.any(axis="columns")]
+        if left.empty:
+            break
+        kept = store.read(manifest).rename(columns={spec.entity: "entity_key", "as_of": "features_as_of"})
+        compared = differing_values(served.loc[left], kept, names)
+        # What differs is told against the content in force; an older one can only take a whole row back.
+        update = left if number == 0 else left[~compared.any(axis="columns")]
+        differing.loc[update] = compared.loc[update]
+    return differing
+
+
+def _feature_names(home: Home, digest: Digest) -> tuple[str, ...]:
+    return BundleContract.model_validate_json((home.bundles.fetch(digest) / CONTRACT_FILE).read_bytes()).feature_names
