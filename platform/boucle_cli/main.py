@@ -1,7 +1,7 @@
 """The command `boucle`: thin verbs over the other packages."""
 
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -9,6 +9,8 @@ from boucle.contracts.decision import Decision
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import BoucleError
 from boucle_adapters.settings import Settings, quiet_environment
+from boucle_cli import quarantine
+from boucle_cli.context import Json, Model, Port, Reason, acting_user, find_spec, open_home, open_runner
 from boucle_cli.output import ERR, FAILED, OUT, errors_for_people, show_json, show_table
 
 app = typer.Typer(
@@ -18,16 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        default_factory=lambda: Settings().default_model, show_default=False, help="The model; repurchase by default."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
-Reason = Annotated[str, typer.Option(help="Why; it goes on record.")]
-Port = Annotated[int, typer.Option(min=0, max=65535)]
+app.add_typer(quarantine.app, name="quarantine")
 
 
 @app.command()
@@ -65,7 +58,7 @@ def feed(
     from boucle_platform.model_loop.steps.landing import feed as land
 
     with errors_for_people():
-        fed = land(_home(), _spec(model), period)
+        fed = land(open_home(), find_spec(model), period)
     if as_json:
         show_json(fed)
     else:
@@ -80,11 +73,13 @@ def retrain(model: Model, *, reason: Reason, as_json: Json = False) -> None:
     from boucle_platform.model_loop.keys import ACTOR_TAG
 
     with errors_for_people():
-        runner = _runner()
+        runner = open_runner()
         end_dead_runs(runner.instance)
-        refuse_second_retraining(runner.instance, _spec(model))
-        outcome = runner.run(retrain_job_name(_spec(model)), tags={ACTOR_TAG: _user(), "boucle/trigger": reason})
-        production = _home().state.production(ModelName(model))
+        refuse_second_retraining(runner.instance, find_spec(model))
+        outcome = runner.run(
+            retrain_job_name(find_spec(model)), tags={ACTOR_TAG: acting_user(), "boucle/trigger": reason}
+        )
+        production = open_home().state.production(ModelName(model))
     if as_json:
         show_json(
             {"run_id": outcome.run_id, "succeeded": outcome.succeeded, "error": outcome.error, "production": production}
@@ -110,7 +105,9 @@ def rollback(
     from boucle_cli.verbs import roll_back
 
     with errors_for_people():
-        done = roll_back(_home(), ModelName(model), reason=reason, to=ModelVersion(to) if to else None, who=_user())
+        done = roll_back(
+            open_home(), ModelName(model), reason=reason, to=ModelVersion(to) if to else None, who=acting_user()
+        )
     if as_json:
         show_json(done)
     else:
@@ -127,7 +124,7 @@ def status(model: Model, as_json: Json = False) -> None:
     from boucle_cli.verbs import model_status
 
     with errors_for_people():
-        found = model_status(_home(), _spec(model))
+        found = model_status(open_home(), find_spec(model))
     if as_json:
         show_json(found)
     else:
@@ -140,10 +137,10 @@ def history(model: Model, as_json: Json = False) -> None:
     from boucle.contracts.ledger import verify_chain
 
     with errors_for_people():
-        decisions = _home().state.decisions()
+        decisions = open_home().state.decisions()
         rows = [_line(row) for row in decisions if row.decision.model == model]
         if not rows:
-            _spec(model)  # a name that is nobody's is an error, not an empty history
+            find_spec(model)  # a name that is nobody's is an error, not an empty history
         if as_json:
             show_json(rows)
         else:
@@ -170,7 +167,7 @@ def check(
     # A library that prints must not end up inside the JSON value.
     with errors_for_people(), redirect_stdout(stderr), ERR.status("starting …") as status:
         report = run_checks(
-            _spec(model),
+            find_spec(model),
             junit=junit,
             summary=os.environ.get("GITHUB_STEP_SUMMARY", ""),
             progress=lambda what: status.update(f"{what} …"),
@@ -182,19 +179,6 @@ def check(
         OUT.print(report.verdict(), markup=False, highlight=False)
     if not report.passed:
         raise typer.Exit(FAILED)
-
-
-@app.command()
-def quarantine(model: Model, as_json: Json = False) -> None:
-    """Rows that were set aside, counted by period and reason."""
-    from boucle_cli.verbs import quarantined
-
-    with errors_for_people():
-        rows = quarantined(_home(), _spec(model))
-    if as_json:
-        show_json(rows)
-    else:
-        show_table(f"quarantine of {model}", rows, empty="Nothing is in quarantine.")
 
 
 @app.command()
@@ -211,12 +195,12 @@ def doctor(
     from boucle_cli.verbs import diagnose, repair
 
     with errors_for_people():
-        findings = diagnose(_home(), _spec(model), only=only)
+        findings = diagnose(open_home(), find_spec(model), only=only)
         broken = any(not finding["ok"] for finding in findings)
         if fix and broken and (yes or typer.confirm("Put aliases and traffic where the ledger says?", err=True)):
-            for sentence in repair(_home(), ModelName(model), who=_user()):
+            for sentence in repair(open_home(), ModelName(model), who=acting_user()):
                 ERR.print(sentence, markup=False, highlight=False)
-            findings = diagnose(_home(), _spec(model), only=only)
+            findings = diagnose(open_home(), find_spec(model), only=only)
     if as_json:
         show_json(findings)
     else:
@@ -233,30 +217,6 @@ def main() -> None:
     except BoucleError as error:
         ERR.print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
         raise SystemExit(FAILED) from error
-
-
-def _home() -> Any:
-    from boucle_adapters.home import Home
-
-    return Home(Settings())
-
-
-def _runner() -> Any:
-    from boucle_platform.instance import Runner
-
-    return Runner(Settings())
-
-
-def _spec(model: str) -> Any:
-    from boucle_platform.model_loop.catalogue import spec_of
-
-    return spec_of(model)
-
-
-def _user() -> str:
-    import getpass
-
-    return f"user:{getpass.getuser()}"
 
 
 def _line(row: Decision) -> dict[str, object]:

@@ -76,13 +76,6 @@ def _registry_status(home: Home, model: ModelName) -> dict[str, Any]:
         return {"versions": None, "aliases": f"not known: {error}"}
 
 
-def quarantined(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
-    """Rows set aside, by source, period and reason."""
-    from boucle_platform.model_loop.steps.landing import quarantine_counts
-
-    return quarantine_counts(home, spec)
-
-
 def diagnose(home: Home, spec: LoopSpec, *, only: str) -> list[dict[str, Any]]:
     """One finding per thing that can be wrong."""
     findings = [_finding("dbt project parses", lambda: str(dbt_project.manifest(home.settings)))]

@@ -69,7 +69,8 @@ def validate(home: Home, spec: LoopSpec, period: Period) -> Validated:
     if broken := [gate for gate in gates if gate.verdict is not Verdict.PASSED]:
         raise FeaturesRefusedError(
             f"Features of {period.key} were refused: {'; '.join(gate.figures() for gate in broken)}. "
-            f"`boucle quarantine {spec.model}` shows the rows. The last good snapshot stays.",
+            f"`boucle quarantine show {period.key} {spec.model} --source features` shows the rows. The last good "
+            "snapshot stays.",
             gates,
         )
     snapshot = store.write(

@@ -18,6 +18,7 @@ from boucle_adapters.ingestion import ingest
 from boucle_adapters.landing_zone import file_digest, landing_file, publish, published
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.quarantine import kinds_of_reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def load(home: Home, spec: LoopSpec, period: Period) -> Loaded:
     SnapshotStore(home.settings.home_dir).write_quarantine(
         rejected, model=spec.name, source=spec.source, period=period.key
     )
-    counts = _kinds_of_reason(rejected[REASON].tolist()) if len(rejected) else Counter[str]()
+    counts = kinds_of_reason(rejected[REASON].tolist()) if len(rejected) else Counter[str]()
     total = receipt.rows + receipt.quarantined
     gate = Gate(
         name=ACCEPTED,
@@ -118,19 +119,6 @@ def freshness(home: Home, spec: LoopSpec) -> FreshnessReading:
     return read_freshness(spec.freshness, newest, home.clock.now(), ended=ended)
 
 
-def quarantine_counts(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
-    """Rows in quarantine by source, period and kind of reason."""
-    store = SnapshotStore(home.settings.home_dir)
-    folder = home.settings.data_dir / spec.model / "quarantine"
-    rows: list[dict[str, Any]] = []
-    for file in sorted(folder.glob("*/*.parquet")):
-        source, period = file.parent.name, PeriodKey(file.stem)
-        frame = store.read_quarantine(spec.name, source, period)
-        reasons = _kinds_of_reason(frame[REASON].tolist()) if len(frame) else Counter[str]()
-        rows += [{"source": source, "period": period, "reason": r, "rows": n} for r, n in reasons.most_common()]
-    return rows
-
-
 def _require_period_before(home: Home, spec: LoopSpec, period: Period) -> None:
     if spec.starts(period):
         return
@@ -142,8 +130,3 @@ def _require_period_before(home: Home, spec: LoopSpec, period: Period) -> None:
             f"{spec.raw} of {before.key} is not loaded, so features of {period.key} would miss its rows. "
             f"Materialise {before.key} first. {period.key} stays as it was."
         )
-
-
-def _kinds_of_reason(reasons: list[str]) -> Counter[str]:
-    # "amount_usd: not at least 0 (value -3.00)" counts as "amount_usd: not at least 0".
-    return Counter(reason.split(" (value", 1)[0] for reason in reasons)

@@ -1,0 +1,72 @@
+"""Rows that were set aside: counted, shown, and put back once a person has mended them."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boucle.contracts.ids import PeriodKey
+from boucle.errors import LandingError
+from boucle.features.contract import REASON
+from boucle.features.quarantine import with_mended_rows
+from boucle.features.raw_source import read_rows
+from boucle_adapters.home import Home
+from boucle_adapters.landing_zone import landing_file, publish, read_landing
+from boucle_adapters.snapshots import SnapshotStore
+from boucle_platform.model_loop.spec import LoopSpec
+
+
+def quarantine_counts(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
+    """Rows in quarantine by source, period and kind of reason."""
+    store = SnapshotStore(home.settings.home_dir)
+    folder = home.settings.data_dir / spec.model / "quarantine"
+    rows: list[dict[str, Any]] = []
+    for file in sorted(folder.glob("*/*.parquet")):
+        source, period = file.parent.name, PeriodKey(file.stem)
+        frame = store.read_quarantine(spec.name, source, period)
+        reasons = kinds_of_reason(frame[REASON].tolist()) if len(frame) else Counter[str]()
+        rows += [{"source": source, "period": period, "reason": r, "rows": n} for r, n in reasons.most_common()]
+    return rows
+
+
+def quarantined_rows(home: Home, spec: LoopSpec, key: str, *, source: str = "") -> pd.DataFrame:
+    """The rows of one period that were set aside, with their reason; by default those of its landing file."""
+    period = spec.period(key)
+    return SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, source or spec.source, period.key)
+
+
+def release(home: Home, spec: LoopSpec, key: str, mended: Path) -> dict[str, Any]:
+    """Land the period's file again with the mended rows in place: it takes the way of every landing file.
+
+    Args:
+        home: Where the file has landed.
+        spec: The model.
+        key: The period.
+        mended: A CSV of rows as `quarantine show --csv` writes them.
+
+    Raises:
+        LandingError: The mended rows do not fit; nothing was changed.
+    """
+    source, period = spec.hook("landing").SOURCE, spec.period(key)
+    set_aside = quarantined_rows(home, spec, key)
+    if set_aside.empty:
+        raise LandingError(f"No row of {spec.source} {key} is in quarantine. Nothing was changed.")
+    file = landing_file(home.settings.landing_dir, spec.name, spec.source, period.key)
+    landed = read_landing(file, source.column_names).rows
+    rows, changed = with_mended_rows(landed, set_aside, _read(mended), source.column_names)
+    left = read_rows(source, period, rows).rejected
+    publish(rows[list(source.column_names)], file)
+    return {"period": period.key, "released": changed, "still_set_aside": len(left), "file": str(file)}
+
+
+def kinds_of_reason(reasons: list[str]) -> Counter[str]:
+    """How often each rule was broken: "amount_usd: not at least 0 (value -3.00)" counts without its value."""
+    return Counter(reason.split(" (value", 1)[0] for reason in reasons)
+
+
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise LandingError(f"{file} cannot be read as CSV: {error}. Nothing was changed.") from error
