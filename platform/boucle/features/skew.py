@@ -22,9 +22,8 @@ def differing_values(served: pd.DataFrame, kept: pd.DataFrame, names: Sequence[s
         Shape [len(served), len(names)], booleans, with the index of `served`.
     """
     columns = [name for name in names if name in kept.columns]
-    found = served[list(ROW)].merge(
-        kept[[*ROW, *columns]], on=list(ROW), how="left", validate="many_to_one", indicator=True
-    )
+    asked = kept.loc[kept["entity_key"].isin(served["entity_key"]), [*ROW, *columns]]
+    found = served[list(ROW)].merge(asked, on=list(ROW), how="left", validate="many_to_one", indicator=True)
     values, expected = served[list(names)].reset_index(drop=True), found.reindex(columns=list(names))
     same = (values == expected) | (values.isna() & expected.isna())
     same.loc[:, [name for name in names if name not in columns]] = False
