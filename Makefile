@@ -44,7 +44,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 types: install
-	$(BIN)/mypy platform/boucle platform/boucle_adapters platform/boucle_platform platform/boucle_cli serving/boucle_serving
+	$(BIN)/mypy platform/boucle platform/boucle_adapters platform/boucle_platform platform/boucle_cli serving/boucle_serving benchmarks
 
 imports: install
 	$(BIN)/lint-imports

@@ -45,7 +45,7 @@ from boucle_platform.model_loop import dbt_build, dbt_project
 from boucle_platform.model_loop.automation import period_job_name, retrain_job_name
 from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps import evaluation, features, landing, monitoring, training
+from boucle_platform.model_loop.steps import evaluation, features, landing, monitoring, skew, training
 
 PREPARED = ("1997-01", "1997-02", "1997-03", "1997-04")
 MEASURED = "1997-05"
@@ -222,6 +222,7 @@ def bare(one: Pass) -> None:
         features.publish_online(home, spec, period)
     with one.stage("prediction_log"):
         monitoring.collect_predictions(home, spec, period)
+        skew.training_serving_skew(home, spec, period)
     with one.stage("ground_truth"):
         monitoring.join_outcomes(home, spec, period)
     with one.stage("live_performance"):
@@ -255,8 +256,7 @@ def bare_retraining(one: Pass) -> None:
         followed = wait_until_served(
             home.state, spec.name, plan.revision, timeout_seconds=10, replica_timeout_seconds=timeout
         )
-        move = promotion.last_move(home.state, spec.name)
-        promotion.note_served(home.state, move, seconds=followed.seconds, actor=actor)
+        promotion.note_served(home.state, plan, seconds=followed.seconds, actor=actor)
 
 
 def dagster(one: Pass) -> None:
