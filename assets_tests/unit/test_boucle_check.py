@@ -68,4 +68,27 @@ def test_a_junit_file_about_nothing_is_an_error(tmp_path: Path):
 
 def test_the_markdown_table_keeps_its_columns_when_a_description_has_a_bar():
     text = markdown(CheckReport(model="shop", outcomes=[GOOD]))
-    assert "| shop/report | quality_floor | yes | yes | 0.7 \\| 0.8 |" in text
+    assert "| shop/report | quality_floor | passed | 0.7 \\| 0.8 |" in text
+
+
+@pytest.mark.parametrize(
+    ("passed", "blocking", "result"),
+    [
+        (True, True, "passed"),
+        (True, False, "passed"),
+        (False, True, "FAILED"),
+        (False, False, "warns"),
+        (None, True, "NOT RUN"),
+        (None, False, "not run"),
+    ],
+)
+def test_what_turns_a_build_red_is_in_capitals(passed, blocking: bool, result: str):
+    found = outcome("latency", passed, blocking=blocking)
+    assert (found.row()["result"], found.result.isupper()) == (result, found.blocks)
+
+
+def test_a_row_for_people_says_nothing_twice():
+    found = CheckOutcome(
+        asset="shop/report", check="latency", passed=True, blocking=True, description="latency: passed (measured 1 ms)"
+    )
+    assert found.row() == {"check": "report\n  latency", "result": "passed", "found": "(measured 1 ms)"}

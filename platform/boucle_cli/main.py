@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from boucle.contracts.decision import Decision
+from boucle.contracts.decision import MOVES, Decision
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import BoucleError
 from boucle_adapters.settings import Settings, quiet_environment
@@ -138,13 +138,14 @@ def history(model: Model, as_json: Json = False) -> None:
 
     with errors_for_people():
         decisions = open_home().state.decisions()
-        rows = [_line(row) for row in decisions if row.decision.model == model]
+        rows = [row for row in decisions if row.decision.model == model]
         if not rows:
             find_spec(model)  # a name that is nobody's is an error, not an empty history
         if as_json:
-            show_json(rows)
+            show_json([_record(row) for row in rows])
         else:
-            show_table(f"decisions of {model}", rows, empty=f"No decision about '{model}' yet.")
+            lines = [_line(row) for row in rows]
+            show_table(f"decisions of {model}", lines, empty=f"No decision about '{model}' yet.")
         # Last, because the rows of a damaged ledger are what a person needs to see.
         verify_chain(decisions)
 
@@ -220,6 +221,19 @@ def main() -> None:
 
 
 def _line(row: Decision) -> dict[str, object]:
+    decision, served = row.decision, row.decision.seconds
+    version = decision.subject_version or (decision.to_version if decision.kind in MOVES else None)
+    what = decision.kind.value if version is None else f"{decision.kind} {version}"
+    why = decision.reason if served is None else f"{decision.reason}, after {served:.2f} s"
+    return {
+        "#": row.decision_id,
+        "at": f"{decision.at:%Y-%m-%d %H:%M}",
+        "decision": what,
+        "why, by whom": f"{why}\n({decision.actor})",
+    }
+
+
+def _record(row: Decision) -> dict[str, object]:
     decision = row.decision
     return {
         "#": row.decision_id,

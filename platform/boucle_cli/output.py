@@ -22,13 +22,15 @@ def show_json(value: object) -> None:
 
 
 def show_table(title: str, rows: Sequence[Mapping[str, object]], *, empty: str) -> None:
-    """Rows as a table, or a sentence when there is none."""
+    """Rows as a table, or a sentence when there is none; the last column holds the words, and only it is wrapped."""
     if not rows:
         OUT.print(empty)
         return
     drawn = Table(title=title, title_justify="left", header_style="bold")
-    for column in rows[0]:
-        drawn.add_column(column, overflow="fold")
+    *figures, words = rows[0]
+    for column in figures:
+        drawn.add_column(column, no_wrap=True)
+    drawn.add_column(words, overflow="fold")
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row.values()))
     OUT.print(drawn)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from boucle.features.contract import REASON
+from boucle.features.raw_source import LINE
 from boucle_adapters.settings import Settings
 from boucle_cli.context import Json, Model, find_spec, open_home
 from boucle_cli.output import OUT, errors_for_people, show_json, show_table
@@ -54,7 +56,8 @@ def show(
     if as_json:
         show_json(records)
     else:
-        show_table(f"quarantine of {model}, {period}", records, empty=f"Nothing of {period} is in quarantine.")
+        lines = [_line(record) for record in records]
+        show_table(f"quarantine of {model}, {period}", lines, empty=f"Nothing of {period} is in quarantine.")
 
 
 @app.command()
@@ -78,3 +81,13 @@ def release(
             f"will be set aside. The sensor {model}_landing loads it, or materialise {model}_period for {period}.",
             soft_wrap=True,
         )
+
+
+def _line(record: dict[str, object]) -> dict[str, object]:
+    """A row as a person reads it: where it stood, what it said, what is wrong with it."""
+    place = {LINE: "line"} if LINE in record else {}
+    said = [str(value) for name, value in record.items() if name not in {LINE, REASON, "source_file"}]
+    return {
+        **{word: record[name] for name, word in place.items()},
+        "row and reason": f"{', '.join(said)}\n{record[REASON]}",
+    }

@@ -7,14 +7,14 @@ from boucle_cli.output import OUT, show_table
 def show_summary(summary: Summary) -> None:
     """Months, decisions, figures, what is missing."""
     show_table(
-        "Served months (log loss in nats; static is the first model, never retrained)",
+        "Served months (mean proba; log loss in nats; static is the first model, never retrained)",
         [
             {
                 "month": month.period,
                 "version": month.version,
-                "predictions": month.predictions,
+                "served": month.predictions,
                 "base rate": month.positive_rate,
-                "mean proba": month.mean_loop,
+                "proba": month.mean_loop,
                 "static": month.mean_static,
                 "log loss": month.logloss_loop,
                 "static ": month.logloss_static,
@@ -46,7 +46,7 @@ def _moves(what: str, moves: list[Move]) -> list[dict[str, object]]:
             "period": m.period,
             "what": what,
             "version": m.version,
-            "served after (s)": m.seconds_until_served,
+            "served (s)": m.seconds_until_served,
             "why": m.reason,
         }
         for m in moves

@@ -26,7 +26,7 @@ def quarantine_counts(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
         source, period = file.parent.name, PeriodKey(file.stem)
         frame = store.read_quarantine(spec.name, source, period)
         reasons = kinds_of_reason(frame[REASON].tolist()) if len(frame) else Counter[str]()
-        rows += [{"source": source, "period": period, "reason": r, "rows": n} for r, n in reasons.most_common()]
+        rows += [{"source": source, "period": period, "rows": n, "reason": r} for r, n in reasons.most_common()]
     return rows
 
 
