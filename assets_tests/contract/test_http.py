@@ -1,5 +1,6 @@
 """The HTTP contract of serving: every status, every problem document, every header."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -435,6 +436,15 @@ def test_every_path_is_documented(world: World):
         "/metrics",
     }
     assert all(operation["summary"] for path in document["paths"].values() for operation in path.values())
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_the_pages_for_people_load_nothing_from_elsewhere(world: World, path: str):
+    page = world.http.get(path).text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert loaded
+    assert [url for url in loaded if not url.startswith("/")] == []
+    assert [world.http.get(url).status_code for url in loaded] == [200] * len(loaded)
 
 
 def test_the_release_is_named(world: World):

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from boucle.contracts.ids import ModelName
@@ -73,7 +74,7 @@ def create_app(parts: Parts) -> FastAPI:
         default_model=parts.default_model,
         all_models_known=lambda: watch.plans_known,
     )
-    app = FastAPI(
+    app = FastAPIOffline(
         title="boucle serving", version=version("boucle"), description=_DESCRIPTION, lifespan=_lifespan(watch, parts)
     )
     app.state.watch = watch
