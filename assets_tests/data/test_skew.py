@@ -148,4 +148,13 @@ def test_without_the_bundle_that_names_the_features_nothing_is_known(shop: Shop)
     shop.ask("ada", bundle=Digest("0" * 64))
     found = shop.skew()
     assert found.gate.verdict is Verdict.INCONCLUSIVE
-    assert "The features cannot be named" in found.gate.detail
+    assert "Not compared: " in found.gate.detail
+
+
+def test_without_the_file_of_a_snapshot_nothing_is_known(shop: Shop):
+    shop.ask("ada")
+    for file in shop.home.settings.data_dir.rglob("validated_features/*/*.parquet"):
+        file.unlink()
+    found = shop.skew()
+    assert found.gate.verdict is Verdict.INCONCLUSIVE
+    assert "is gone: materialise validated_features" in found.gate.detail

@@ -12,7 +12,7 @@ from boucle.contracts.bundle import CONTRACT_FILE, BundleContract
 from boucle.contracts.ids import Digest
 from boucle.contracts.verdict import Gate
 from boucle.contracts.windows import Period, period_at
-from boucle.errors import BundleError
+from boucle.errors import BundleError, NotEnoughDataError
 from boucle.features.skew import differing_values
 from boucle.policy import gates
 from boucle_adapters.home import Home
@@ -35,7 +35,7 @@ def training_serving_skew(home: Home, spec: LoopSpec, period: Period) -> Skew:
     """Compare every prediction of the period with the feature row of its (entity, features_as_of).
 
     A row that was corrected since it answered is no skew: any content that its period ever had may have answered.
-    Without a prediction, or without the bundle that names the features, nothing is known.
+    Without a prediction, the bundle that names the features, or the file of a snapshot, nothing is known.
     """
     predictions = predictions_of(home, spec, period)
     differing, counts = 0, Counter[str]()
@@ -46,9 +46,9 @@ def training_serving_skew(home: Home, spec: LoopSpec, period: Period) -> Skew:
                 found = _differing(home, spec, part, names)
                 differing += int(found.any(axis="columns").sum())
                 counts.update({name: int(found[name].sum()) for name in names})
-    except BundleError as error:
+    except (BundleError, NotEnoughDataError) as error:
         nothing = gates.at_most(NAME, None, 0, unit=UNIT, sample_size=0)
-        return Skew(gate=gates.inconclusive(nothing, f"The features cannot be named: {error}"), by_feature=[])
+        return Skew(gate=gates.inconclusive(nothing, f"Not compared: {error}"), by_feature=[])
     gate = gates.at_most(NAME, float(differing), 0, unit=UNIT, sample_size=len(predictions))
     return Skew(gate=gate, by_feature=[{"feature": name, "predictions": n} for name, n in counts.most_common() if n])
 
