@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from assets_tests.data.landing_world import month
-from boucle.errors import LandingError
+from boucle.contracts.ids import PeriodKey
+from boucle.errors import ConfigurationError, LandingError
 from boucle_adapters.home import Home
 from boucle_adapters.landing_zone import landing_file, publish, read_landing
 from boucle_adapters.settings import Settings
+from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.steps.landing import Loaded, feed, load
 from boucle_platform.model_loop.steps.quarantine import quarantine_counts, quarantined_rows, release
@@ -95,6 +97,50 @@ def test_a_period_without_rows_in_quarantine_has_nothing_to_release(world: World
     world.mend(amount_usd="3.00", cds="2")
     with pytest.raises(LandingError, match="No row of orders 1997-02 is in quarantine"):
         release(world.home, SPEC, "1997-02", world.fix)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "has no row below its header"),
+        ("line_number,customer_id,order_date,cds,amount_usd\n2,1,1997-01-01,1\n", "has 4 fields, the header has 5"),
+        ("line_number,cds,cds\n2,1,1\n", "has a column twice"),
+        ('line_number,customer_id\n2,"1\n', "cannot be read as CSV"),
+    ],
+    ids=["empty", "short row", "column twice", "quote not closed"],
+)
+def test_mended_rows_are_read_as_strictly_as_a_landing_file(world: World, content: str, words: str):
+    before = world.file.read_bytes()
+    world.fix.write_text(content)
+    with pytest.raises(LandingError, match=words):
+        release(world.home, SPEC, JANUARY.key, world.fix)
+    assert world.file.read_bytes() == before
+
+
+def test_a_source_that_there_is_not_is_named(world: World):
+    with pytest.raises(ConfigurationError, match="no quarantine of 'feature': it is orders or features"):
+        quarantined_rows(world.home, SPEC, JANUARY.key, source="feature")
+
+
+def test_missing_values_of_feature_rows_are_null_for_programs(world: World):
+    rows = pd.DataFrame({"user_id": ["1"], "mean_gap": [float("nan")], "reason": ["recency: at least 1"]})
+    store = SnapshotStore(world.home.settings.home_dir)
+    store.write_quarantine(rows, model=SPEC.name, source="features", period=PeriodKey(JANUARY.key))
+    shown = world.boucle("show", JANUARY.key, "--source", "features", "--json")
+    assert json.loads(shown.stdout, parse_constant=pytest.fail)[0]["mean_gap"] is None
+
+
+def test_a_place_that_cannot_be_written_is_an_error_for_people(world: World):
+    told = world.boucle("show", JANUARY.key, "--csv", "/nowhere/fix.csv")
+    assert (told.returncode, "Traceback" in told.stderr) == (1, False)
+    assert "/nowhere/fix.csv cannot be written" in " ".join(told.stderr.split())
+
+
+def test_a_damaged_quarantine_is_an_error_for_people(world: World):
+    for file in world.home.settings.data_dir.rglob("quarantine/orders/1997-01.parquet"):
+        file.write_bytes(b"PAR1 torn")
+    told = world.boucle("show", JANUARY.key)
+    assert (told.returncode, "Traceback" in told.stderr, "is damaged" in told.stderr) == (1, False, True)
 
 
 def test_a_file_that_is_not_there_is_named(world: World):

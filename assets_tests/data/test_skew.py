@@ -1,5 +1,6 @@
 """Answers are compared with the features that training reads: a bug in between shows, a correction does not."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,10 +152,22 @@ def test_without_the_bundle_that_names_the_features_nothing_is_known(shop: Shop)
     assert "Not compared: " in found.gate.detail
 
 
-def test_without_the_file_of_a_snapshot_nothing_is_known(shop: Shop):
+@pytest.mark.parametrize("suffix", ["parquet", "json"])
+@pytest.mark.parametrize("content", [None, b"{"], ids=["gone", "torn"])
+def test_without_a_whole_snapshot_nothing_is_known(shop: Shop, suffix: str, content: bytes | None):
     shop.ask("ada")
-    for file in shop.home.settings.data_dir.rglob("validated_features/*/*.parquet"):
+    for file in shop.home.settings.data_dir.rglob(f"validated_features/*/*.{suffix}"):
         file.unlink()
+        if content is not None:
+            file.write_bytes(content)
     found = shop.skew()
     assert found.gate.verdict is Verdict.INCONCLUSIVE
-    assert "is gone: materialise validated_features" in found.gate.detail
+    assert "materialise validated_features" in found.gate.detail
+
+
+def test_without_any_snapshot_of_the_moment_nothing_is_known(shop: Shop):
+    shop.ask("ada")
+    shutil.rmtree(shop.home.settings.data_dir / SPEC.model / "validated_features")
+    found = shop.skew()
+    assert found.gate.verdict is Verdict.INCONCLUSIVE
+    assert "has no validated features of 1997-04" in found.gate.detail

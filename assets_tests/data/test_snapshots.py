@@ -95,7 +95,7 @@ def test_periods_with_a_snapshot_are_listed_oldest_first(store):
 
 def test_no_snapshot_is_none_and_an_unknown_digest_an_error(store):
     assert store.current(MODEL, APRIL.key) is None
-    with pytest.raises(NotEnoughDataError, match="no snapshot 000000000000"):
+    with pytest.raises(NotEnoughDataError, match="no whole snapshot 000000000000"):
         store.by_digest(MODEL, APRIL.key, Digest("0" * 64))
 
 

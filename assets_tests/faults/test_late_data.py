@@ -30,9 +30,10 @@ def test_data_that_does_not_come_is_late_and_then_overdue(
     assert told == check.description == f"{word}: 1997-04 ended {days}.0 days ago (late after 35, overdue after 40)"
 
 
-def test_a_stray_file_does_not_make_data_fresh(four_months: Path, copy_of: Copy):
+@pytest.mark.parametrize("name", ["backup", "2099-01"])
+def test_a_stray_file_does_not_make_data_fresh(name: str, four_months: Path, copy_of: Copy):
     loop = copy_of(four_months)
-    (loop.path / "landing" / SPEC.model / SPEC.source / "backup.csv").write_text("")
+    (loop.path / "landing" / SPEC.model / SPEC.source / f"{name}.csv").write_text("")
     assert "1997-04 ended" in check_named(loop, "data_is_fresh").description
 
 

@@ -192,6 +192,20 @@ def test_a_row_that_is_no_decision_any_more_is_named(url, store):
         store.decisions()
 
 
+@pytest.mark.parametrize("table", ["traffic_plan", "trigger"])
+def test_a_document_that_cannot_be_read_is_an_error_that_names_it(url, store, table: str):
+    store.record_with_plan(promotion(1), expected_production=None, strategy=Strategy.DIRECT, arms=arms(1))
+    store.record_trigger(
+        Trigger(model=MODEL, period="1997-06", outcome=TriggerOutcome.FIRED, reason="drift", run_key="k"), NOON
+    )
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"update {table} set document = '{{'"))
+    engine.dispose()
+    with pytest.raises(StateStoreError, match="cannot be read"):
+        store.plan(MODEL) if table == "traffic_plan" else store.triggers(MODEL)
+
+
 def test_migrating_again_keeps_every_row(url, store):
     store.record(promotion(1), expected_production=None)
     migrate(url)

@@ -284,6 +284,22 @@ def test_a_plan_that_a_rollback_replaced_is_not_noted_as_served(state, registry)
     assert "served" not in [row.decision.kind for row in state.decisions()]
 
 
+def test_a_rollback_while_a_plan_is_noted_as_served_wins(state, registry, monkeypatch):
+    promote(state, registry, 1)
+    promote(state, registry, 2, against=1)
+    plan = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    record = state.record
+
+    def rolled_back_first(*args, **kwargs):
+        monkeypatch.setattr(state, "record", record)
+        promotion.roll_back(state, MODEL, reason="just now", actor=SOMEBODY)
+        return record(*args, **kwargs)
+
+    monkeypatch.setattr(state, "record", rolled_back_first)
+    assert promotion.note_served(state, plan, seconds=0.2, actor=SOMEBODY) is None
+    assert [row.decision.kind for row in state.decisions()][-1] == "rollback"
+
+
 def test_the_evidence_that_promoted_a_version_does_not_undo_its_rollback(state, registry):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)

@@ -52,6 +52,13 @@ def test_older_is_never_fresher(one: float, other: float):
     assert order.index(judged(younger)) <= order.index(judged(older))
 
 
-def test_a_policy_that_fails_before_it_warns_is_refused():
-    with pytest.raises(ValidationError, match=r"warn_days \(41\) must not be above fail_days \(40\)"):
-        FreshnessPolicy(warn_days=41, fail_days=40)
+@pytest.mark.parametrize("warn_days", [41, 40])
+def test_a_policy_that_does_not_warn_before_it_fails_is_refused(warn_days: float):
+    with pytest.raises(ValidationError, match=rf"warn_days \({warn_days}\) must be below fail_days \(40\)"):
+        FreshnessPolicy(warn_days=warn_days, fail_days=40)
+
+
+@pytest.mark.parametrize("days", [0, float("inf"), float("nan"), 1e10])
+def test_a_window_that_is_no_time_is_refused(days: float):
+    with pytest.raises(ValidationError, match="fail_days"):
+        FreshnessPolicy(warn_days=0.01, fail_days=days)

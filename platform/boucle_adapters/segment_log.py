@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,9 +18,6 @@ from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionRecord
 
 _SUFFIX = ".jsonl"
-_LONGEST_LINE = 1 << 20
-# Threads take their moment before they write: neighbours in a segment may be out of order, by far less than this.
-_DISORDER = timedelta(hours=1)
 
 
 @dataclass
@@ -76,22 +73,16 @@ class SegmentLog:
             writer.append(line, limit=self.records_per_segment)
 
     def read(self, model: ModelName, start: datetime, end: datetime) -> Iterator[PredictionRecord]:
-        """Records with `start <= at < end`, once per prediction id, in the order each replica wrote them.
-
-        Segments whose first and last record lie outside are not read: a window costs the window, not the history.
-        """
+        """Records with `start <= at < end`, once per prediction id, in the order each replica wrote them."""
         seen: set[str] = set()
-        for segment in self._segments(model):
-            if not _may_hold(segment, start, end):
-                continue
-            for record in _lines(segment):
-                if record is not None and start <= record.at < end and record.prediction_id not in seen:
-                    seen.add(record.prediction_id)
-                    yield record
+        for record in self._records(model):
+            if record is not None and start <= record.at < end and record.prediction_id not in seen:
+                seen.add(record.prediction_id)
+                yield record
 
     def torn_lines(self, model: ModelName) -> int:
         """Lines that are no record: cut off by the death of a process or damaged. Their answers never left whole."""
-        return sum(record is None for segment in self._segments(model) for record in _lines(segment))
+        return sum(record is None for record in self._records(model))
 
     def segment_gaps(self, model: ModelName) -> tuple[str, ...]:
         """Segments that are missing between the first and the last of a replica, as `<replica>/<segment>.jsonl`."""
@@ -108,9 +99,10 @@ class SegmentLog:
             for writer in self._writers.values():
                 writer.close()
 
-    def _segments(self, model: ModelName) -> Iterator[Path]:
+    def _records(self, model: ModelName) -> Iterator[PredictionRecord | None]:
         for directory in self._replica_directories(model):
-            yield from _segments(directory)
+            for segment in _segments(directory):
+                yield from _lines(segment)
 
     def _replica_directories(self, model: ModelName) -> list[Path]:
         directory = self.root / model
@@ -119,26 +111,11 @@ class SegmentLog:
 
 def _lines(segment: Path) -> Iterator[PredictionRecord | None]:
     with segment.open("rb") as lines:
-        yield from map(_record, lines)
-
-
-def _record(line: bytes) -> PredictionRecord | None:
-    try:
-        return PredictionRecord.model_validate_json(line) if line.endswith(b"\n") else None
-    except ValidationError:
-        return None
-
-
-def _may_hold(segment: Path, start: datetime, end: datetime) -> bool:
-    """Whether a record of the window may be in the segment, by its first and its last line; unless both say no, yes."""
-    with segment.open("rb") as lines:
-        first = _record(lines.readline())
-        size = lines.seek(0, os.SEEK_END)
-        lines.seek(max(0, size - _LONGEST_LINE))
-        last = _record(lines.read().splitlines(keepends=True)[-1]) if size else None
-    if first is None or last is None:
-        return True
-    return first.at - _DISORDER < end and last.at + _DISORDER >= start
+        for line in lines:
+            try:
+                yield PredictionRecord.model_validate_json(line) if line.endswith(b"\n") else None
+            except ValidationError:
+                yield None
 
 
 def _start_segment(directory: Path) -> int:

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
+from pyarrow import ArrowInvalid
+from pydantic import ValidationError
 
 from boucle.contracts.data import SnapshotManifest
 from boucle.contracts.ids import Digest, ModelName, PeriodKey
@@ -98,10 +100,10 @@ class SnapshotStore:
         """The manifest of one content of a period. Raises NotEnoughDataError when it is not there."""
         try:
             return SnapshotManifest.model_validate_json((self._folder(model, period) / f"{digest}.json").read_bytes())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValidationError) as error:
             raise NotEnoughDataError(
-                f"There is no snapshot {digest[:12]}… of '{model}' for {period}: materialise validated_features of "
-                "that period again."
+                f"There is no whole snapshot {digest[:12]}… of '{model}' for {period}: materialise validated_features "
+                "of that period again."
             ) from error
 
     def periods(self, model: ModelName) -> tuple[PeriodKey, ...]:
@@ -113,9 +115,10 @@ class SnapshotStore:
         """The rows of a snapshot, or some of its columns. Raises NotEnoughDataError when the file is gone."""
         try:
             return pd.read_parquet(self.home / manifest.file, columns=None if columns is None else list(columns))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ArrowInvalid) as error:
             raise NotEnoughDataError(
-                f"The snapshot {manifest.file} is gone: materialise validated_features of {manifest.period} again."
+                f"The snapshot {manifest.file} is gone or damaged: materialise validated_features of "
+                f"{manifest.period} again."
             ) from error
 
     def write_quarantine(self, frame: pd.DataFrame, *, model: ModelName, source: str, period: PeriodKey) -> Path:
@@ -128,7 +131,10 @@ class SnapshotStore:
     def read_quarantine(self, model: ModelName, source: str, period: PeriodKey) -> pd.DataFrame:
         """The set-aside rows of a period; an empty table when nothing was written for it."""
         file = self._quarantine(model, source, period)
-        return pd.read_parquet(file) if file.exists() else pd.DataFrame()
+        try:
+            return pd.read_parquet(file) if file.exists() else pd.DataFrame()
+        except ArrowInvalid as error:
+            raise NotEnoughDataError(f"{file} is damaged: materialise {period} again.") from error
 
     def _keep(self, manifest: SnapshotManifest, file: Path) -> SnapshotManifest:
         if file.exists():

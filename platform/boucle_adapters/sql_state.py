@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 from pydantic import ValidationError
 
 from boucle.contracts.decision import GENESIS, MOVES, Decision, NewDecision
+from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.ledger import row_hash
 from boucle.contracts.monitoring import Trigger
@@ -17,6 +18,7 @@ from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
 from boucle.errors import ConflictError, LedgerError, StateStoreError
 from boucle_adapters.clock import wall_now
 
+D = TypeVar("D", bound=Document)
 METADATA = sa.MetaData()
 DECISION = sa.Table(
     "decision",
@@ -181,7 +183,7 @@ class SqlStateStore:
             newest, (TRAFFIC_PLAN.c.model == newest.c.model) & (TRAFFIC_PLAN.c.revision == newest.c.revision)
         )
         with self._read() as connection:
-            plans = [TrafficPlan.model_validate_json(row.document) for row in connection.execute(query)]
+            plans = [_document(TrafficPlan, row) for row in connection.execute(query)]
         return {plan.model: plan for plan in plans}
 
     def heartbeat(self, replica: str, revisions: Mapping[ModelName, int], address: str) -> None:
@@ -224,7 +226,7 @@ class SqlStateStore:
         query = sa.select(TRIGGER).where(TRIGGER.c.model == model).order_by(TRIGGER.c.at, TRIGGER.c.run_key)
         with self._read() as connection:
             return [
-                (row.at.replace(tzinfo=row.at.tzinfo or UTC), Trigger.model_validate_json(row.document))
+                (row.at.replace(tzinfo=row.at.tzinfo or UTC), _document(Trigger, row))
                 for row in connection.execute(query)
             ]
 
@@ -298,6 +300,16 @@ def _decision(row: sa.Row[Any]) -> Decision:
     )
 
 
+def _document(kind: type[D], row: sa.Row[Any]) -> D:
+    try:
+        return kind.model_validate_json(row.document)
+    except ValidationError as error:
+        raise StateStoreError(
+            f"The state store holds a {kind.__name__} that cannot be read ({row.document[:40]!r}): it was changed, or "
+            "a newer release wrote it. Restore the state store from its backup. Nothing was changed."
+        ) from error
+
+
 def _production(connection: sa.Connection, model: ModelName) -> ModelVersion | None:
     # Every row names production after it, moved or not, so the newest row of the model is the answer.
     query = sa.select(DECISION).where(DECISION.c.model == model).order_by(DECISION.c.decision_id.desc()).limit(1)
@@ -350,7 +362,7 @@ def _plan(connection: sa.Connection, model: ModelName) -> TrafficPlan | None:
         .limit(1)
     )
     row = connection.execute(query).first()
-    return None if row is None else TrafficPlan.model_validate_json(row.document)
+    return None if row is None else _document(TrafficPlan, row)
 
 
 def _publish(

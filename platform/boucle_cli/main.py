@@ -193,11 +193,11 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """What is wrong with this home, and how to mend it."""
-    from boucle_cli.verbs import diagnose, repair
+    from boucle_cli.verbs import REPAIRED, diagnose, repair
 
     with errors_for_people():
         findings = diagnose(open_home(), find_spec(model), only=only)
-        broken = any(not finding["ok"] for finding in findings)
+        broken = any(not finding["ok"] and finding["check"] in REPAIRED for finding in findings)
         if fix and broken and (yes or typer.confirm("Put aliases and traffic where the ledger says?", err=True)):
             for sentence in repair(open_home(), ModelName(model), who=acting_user()):
                 ERR.print(sentence, markup=False, highlight=False)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from boucle.errors import ConfigurationError
 from boucle.features.contract import REASON
 from boucle.features.raw_source import LINE
 from boucle_adapters.settings import Settings
@@ -21,6 +22,8 @@ def counted(context: typer.Context, *, as_json: Json = False) -> None:
     """Rows that were set aside: counted, shown, and put back once they are mended."""
     if context.invoked_subcommand is None:
         count(Settings().default_model, as_json=as_json)
+    elif as_json:
+        raise typer.BadParameter(f"write it after the word: boucle quarantine {context.invoked_subcommand} --json")
 
 
 @app.command()
@@ -50,9 +53,12 @@ def show(
 
     with errors_for_people():
         rows = quarantined_rows(open_home(), find_spec(model), period, source=source)
-    if csv is not None:
-        rows.to_csv(csv, index=False)
-    records = [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+        if csv is not None:
+            _write(rows.to_csv(index=False), csv)
+    records = [
+        {str(name): None if value != value else value for name, value in row.items()}  # noqa: PLR0124 - NaN is no JSON
+        for row in rows.to_dict("records")
+    ]
     if as_json:
         show_json(records)
     else:
@@ -77,16 +83,28 @@ def release(
         show_json(done)
     else:
         OUT.print(
-            f"{done['released']} mended rows of {done['period']} are in {done['file']}; {done['still_set_aside']} rows "
-            f"will be set aside. The sensor {model}_landing loads it, or materialise {model}_period for {period}.",
+            f"Mended rows in {done['file']}: {done['released']}; rows of it that will be set aside: "
+            f"{done['still_set_aside']}. The sensor {model}_landing loads it, or materialise {model}_period for "
+            f"{period}.",
             soft_wrap=True,
         )
+
+
+def _write(text: str, file: Path) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
 
 
 def _line(record: dict[str, object]) -> dict[str, object]:
     """A row as a person reads it: where it stood, what it said, what is wrong with it."""
     place = {LINE: "line"} if LINE in record else {}
-    said = [str(value) for name, value in record.items() if name not in {LINE, REASON, "source_file"}]
+    said = [
+        f"{name}={'' if value is None else value}"
+        for name, value in record.items()
+        if name not in {LINE, REASON, "source_file"}
+    ]
     return {
         **{word: record[name] for name, word in place.items()},
         "row and reason": f"{', '.join(said)}\n{record[REASON]}",

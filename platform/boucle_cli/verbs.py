@@ -12,6 +12,9 @@ from boucle_platform.model_loop import dbt_project
 from boucle_platform.model_loop.spec import LoopSpec
 
 FOLLOW_TIMEOUT_SECONDS = 10
+ALIASES, TRAFFIC = "aliases equal ledger", "traffic equals ledger"
+REPAIRED = (ALIASES, TRAFFIC)
+"""The findings that `repair` puts right."""
 
 
 def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | None, who: str) -> dict[str, Any]:
@@ -82,8 +85,8 @@ def diagnose(home: Home, spec: LoopSpec, *, only: str) -> list[dict[str, Any]]:
     if only == "dbt":
         return findings
     findings.append(_finding("ledger is whole", lambda: _verified(home, spec.name)))
-    findings.append(_finding("aliases equal ledger", lambda: _aliases(home, spec)))
-    findings.append(_finding("traffic equals ledger", lambda: _traffic(home, spec)))
+    findings.append(_finding(ALIASES, lambda: _aliases(home, spec)))
+    findings.append(_finding(TRAFFIC, lambda: _traffic(home, spec)))
     findings.append(_finding("prediction log is whole", lambda: _log(home, spec.name)))
     findings.append(_finding("dagster.yaml is this release's", lambda: _dagster_yaml(home)))
     return findings
@@ -155,7 +158,9 @@ def _dagster_yaml(home: Home) -> str:
     from boucle_platform.instance import DAGSTER_YAML
 
     file = home.settings.dagster_home / "dagster.yaml"
-    if file.exists() and file.read_text() != DAGSTER_YAML:
+    if not file.exists():
+        return "not written yet"
+    if file.read_bytes() != DAGSTER_YAML.encode():
         raise ConfigurationError(
             f"{file} is not what this release writes: an earlier one or a person wrote it, and it is kept. Move it "
             "away, and the next start writes a new one; or carry your changes over."

@@ -57,6 +57,7 @@ class Trigger(Document):
     `production_version` and `report_digest` say what was judged; `run_key` names it, so that one report is judged once.
     """
 
+    schema_version: Literal[1] = 1
     model: ModelName
     period: PeriodKey
     production_version: ModelVersion | None = None

@@ -50,10 +50,9 @@ def with_mended_rows(
 
 
 def _by_line(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    lines = pd.to_numeric(frame[LINE], errors="coerce")
-    if lines.isna().any():
-        wrong = frame.loc[lines.isna(), LINE].iloc[0]
-        raise LandingError(f"'{wrong}' is not a {LINE}. {_UNCHANGED}")
+    lines = frame[LINE].astype(str)
+    if not (readable := lines.str.fullmatch(r"\d{1,9}")).all():
+        raise LandingError(f"'{lines[~readable].iloc[0]}' is not a {LINE}. {_UNCHANGED}")
     return frame[list(columns)].astype(object).set_axis(pd.Index(lines.astype("int64"), name=LINE))
 
 

@@ -173,21 +173,22 @@ def note_served(state: StateStore, plan: TrafficPlan, *, seconds: float, actor: 
     for row in state.decisions(plan.model):
         if row.decision.kind is DecisionKind.SERVED and row.decision_id > move.decision_id:
             return row
-    return state.record(
-        NewDecision(
-            kind=DecisionKind.SERVED,
-            model=plan.model,
-            at=actor.at,
-            actor=actor.name,
-            reason=f"every live replica serves decision {move.decision_id}",
-            from_version=now,
-            to_version=now,
-            subject_version=now,
-            seconds=seconds,
-            dagster_run_id=actor.dagster_run_id,
-        ),
-        expected_production=now,
+    new = NewDecision(
+        kind=DecisionKind.SERVED,
+        model=plan.model,
+        at=actor.at,
+        actor=actor.name,
+        reason=f"every live replica serves decision {move.decision_id}",
+        from_version=now,
+        to_version=now,
+        subject_version=now,
+        seconds=seconds,
+        dagster_run_id=actor.dagster_run_id,
     )
+    try:
+        return state.record(new, expected_production=now)
+    except ConflictError:  # moved since the look above
+        return None
 
 
 def previous_version(state: StateStore, model: ModelName) -> ModelVersion | None:

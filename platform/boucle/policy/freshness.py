@@ -15,13 +15,17 @@ class FreshnessPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    warn_days: float = Field(default=35, gt=0, description="days since the end of the newest period; more is late")
-    fail_days: float = Field(default=40, gt=0, description="days since the end of the newest period; more is overdue")
+    warn_days: float = Field(
+        default=35, ge=0.01, le=3650, description="days since the end of the newest period; more is late"
+    )
+    fail_days: float = Field(
+        default=40, ge=0.01, le=3650, description="days since the end of the newest period; more is overdue"
+    )
 
     @model_validator(mode="after")
     def _warns_before_it_fails(self) -> Self:
-        if self.warn_days > self.fail_days:
-            raise ValueError(f"warn_days ({self.warn_days:g}) must not be above fail_days ({self.fail_days:g})")
+        if self.warn_days >= self.fail_days:
+            raise ValueError(f"warn_days ({self.warn_days:g}) must be below fail_days ({self.fail_days:g})")
         return self
 
 

@@ -19,6 +19,7 @@ from boucle_adapters.home import Home
 from boucle_adapters.online_store import Snapshot, prepared_snapshot
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.quarantine import FEATURES
 
 CONTRACT, NO_FUTURE = "contract", "no_feature_from_the_future"
 GATES = (CONTRACT, NO_FUTURE)
@@ -65,7 +66,7 @@ def validate(home: Home, spec: LoopSpec, period: Period) -> Validated:
     split = apply_contract(schema, rows.reset_index(drop=True))
     gates = _gates(spec, rows, rejected=len(split.rejected))
     store = SnapshotStore(home.settings.home_dir)
-    store.write_quarantine(split.rejected, model=spec.name, source="features", period=period.key)
+    store.write_quarantine(split.rejected, model=spec.name, source=FEATURES, period=period.key)
     if broken := [gate for gate in gates if gate.verdict is not Verdict.PASSED]:
         raise FeaturesRefusedError(
             f"Features of {period.key} were refused: {'; '.join(gate.figures() for gate in broken)}. "

@@ -110,13 +110,13 @@ def landed_files(home: Home, spec: LoopSpec) -> dict[PeriodKey, Digest]:
 
 
 def freshness(home: Home, spec: LoopSpec) -> FreshnessReading:
-    """Whether the source delivers: the age of the newest period that has landed. Files of no period do not count."""
+    """Whether the source delivers: the age of the newest period that has landed and is over."""
     landed = published(home.settings.landing_dir, spec.name, spec.source)
-    newest = max(
-        (spec.period(key) for key in landed if spec.is_period(key)), key=lambda period: period.end, default=None
-    )
+    now = home.clock.now()
+    over = (period for period in map(spec.period, filter(spec.is_period, landed)) if period.end <= now)
+    newest = max(over, key=lambda period: period.end, default=None)
     ended = newest is not None and newest.key == spec.last_period
-    return read_freshness(spec.freshness, newest, home.clock.now(), ended=ended)
+    return read_freshness(spec.freshness, newest, now, ended=ended)
 
 
 def _require_period_before(home: Home, spec: LoopSpec, period: Period) -> None:

@@ -1,5 +1,7 @@
 """Rows that were set aside: counted, shown, and put back once a person has mended them."""
 
+import csv
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from boucle.contracts.ids import PeriodKey
-from boucle.errors import LandingError
+from boucle.errors import ConfigurationError, LandingError
 from boucle.features.contract import REASON
 from boucle.features.quarantine import with_mended_rows
 from boucle.features.raw_source import read_rows
@@ -15,6 +17,9 @@ from boucle_adapters.home import Home
 from boucle_adapters.landing_zone import landing_file, publish, read_landing
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
+
+FEATURES = "features"
+"""The quarantine of feature rows; the others are named as their sources."""
 
 
 def quarantine_counts(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
@@ -33,6 +38,8 @@ def quarantine_counts(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
 def quarantined_rows(home: Home, spec: LoopSpec, key: str, *, source: str = "") -> pd.DataFrame:
     """The rows of one period that were set aside, with their reason; by default those of its landing file."""
     period = spec.period(key)
+    if source not in {"", spec.source, FEATURES}:
+        raise ConfigurationError(f"There is no quarantine of '{source}': it is {spec.source} or {FEATURES}.")
     return SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, source or spec.source, period.key)
 
 
@@ -66,7 +73,21 @@ def kinds_of_reason(reasons: list[str]) -> Counter[str]:
 
 
 def _read(file: Path) -> pd.DataFrame:
+    # As strict as with a landing file: what is read here lands.
     try:
-        return pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
+        text = file.read_text(encoding="utf-8-sig")
+        records = [fields for fields in csv.reader(io.StringIO(text, newline=""), strict=True) if fields]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LandingError(f"{file} cannot be read as CSV: {error}. Nothing was changed.") from error
+    if len(records) < 2:
+        raise LandingError(f"{file} has no row below its header. Nothing was changed.")
+    header = records[0]
+    if len(set(header)) < len(header):
+        raise LandingError(f"{file} has a column twice: {', '.join(header)}. Nothing was changed.")
+    for fields in records[1:]:
+        if len(fields) != len(header):
+            raise LandingError(
+                f"{file}: '{','.join(fields)}' has {len(fields)} fields, the header has {len(header)}. "
+                "Nothing was changed."
+            )
+    return pd.DataFrame(records[1:], columns=header, dtype=object)

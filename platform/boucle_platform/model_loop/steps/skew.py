@@ -20,7 +20,7 @@ from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.monitoring import predictions_of
 
-NAME, UNIT = "training_serving_skew", "predictions with other features"
+NAME, UNIT = "training_serving_skew", "predictions that differ"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,11 @@ def _differing(home: Home, spec: LoopSpec, rows: pd.DataFrame, names: tuple[str,
     moment = pd.Timestamp(rows["features_as_of"].iloc[0]).tz_localize("UTC").to_pydatetime()
     made_of = period_at(moment - timedelta(microseconds=1), spec.cadence)
     store = SnapshotStore(home.settings.home_dir)
+    versions = store.versions(spec.name, made_of.key)
+    if not versions:
+        raise NotEnoughDataError(f"'{spec.model}' has no validated features of {made_of.key}: materialise them again.")
     differing = pd.DataFrame(data=True, columns=names, index=rows.index)
-    for number, manifest in enumerate(store.versions(spec.name, made_of.key)):
+    for number, manifest in enumerate(versions):
         left = differing.index[differing.any(axis="columns")]
         if left.empty:
             break
