@@ -7,16 +7,16 @@ from boucle_cli.output import OUT, show_table
 def show_summary(summary: Summary) -> None:
     """Months, decisions, figures, what is missing."""
     show_table(
-        "Served months (mean proba; log loss in nats; static is the first model, never retrained)",
+        "Served months (rate of positives, mean proba, log loss in nats; static: the first model, never retrained)",
         [
             {
                 "month": month.period,
                 "version": month.version,
                 "served": month.predictions,
-                "base rate": month.positive_rate,
+                "rate": month.positive_rate,
                 "proba": month.mean_loop,
                 "static": month.mean_static,
-                "log loss": month.logloss_loop,
+                "loss": month.logloss_loop,
                 "static ": month.logloss_static,
             }
             for month in summary.months
