@@ -23,6 +23,7 @@ from boucle_platform.model_loop.steps.quarantine import quarantine_counts, quara
 SPEC = catalogue.spec_of("repurchase")
 SOURCE = SPEC.hook("landing").SOURCE
 JANUARY = month("1997-01")
+HEADER = "line_number,customer_id,order_date,cds,amount_usd,reason,source_file\n"
 
 
 class World:
@@ -102,12 +103,14 @@ def test_a_period_without_rows_in_quarantine_has_nothing_to_release(world: World
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "has no row below its header"),
-        ("line_number,customer_id,order_date,cds,amount_usd\n2,1,1997-01-01,1\n", "has 4 fields, the header has 5"),
-        ("line_number,cds,cds\n2,1,1\n", "has a column twice"),
-        ('line_number,customer_id\n2,"1\n', "cannot be read as CSV"),
+        ("", "is empty"),
+        (HEADER, "has a header and no row"),
+        (f"{HEADER}2,1,1997-01-01,1\n", "has 4 fields, the header has 7"),
+        (f"cds,{HEADER}1,2,1,1997-01-01,1,1.00,,\n", "column 'cds' is there twice"),
+        (f'{HEADER}2,"1\n', "is not readable CSV"),
+        ("line_number,cds\n2,1\n", "column 'customer_id' is missing"),
     ],
-    ids=["empty", "short row", "column twice", "quote not closed"],
+    ids=["empty", "no row", "short row", "column twice", "quote not closed", "column missing"],
 )
 def test_mended_rows_are_read_as_strictly_as_a_landing_file(world: World, content: str, words: str):
     before = world.file.read_bytes()
@@ -144,7 +147,7 @@ def test_a_damaged_quarantine_is_an_error_for_people(world: World):
 
 
 def test_a_file_that_is_not_there_is_named(world: World):
-    with pytest.raises(LandingError, match=r"nowhere\.csv cannot be read as CSV"):
+    with pytest.raises(LandingError, match=r"nowhere\.csv cannot be read"):
         release(world.home, SPEC, JANUARY.key, Path("nowhere.csv"))
 
 

@@ -172,22 +172,24 @@ def test_a_trigger_is_kept_once(store):
     assert store.triggers(MODEL) == [(NOON, trigger)]
 
 
-def test_an_edited_row_is_named(url, store):
-    store.record(promotion(1), expected_production=None)
+def change(url: str, statement: str) -> None:
+    """Change what is stored behind the store's back."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        connection.execute(sa.text("update decision set document = replace(document, 'ada', 'eve')"))
+        connection.execute(sa.text(statement))
     engine.dispose()
+
+
+def test_an_edited_row_is_named(url, store):
+    store.record(promotion(1), expected_production=None)
+    change(url, "update decision set document = replace(document, 'ada', 'eve')")
     with pytest.raises(LedgerError, match="row 1"):
         verify_chain(store.decisions())
 
 
 def test_a_row_that_is_no_decision_any_more_is_named(url, store):
     store.record(promotion(1), expected_production=None)
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(sa.text("update decision set document = '{'"))
-    engine.dispose()
+    change(url, "update decision set document = '{'")
     with pytest.raises(LedgerError, match="row 1 of 'repurchase' is not what was written"):
         store.decisions()
 
@@ -198,10 +200,7 @@ def test_a_document_that_cannot_be_read_is_an_error_that_names_it(url, store, ta
     store.record_trigger(
         Trigger(model=MODEL, period="1997-06", outcome=TriggerOutcome.FIRED, reason="drift", run_key="k"), NOON
     )
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"update {table} set document = '{{'"))
-    engine.dispose()
+    change(url, f"update {table} set document = '{{'")
     with pytest.raises(StateStoreError, match="cannot be read"):
         store.plan(MODEL) if table == "traffic_plan" else store.triggers(MODEL)
 

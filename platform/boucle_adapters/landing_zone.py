@@ -77,15 +77,18 @@ def read_landing(file: Path, columns: Sequence[str]) -> LandingText:
         LandingError: The file is missing, empty, truncated, not UTF-8, or has other columns.
     """
     content = _stable_content(file)
-    lines = _records(_decoded(file, content), file)
-    if not lines:
-        raise LandingError(f"{file.name} is empty: it has no header line. Have it sent again. {_STAYS}")
-    _check_header(lines[0][1], columns, file)
-    if len(lines) == 1:
-        raise LandingError(f"{file.name} is empty: it has a header and no row. Have it sent again. {_STAYS}")
-    fields = pd.DataFrame([fields for _, fields in lines[1:]], columns=lines[0][1], dtype=object)
-    rows = fields[list(columns)].assign(**{LINE: [number for number, _ in lines[1:]]})
+    fields, numbers = _table(file, content, columns)
+    rows = fields[list(columns)].assign(**{LINE: numbers})
     return LandingText(rows=rows, file_digest=Digest(hashlib.sha256(content).hexdigest()))
+
+
+def read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV with these columns as text, read as strictly as a landing file, by whoever it was written.
+
+    Raises:
+        LandingError: The file is missing, empty, malformed, not UTF-8, or has other columns.
+    """
+    return _table(file, _content(file), columns)[0]
 
 
 # The landing sensor asks for every file every few seconds: one that nobody touched is not read again.
@@ -99,17 +102,33 @@ def _stable_content(file: Path) -> bytes:
     # Checksum, content, checksum: when both readings agree, the content is the one that the checksum is of.
     for _ in range(5):
         before = _expected_digest(file)
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise LandingError(
-                f"{_place(file)} cannot be read ({error.strerror}). Wait for the source system to put it there "
-                f"(`boucle feed` does it for the shipped models). {_STAYS}"
-            ) from error
+        content = _content(file)
         if _expected_digest(file) == before:
             break
     _check_whole(content, before, file)
     return content
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise LandingError(
+            f"{_place(file)} cannot be read ({error.strerror}). Wait for the source system to put it there "
+            f"(`boucle feed` does it for the shipped models). {_STAYS}"
+        ) from error
+
+
+def _table(file: Path, content: bytes, columns: Sequence[str]) -> tuple[pd.DataFrame, list[int]]:
+    """Fields as text, and the line of each row."""
+    lines = _records(_decoded(file, content), file)
+    if not lines:
+        raise LandingError(f"{file.name} is empty: it has no header line. Have it sent again. {_STAYS}")
+    _check_header(lines[0][1], columns, file)
+    if len(lines) == 1:
+        raise LandingError(f"{file.name} is empty: it has a header and no row. Have it sent again. {_STAYS}")
+    fields = pd.DataFrame([fields for _, fields in lines[1:]], columns=lines[0][1], dtype=object)
+    return fields, [number for number, _ in lines[1:]]
 
 
 def _expected_digest(file: Path) -> str | None:

@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from boucle.errors import ConfigurationError
-from boucle.features.contract import REASON
-from boucle.features.raw_source import LINE
 from boucle_adapters.settings import Settings
 from boucle_cli.context import Json, Model, find_spec, open_home
 from boucle_cli.output import OUT, errors_for_people, show_json, show_table
@@ -99,13 +97,12 @@ def _write(text: str, file: Path) -> None:
 
 def _line(record: dict[str, object]) -> dict[str, object]:
     """A row as a person reads it: where it stood, what it said, what is wrong with it."""
-    place = {LINE: "line"} if LINE in record else {}
+    from boucle.features.contract import REASON
+    from boucle.features.raw_source import LINE
+
     said = [
         f"{name}={'' if value is None else value}"
         for name, value in record.items()
         if name not in {LINE, REASON, "source_file"}
     ]
-    return {
-        **{word: record[name] for name, word in place.items()},
-        "row and reason": f"{', '.join(said)}\n{record[REASON]}",
-    }
+    return {"line": record.get(LINE), "row and reason": f"{', '.join(said)}\n{record[REASON]}"}

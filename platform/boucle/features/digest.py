@@ -62,7 +62,11 @@ class _Column:
         self.kind, self.missing, self.values = kind, missing, values
 
     def ranks(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-        codes, _ = pd.factorize(self.values, sort=True)
+        if self.kind == "text" and "\0" in "".join(self.values):
+            # pandas' table of strings ends each at its first NUL, and would take different keys for one.
+            _, codes = np.unique(self.values.to_numpy(), return_inverse=True)
+        else:
+            codes, _ = pd.factorize(self.values, sort=True)
         return np.where(self.missing, -1, codes).astype(np.int64)
 
     def parts(self, order: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Iterable[bytes]:

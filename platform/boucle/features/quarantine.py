@@ -25,11 +25,9 @@ def with_mended_rows(
         All rows in the order of the file, and how many of them are other than before.
 
     Raises:
-        LandingError: A column is missing, a line is not in quarantine or there twice, the landing file is no longer
-            the one that the rows came in, or no row was changed.
+        LandingError: A line is not in quarantine or there twice, the landing file is no longer the one that the rows
+            came in, or no row was changed.
     """
-    if missing := [name for name in (LINE, *columns) if name not in mended.columns]:
-        raise LandingError(f"The mended rows have no column {', '.join(missing)}. {_UNCHANGED}")
     new, old, rows = (_by_line(frame, columns) for frame in (mended, set_aside, landed))
     if twice := sorted(set(new.index[new.index.duplicated()])):
         raise LandingError(f"Line {_listed(twice)} is there twice among the mended rows. {_UNCHANGED}")

@@ -1,7 +1,5 @@
 """Rows that were set aside: counted, shown, and put back once a person has mended them."""
 
-import csv
-import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from boucle.features.contract import REASON
 from boucle.features.quarantine import with_mended_rows
 from boucle.features.raw_source import read_rows
 from boucle_adapters.home import Home
-from boucle_adapters.landing_zone import landing_file, publish, read_landing
+from boucle_adapters.landing_zone import landing_file, publish, read_landing, read_table
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 
@@ -61,7 +59,8 @@ def release(home: Home, spec: LoopSpec, key: str, mended: Path) -> dict[str, Any
         raise LandingError(f"No row of {spec.source} {key} is in quarantine. Nothing was changed.")
     file = landing_file(home.settings.landing_dir, spec.name, spec.source, period.key)
     landed = read_landing(file, source.column_names).rows
-    rows, changed = with_mended_rows(landed, set_aside, _read(mended), source.column_names)
+    fixed = read_table(mended, list(set_aside.columns))
+    rows, changed = with_mended_rows(landed, set_aside, fixed, source.column_names)
     left = read_rows(source, period, rows).rejected
     publish(rows[list(source.column_names)], file)
     return {"period": period.key, "released": changed, "still_set_aside": len(left), "file": str(file)}
@@ -70,24 +69,3 @@ def release(home: Home, spec: LoopSpec, key: str, mended: Path) -> dict[str, Any
 def kinds_of_reason(reasons: list[str]) -> Counter[str]:
     """How often each rule was broken: "amount_usd: not at least 0 (value -3.00)" counts without its value."""
     return Counter(reason.split(" (value", 1)[0] for reason in reasons)
-
-
-def _read(file: Path) -> pd.DataFrame:
-    # As strict as with a landing file: what is read here lands.
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        records = [fields for fields in csv.reader(io.StringIO(text, newline=""), strict=True) if fields]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LandingError(f"{file} cannot be read as CSV: {error}. Nothing was changed.") from error
-    if len(records) < 2:
-        raise LandingError(f"{file} has no row below its header. Nothing was changed.")
-    header = records[0]
-    if len(set(header)) < len(header):
-        raise LandingError(f"{file} has a column twice: {', '.join(header)}. Nothing was changed.")
-    for fields in records[1:]:
-        if len(fields) != len(header):
-            raise LandingError(
-                f"{file}: '{','.join(fields)}' has {len(fields)} fields, the header has {len(header)}. "
-                "Nothing was changed."
-            )
-    return pd.DataFrame(records[1:], columns=header, dtype=object)
