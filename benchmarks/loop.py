@@ -148,7 +148,8 @@ def prepare(home: Path) -> Path:
     with api_of(home) as caller:
         end = spec.period(PREPARED[-1]).end
         expect(wait_for_version(caller, "00001", end, ModelVersion(1), timeout=30), "version 1 served")
-        tally = send(caller, features.known_entities(runner.home, spec)[:REQUESTS], end)
+        entities = features.known_entities(runner.home, spec, spec.period(PREPARED[-1]))[:REQUESTS]
+        tally = send(caller, entities, end)
         expect(tally.failed == 0, f"requests answered: {tally.failures}")
     close(runner)
     return home

@@ -39,7 +39,7 @@ def test_a_feature_that_is_new_since_production_was_trained_does_not_break_its_p
     sample = pd.DataFrame(np.vstack(seen["features"].to_list()), columns=list(OLD_FEATURES)).assign(proba=0.4)
     write_rows(folder / "reference_sample.parquet", sample)
 
-    report, page = measure_drift(home, SPEC, SPEC.period("1997-05"), seen, seen.head(0).assign(label=0))
+    report, page = measure_drift(home, SPEC, SPEC.period("1997-05"), seen, seen.head(0).assign(label=0), draw=True)
 
     assert set(report.feature_psi) == set(OLD_FEATURES)
     shown = page.read_text()

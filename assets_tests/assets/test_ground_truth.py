@@ -63,7 +63,7 @@ def ask(home: Home, number: int, *, entity: str, as_of: datetime) -> None:
 
 
 def joined(home: Home) -> Joined:
-    collect_predictions(home, SPEC, MAY)
+    collect_predictions(home, SPEC, [MAY])
     return join_outcomes(home, SPEC, MAY)
 
 

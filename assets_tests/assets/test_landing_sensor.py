@@ -50,7 +50,7 @@ class World:
         self.settings, self.instance = Settings(home=path), instance
 
     def file(self, period: PeriodKey) -> Path:
-        return landing_file(self.settings.landing_dir, SPEC.name, SPEC.source, period)
+        return landing_file(self.settings.landing_dir, SPEC.name, "orders", period)
 
     def land(self, period: PeriodKey, content: str = "as it was") -> None:
         """Publish a file."""

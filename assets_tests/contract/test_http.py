@@ -60,7 +60,7 @@ class World:
                 open_online=lambda model: OnlineStore(self.root / "online" / model),
                 bundles=self.bundles,
                 log=self.log,
-                clock=NoonClock(),
+                open_clock=lambda _: NoonClock(),
                 default_model=MODEL,
                 replica="one",
                 address="http://one",

@@ -12,7 +12,7 @@ from boucle.features.raw_source import LandingLimits
 from boucle_adapters.duckdb_warehouse import DuckDBWarehouse
 from boucle_adapters.ingestion import ingest
 from boucle_adapters.landing_zone import landing_file, publish
-from boucle_platform.defs.repurchase.landing import SOURCE
+from boucle_platform.defs.repurchase.landing import ORDERS
 
 LIMITS = LandingLimits(max_rejected_share=0.05, min_volume_ratio=0.15, max_volume_ratio=5.0)
 Order = tuple[str, str, str, str]
@@ -28,7 +28,7 @@ def orders(key: str = "1997-04", count: int = 40) -> list[Order]:
 
 
 def frame(rows: list[Order]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(SOURCE.column_names), dtype=object)
+    return pd.DataFrame(rows, columns=list(ORDERS.column_names), dtype=object)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Shop:
         return DuckDBWarehouse(self.home / "warehouse.duckdb", timeout_seconds=10)
 
     def file(self, key: str = "1997-04") -> Path:
-        return landing_file(self.home / "landing", SOURCE.model, SOURCE.name, month(key).key)
+        return landing_file(self.home / "landing", ORDERS.model, ORDERS.name, month(key).key)
 
     def land(
         self, rows: list[Order] | None = None, key: str = "1997-04", now: datetime | None = None
@@ -52,7 +52,7 @@ class Shop:
     def land_file(self, key: str = "1997-04", now: datetime | None = None) -> tuple[LandingReceipt, pd.DataFrame]:
         """Land the file that is there."""
         period = month(key)
-        return ingest(SOURCE, period, self.file(key), self.warehouse, now=now or period.end, limits=LIMITS)
+        return ingest(ORDERS, period, self.file(key), self.warehouse, now=now or period.end, limits=LIMITS)
 
     def counts(self) -> dict[int, int]:
         """Rows of raw.orders by version."""

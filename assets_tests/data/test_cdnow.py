@@ -14,7 +14,7 @@ PERIODS = landing.published_periods()
 
 @pytest.fixture(scope="module")
 def history():
-    return pd.concat([landing.export_period(key) for key in PERIODS], ignore_index=True)
+    return pd.concat([landing.export_period("orders", key) for key in PERIODS], ignore_index=True)
 
 
 def test_the_history_has_eighteen_months():
@@ -45,19 +45,19 @@ def test_every_month_is_within_the_volume_limits(history):
 
 @pytest.mark.parametrize("key", ["1997-03", "1997-10"])
 def test_a_real_month_lands_with_only_its_duplicates_set_aside(tmp_path, key):
-    rows = landing.export_period(key)
+    rows = landing.export_period("orders", key)
     shop = Shop(tmp_path)
     publish(rows, shop.file(key))
     receipt, rejected = shop.land_file(key)
     assert receipt.quarantined == rows.duplicated().sum()
     assert set(rejected["reason"]) == {"duplicate row"}
     assert receipt.rows + receipt.quarantined == len(rows)
-    assert receipt.available_at == month(key).end
+    assert receipt.landed_at == month(key).end
 
 
 def test_a_month_outside_the_history_is_named():
     with pytest.raises(ConfigurationError, match="no period '1999-01'; it goes from 1997-01 to 1998-06"):
-        landing.export_period("1999-01")
+        landing.export_period("orders", "1999-01")
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):

@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Home:
 
 def stands_at_the_end_of(home: Home, period: str) -> bool:
     """Whether the clock stands there; it goes on as seconds pass."""
-    return timedelta(0) <= home.clock.now() - month(period).end < MINUTE
+    return timedelta(0) <= home.clock(SPEC.name).now() - month(period).end < MINUTE
 
 
 def test_each_landed_month_moves_the_clock_to_its_end(home: Home):
@@ -65,4 +65,4 @@ def test_a_month_cannot_land_before_an_earlier_one(home: Home):
     with pytest.raises(ConfigurationError, match="1997-02 cannot land before 1997-01"):
         feed(home, SPEC, FEBRUARY)
     assert landed_files(home, SPEC) == {}
-    assert not home.settings.clock_file.exists()
+    assert not home.clock(SPEC.name).is_simulated

@@ -9,7 +9,7 @@ import pytest
 from assets_tests.data.landing_world import Shop, frame, month, orders
 from boucle.errors import LandingError
 from boucle_adapters.landing_zone import checksum_file, publish, published, read_landing
-from boucle_platform.defs.repurchase.landing import SOURCE
+from boucle_platform.defs.repurchase.landing import ORDERS
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_broken_row_is_set_aside_with_its_line_and_reason(shop, broken, reason
     assert (receipt.rows, receipt.quarantined) == (40, 1)
     row = rejected.iloc[0]
     assert (row["reason"], row["line_number"], row["source_file"]) == (reason, 42, "repurchase/orders/1997-04.csv")
-    assert tuple(row[list(SOURCE.column_names)]) == broken
+    assert tuple(row[list(ORDERS.column_names)]) == broken
 
 
 def test_a_file_with_every_order_twice_is_refused(shop):
@@ -206,7 +206,7 @@ def test_published_periods_are_listed_oldest_first_without_drafts(shop):
     for key in ("1997-05", "1997-04"):
         publish(frame(orders(key)), shop.file(key))
     (shop.file().parent / ".1997-06.csv.draft").write_text("half")
-    assert published(shop.home / "landing", SOURCE.model, SOURCE.name) == ("1997-04", "1997-05")
+    assert published(shop.home / "landing", ORDERS.model, ORDERS.name) == ("1997-04", "1997-05")
 
 
 def test_a_quoted_line_break_does_not_shift_the_rows(tmp_path):

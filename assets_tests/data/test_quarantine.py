@@ -21,7 +21,7 @@ from boucle_platform.model_loop.steps.landing import Loaded, feed, load
 from boucle_platform.model_loop.steps.quarantine import quarantine_counts, quarantined_rows, release
 
 SPEC = catalogue.spec_of("repurchase")
-SOURCE = SPEC.hook("landing").SOURCE
+SOURCE = SPEC.source("orders")
 JANUARY = month("1997-01")
 HEADER = "line_number,customer_id,order_date,cds,amount_usd,reason,source_file\n"
 
@@ -33,7 +33,7 @@ class World:
         self.home = Home(Settings(home=path / "home"))
         self.fix = path / "fix.csv"
         feed(self.home, SPEC)
-        self.file = landing_file(self.home.settings.landing_dir, SPEC.name, SPEC.source, JANUARY.key)
+        self.file = landing_file(self.home.settings.landing_dir, SPEC.name, "orders", JANUARY.key)
         rows = read_landing(self.file, SOURCE.column_names).rows[list(SOURCE.column_names)]
         rows.loc[0, "amount_usd"], rows.loc[1, "cds"] = "-3.00", "many"
         publish(rows, self.file)
@@ -41,7 +41,7 @@ class World:
 
     def load(self) -> Loaded:
         """Load what has landed."""
-        return load(self.home, SPEC, JANUARY)
+        return load(self.home, SPEC, "orders", JANUARY)
 
     def broken(self) -> pd.DataFrame:
         """The two rows, without the duplicates of the real history."""

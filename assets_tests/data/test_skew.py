@@ -76,7 +76,7 @@ class Shop:
 
     def skew(self) -> Skew:
         """What the check of May measures."""
-        collect_predictions(self.home, SPEC, MAY)
+        collect_predictions(self.home, SPEC, [MAY])
         return training_serving_skew(self.home, SPEC, MAY)
 
 

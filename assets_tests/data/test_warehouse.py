@@ -14,7 +14,7 @@ from boucle.contracts.ids import Digest, ModelName
 from boucle.errors import ConfigurationError, NotEnoughDataError
 from boucle.features.raw_source import Kind, RawColumn
 from boucle_adapters.duckdb_warehouse import DuckDBWarehouse, WarehouseBusyError, landed_rows, load_landing
-from boucle_platform.defs.repurchase.landing import SOURCE
+from boucle_platform.defs.repurchase.landing import ORDERS
 
 HOLDER = """
     import sys
@@ -139,12 +139,12 @@ def test_a_landing_killed_before_its_commit_leaves_the_period_as_it_was(shop):
 
 def test_landed_rows_are_those_of_the_newest_version_of_each_period(shop):
     with shop.warehouse.connect() as connection:
-        assert landed_rows(connection, SOURCE) == {}
+        assert landed_rows(connection, ORDERS) == {}
     shop.land(key="1997-05")
     shop.land()
     shop.land(orders(count=41))
     with shop.warehouse.connect() as connection:
-        assert list(landed_rows(connection, SOURCE).items()) == [("1997-04", 41), ("1997-05", 40)]
+        assert list(landed_rows(connection, ORDERS).items()) == [("1997-04", 41), ("1997-05", 40)]
 
 
 def land_as(shop: Shop, source, rows) -> None:
@@ -157,7 +157,7 @@ def land_as(shop: Shop, source, rows) -> None:
             period=period.key,
             source_file="f",
             quarantined=0,
-            available_at=period.end,
+            landed_at=period.end,
             file_digest=Digest("0" * 64),
         )
 
@@ -165,13 +165,13 @@ def land_as(shop: Shop, source, rows) -> None:
 def test_two_models_cannot_share_the_name_of_a_source(shop):
     shop.land()
     with pytest.raises(ConfigurationError, match="'orders' belongs to the model 'repurchase'"):
-        land_as(shop, replace(SOURCE, model=ModelName("other")), shop.warehouse.query("SELECT * FROM raw.orders"))
+        land_as(shop, replace(ORDERS, model=ModelName("other")), shop.warehouse.query("SELECT * FROM raw.orders"))
     assert shop.counts() == {1: 40}
 
 
 def test_a_source_whose_columns_changed_is_refused(shop):
     shop.land()
-    wider = replace(SOURCE, columns=(*SOURCE.columns, RawColumn(name="colour", kind=Kind.TEXT)))
+    wider = replace(ORDERS, columns=(*ORDERS.columns, RawColumn(name="colour", kind=Kind.TEXT)))
     rows = shop.warehouse.query("SELECT * FROM raw.orders").assign(colour="red")
     with pytest.raises(ConfigurationError, match=r"raw\.orders has the columns"):
         land_as(shop, wider, rows)

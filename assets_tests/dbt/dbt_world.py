@@ -47,29 +47,40 @@ class DbtWorld:
                 check=False,
             )
 
-    def build(self, key: str, *, command: tuple[str, ...] = ("build",), horizon_days: int = 30) -> str:
-        """Build one month; return what dbt said."""
-        period = period_of(key, Cadence.MONTHLY)
+    def build(
+        self,
+        key: str,
+        *,
+        through: str = "",
+        command: tuple[str, ...] = ("build",),
+        horizon_days: int = 30,
+        known_at: str | None = None,
+    ) -> str:
+        """Build a month, or several in one build; return what dbt said. By default it knows what had landed by its start."""
+        start, end = period_of(key, Cadence.MONTHLY).start, period_of(through or key, Cadence.MONTHLY).end
         window = {
-            "BOUCLE_PERIOD_START": period.start.isoformat(),
-            "BOUCLE_PERIOD_END": period.end.isoformat(),
+            "BOUCLE_PERIOD_START": f"{start:%Y-%m-%d}",
+            "BOUCLE_PERIOD_END": f"{end:%Y-%m-%d}",
+            "BOUCLE_KNOWN_AT": f"{start:%Y-%m-%d}" if known_at is None else known_at,
             "BOUCLE_HORIZON_DAYS": str(horizon_days),
         }
         done = self.dbt(*command, window=window)
         assert done.returncode == 0, done.stdout[-3000:]
         return done.stdout
 
-    def features(self, as_of: str) -> pd.DataFrame:
+    def features(self, as_of: str, *, restated: bool = False) -> pd.DataFrame:
         """Feature rows of one as_of."""
         return self.warehouse.query(
-            "SELECT * FROM repurchase_features WHERE as_of = CAST(? AS TIMESTAMP) ORDER BY user_id", [as_of]
+            "SELECT * EXCLUDE (restated) FROM repurchase_features WHERE as_of = CAST(? AS TIMESTAMP) AND restated = ? "
+            "ORDER BY user_id",
+            [as_of, restated],
         )
 
     def labels(self) -> pd.DataFrame:
         return self.warehouse.query("SELECT * FROM repurchase_labels ORDER BY as_of, user_id")
 
-    def digest(self, as_of: str) -> str:
-        return content_digest(self.features(as_of), ["user_id", "as_of"])
+    def digest(self, as_of: str, *, restated: bool = False) -> str:
+        return content_digest(self.features(as_of, restated=restated), ["user_id", "as_of"])
 
 
 def purchases(orders: list[tuple[str, str, str, str]]) -> Purchases:

@@ -20,7 +20,7 @@ def world(tmp_path_factory):
     home: Path = tmp_path_factory.mktemp("real")
     shop, world = Shop(home), DbtWorld(home)
     for key in published_periods()[:6]:
-        publish(export_period(key), shop.file(key))
+        publish(export_period("orders", key), shop.file(key))
         shop.land_file(key)
     world.build("1997-05", command=("run",))
     world.build("1997-06", command=("run",))

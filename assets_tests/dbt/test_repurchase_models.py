@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pandas as pd
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from assets_tests.data.landing_world import Order, Shop
 from assets_tests.dbt.dbt_world import DbtWorld, slow_features, slow_labels
 from boucle.features.contract import feature_specs
+from boucle.features.digest import content_digest
 from boucle_platform.defs.repurchase.schema import FEATURES
 
 # Seven starts of dbt; a busy machine takes ten seconds for each.
@@ -33,7 +34,8 @@ def random_orders(key: str, seed: int) -> list[Order]:
 
 @dataclass
 class Story:
-    """February and March built as they came; April landed, March built again, then April; then February corrected."""
+    """February and March built as they came; April landed, March built again, then April; then February corrected on
+    3 May, and April built again: with what its rows can know, and with all that is known."""
 
     world: DbtWorld
     orders: dict[str, list[Order]]
@@ -41,8 +43,10 @@ class Story:
     march_as_it_came: str
     march_again: str
     march_labels: pd.DataFrame
+    both_at_once: tuple[str, str]
     april: pd.DataFrame
-    april_corrected: pd.DataFrame
+    april_again: pd.DataFrame
+    april_restated: pd.DataFrame
     corrected: list[Order]
 
     def all_orders(self) -> list[Order]:
@@ -64,9 +68,13 @@ def story(tmp_path_factory):
     march_again = world.digest("1997-04-01")
     world.build("1997-04", command=("run",))
     april = world.features("1997-05-01")
+    world.build("1997-03", through="1997-04", command=("run",))
+    both_at_once = (world.digest("1997-04-01"), world.digest("1997-05-01"))
     corrected = [("00777", "1997-02-03", "1", "5.00"), *orders["1997-02"]]
-    shop.land(corrected, key="1997-02")
+    shop.land(corrected, key="1997-02", now=datetime(1997, 5, 3, tzinfo=UTC))
     world.build("1997-04", command=("run",))
+    april_again = world.features("1997-05-01")
+    world.build("1997-04", command=("run",), known_at="")
     return Story(
         world=world,
         orders=orders,
@@ -74,8 +82,10 @@ def story(tmp_path_factory):
         march_as_it_came=march_as_it_came,
         march_again=march_again,
         march_labels=march_labels,
+        both_at_once=both_at_once,
         april=april,
-        april_corrected=world.features("1997-05-01"),
+        april_again=april_again,
+        april_restated=world.features("1997-05-01", restated=True),
         corrected=corrected,
     )
 
@@ -91,7 +101,7 @@ def test_a_build_runs_every_test_and_unit_test_and_all_pass(story):
     for name in (
         "an_order_on_the_as_of_day_does_not_count",
         "a_label_exists_only_once_its_horizon_has_passed",
-        "a_corrected_period_replaces_the_version_before",
+        "a_correction_that_landed_after_known_at_does_not_count",
         "no_feature_from_the_future",
         "no_immature_label",
     ):
@@ -105,7 +115,7 @@ def test_sql_features_equal_the_slow_program(story, as_of):
 
 
 def test_features_come_in_the_order_of_the_contract(story):
-    assert list(story.april.columns) == ["user_id", "as_of", "event_time", *FEATURE_NAMES]
+    assert list(story.april.columns) == ["user_id", "as_of", "event_time", "available_at", *FEATURE_NAMES]
 
 
 def test_building_a_period_again_after_later_orders_landed_changes_no_row(story):
@@ -127,13 +137,25 @@ def test_no_label_appears_before_its_horizon_has_passed(story):
     assert set(story.march_labels["as_of"]) == {pd.Timestamp("1997-03-01")}
 
 
-def test_a_correction_counts_from_the_next_build_on(story):
+def test_a_build_of_two_months_makes_the_rows_that_two_builds_make(story):
+    assert story.both_at_once == (story.march_as_it_came, content_digest(story.april, ["user_id", "as_of"]))
+
+
+def test_a_correction_that_landed_after_as_of_changes_no_row_of_it(story):
     assert "00777" not in set(story.april["user_id"])
+    pd.testing.assert_frame_equal(story.april_again, story.april)
+
+
+def test_a_restated_row_knows_the_correction_and_says_from_when_on(story):
     corrected = story.corrected + story.orders["1997-03"] + story.orders["1997-04"]
-    assert_same(story.april_corrected, slow_features(corrected, date(1997, 5, 1)))
+    assert_same(story.april_restated, slow_features(corrected, date(1997, 5, 1)))
+    rows = story.april_restated.set_index("user_id")
+    assert rows.loc["00777", "available_at"] == pd.Timestamp("1997-05-03")
+    assert (story.april["available_at"] <= story.april["as_of"]).all()
 
 
-def test_a_correction_leaves_the_rows_of_other_builds_as_they_are(story):
+def test_restated_rows_leave_the_others_as_they_are(story):
+    pd.testing.assert_frame_equal(story.world.features("1997-05-01"), story.april)
     assert story.world.digest("1997-04-01") == story.march_as_it_came
 
 
@@ -142,4 +164,4 @@ def test_a_build_without_a_window_stops_and_says_which_variable_to_set(tmp_path)
     shop.land()
     done = world.dbt("run", "--select", "+repurchase_features", window={})
     assert done.returncode != 0
-    assert "Set BOUCLE_PERIOD_END or pass --vars" in done.stdout
+    assert "Set BOUCLE_PERIOD_START or pass --vars" in done.stdout

@@ -69,7 +69,7 @@ class LoopHome:
     def raw(self, period: str = NEWEST) -> tuple[list[int], list[str]]:
         """Rows and digest of each version of one landed period."""
         rows = self.home.warehouse.query("select * from raw.orders where period = ? order by version", [period])
-        columns = list(SPEC.hook("landing").SOURCE.column_names)
+        columns = list(SPEC.source("orders").column_names)
         versions = [part for _, part in rows.groupby("version")]
         return [len(part) for part in versions], [content_digest(part[columns], columns) for part in versions]
 
@@ -88,7 +88,7 @@ class LoopHome:
             "features": content_digest(built[SPEC.features], ["user_id", "as_of"]),
             "labels": len(built[SPEC.labels]),
             "snapshot": snapshot and (snapshot.content_digest, snapshot.rows, len(store.read(snapshot))),
-            "set aside": len(store.read_quarantine(SPEC.name, SPEC.source, PeriodKey(period))),
+            "set aside": len(store.read_quarantine(SPEC.name, "orders", PeriodKey(period))),
             "online": (online / "CURRENT").read_text(),
             "online document": read_document(
                 document_file(self.home, SPEC, "online_features", period), OnlineManifest

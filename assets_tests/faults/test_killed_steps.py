@@ -77,7 +77,7 @@ def march(three_months: Path) -> Path:
     """April has not landed yet."""
     path = copied(three_months, three_months.with_name("march"))
     with opened(path) as loop:
-        loop.home.clock.set(SPEC.period(LOADED[-1]).end)
+        loop.home.clock(SPEC.name).set(SPEC.period(LOADED[-1]).end)
         for file in april_files(path):
             file.unlink()
     return path
@@ -92,9 +92,9 @@ def april_files(home: Path) -> list[Path]:
 def test_a_month_whose_landing_was_killed_lands_again(fault: str, march: Path, three_months: Path, tmp_path: Path):
     home = die_in_the_middle(march, tmp_path / "home", LAND, NEWEST, fault)
     with opened(home) as loop:
-        assert loop.home.clock.now() < SPEC.period(NEWEST).end
+        assert loop.home.clock(SPEC.name).now() < SPEC.period(NEWEST).end
         loop.done(LAND, partition=NEWEST)
-        assert loop.home.clock.now() >= SPEC.period(NEWEST).end
+        assert loop.home.clock(SPEC.name).now() >= SPEC.period(NEWEST).end
     undisturbed = {file.name: file.read_bytes() for file in april_files(three_months)}
     assert {file.name: file.read_bytes() for file in april_files(home)} == undisturbed
     assert list(undisturbed) == ["1997-04.csv", "1997-04.csv.sha256"]

@@ -12,12 +12,12 @@ from boucle_adapters.landing_zone import checksum_file, landing_file, publish
 from boucle_adapters.snapshots import SnapshotStore
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
-APRIL = SPEC.hook("landing").export_period(NEWEST)
+APRIL = SPEC.hook("landing").export_period("orders", NEWEST)
 
 
 def april(loop: LoopHome) -> Path:
     """Where April's file lies."""
-    return landing_file(loop.runner.settings.landing_dir, SPEC.name, SPEC.source, PeriodKey(NEWEST))
+    return landing_file(loop.runner.settings.landing_dir, SPEC.name, "orders", PeriodKey(NEWEST))
 
 
 def land_again(loop: LoopHome, rows: pd.DataFrame) -> None:
@@ -26,7 +26,7 @@ def land_again(loop: LoopHome, rows: pd.DataFrame) -> None:
 
 def set_aside(loop: LoopHome) -> list[str]:
     """Why rows of April are in quarantine, in the order of the file."""
-    return list(SnapshotStore(loop.path).read_quarantine(SPEC.name, SPEC.source, PeriodKey(NEWEST))["reason"])
+    return list(SnapshotStore(loop.path).read_quarantine(SPEC.name, "orders", PeriodKey(NEWEST))["reason"])
 
 
 def with_row(**changed: str) -> pd.DataFrame:

@@ -23,23 +23,24 @@ def test_data_that_does_not_come_is_late_and_then_overdue(
     days: int, passed: bool, severity: str, word: str, four_months: Path, copy_of: Copy
 ):
     loop = copy_of(four_months)
-    loop.home.clock.set(END_OF_NEWEST + timedelta(days=days))
+    loop.home.clock(SPEC.name).set(END_OF_NEWEST + timedelta(days=days))
     check = check_named(loop, "data_is_fresh")
     assert (check.passed, check.severity) == (passed, dg.AssetCheckSeverity[severity])
     told = json.loads(boucle(loop, "status", "--json").stdout)["data"]
-    assert told == check.description == f"{word}: 1997-04 ended {days}.0 days ago (late after 35, overdue after 40)"
+    assert told == f"orders: {check.description}"
+    assert check.description == f"{word}: 1997-04 ended {days}.0 days ago (late after 35, overdue after 40)"
 
 
 @pytest.mark.parametrize("name", ["backup", "2099-01"])
 def test_a_stray_file_does_not_make_data_fresh(name: str, four_months: Path, copy_of: Copy):
     loop = copy_of(four_months)
-    (loop.path / "landing" / SPEC.model / SPEC.source / f"{name}.csv").write_text("")
+    (loop.path / "landing" / SPEC.model / "orders" / f"{name}.csv").write_text("")
     assert "1997-04 ended" in check_named(loop, "data_is_fresh").description
 
 
 def test_with_nothing_landed_data_is_not_fresh(four_months: Path, copy_of: Copy):
     loop = copy_of(four_months)
-    for file in (loop.path / "landing" / SPEC.model / SPEC.source).iterdir():
+    for file in (loop.path / "landing" / SPEC.model / "orders").iterdir():
         file.unlink()
     check = check_named(loop, "data_is_fresh")
     assert (check.passed, check.description) == (False, "unknown: nothing has landed")

@@ -14,7 +14,7 @@ from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.loaded import loaded_periods
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
-APRIL = SPEC.hook("landing").export_period(NEWEST)
+APRIL = SPEC.hook("landing").export_period("orders", NEWEST)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def newest(loop: LoopHome, asset: str) -> int:
 
 
 def land_again(loop: LoopHome, rows) -> None:
-    publish(rows, landing_file(loop.runner.settings.landing_dir, SPEC.name, SPEC.source, PeriodKey(NEWEST)))
+    publish(rows, landing_file(loop.runner.settings.landing_dir, SPEC.name, "orders", PeriodKey(NEWEST)))
 
 
 def test_too_many_broken_rows_are_a_red_gate_with_their_share(loop: LoopHome):

@@ -115,7 +115,11 @@ def test_drift_in_what_was_served_brings_the_next_version_without_a_click(stack)
     ui, ports = DagsterUI(addresses["dagster"]), Home(Settings(home=str(home)))
     ui.switch_on("repurchase_drift")
     caller = Caller("127.0.0.1", int(addresses["api"].rsplit(":", 1)[1]), "repurchase", SPEC.entity)
-    asked = send(caller, known_entities(ports, SPEC)[::10], SPEC.period(PeriodKey("1997-04")).end)
+    asked = send(
+        caller,
+        known_entities(ports, SPEC, SPEC.period(PeriodKey("1997-04")))[::10],
+        SPEC.period(PeriodKey("1997-04")).end,
+    )
     caller.close()
     assert (asked.served > 2_000, asked.failed) == (True, 0)
 

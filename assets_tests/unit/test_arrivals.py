@@ -1,7 +1,7 @@
-"""Which landed period is loaded next."""
+"""Which landed periods are loaded next."""
 
 from boucle.contracts.ids import Digest, PeriodKey
-from boucle.features.arrivals import landing_stamp, next_arrival
+from boucle.features.arrivals import Arrival, arrivals, content_of_files, landing_stamp
 
 APRIL, MAY, JUNE = (PeriodKey(key) for key in ("1997-04", "1997-05", "1997-06"))
 ONE, TWO, THREE, OTHER = (Digest(digit * 64) for digit in "1239")
@@ -19,50 +19,66 @@ def stamps(*digests: Digest) -> list[str]:
 LOADED = dict(zip(LANDED, stamps(*LANDED.values()), strict=True))
 
 
-def requested(landed, loaded, **options) -> PeriodKey | None:
-    arrival = next_arrival(landed, loaded, **options)
-    return arrival and arrival.period
+def due(landed, loaded, **options) -> list[PeriodKey]:
+    return [arrival.period for arrival in arrivals(landed, loaded, **options)]
 
 
 def test_nothing_landed_nothing_to_load():
-    assert next_arrival({}, {}) is None
+    assert arrivals({}, {}) == ()
 
 
-def test_the_oldest_period_comes_first():
-    assert requested(LANDED, {}) == APRIL
-    assert requested(LANDED, {APRIL: LOADED[APRIL]}) == MAY
+def test_what_has_landed_is_due_oldest_first_each_with_the_stamp_it_will_have():
+    assert due(LANDED, {}) == [APRIL, MAY, JUNE]
+    assert {arrival.period: arrival.stamp for arrival in arrivals(LANDED, {})} == LOADED
+    assert due(LANDED, {APRIL: LOADED[APRIL]}) == [MAY, JUNE]
 
 
 def test_what_is_loaded_is_not_loaded_again():
-    assert next_arrival(LANDED, LOADED) is None
+    assert due(LANDED, LOADED) == []
 
 
-def test_a_corrected_file_brings_its_period_and_then_every_later_one_in_order():
-    landed, loaded, order = LANDED | {MAY: OTHER}, dict(LOADED), []
-    while arrival := next_arrival(landed, loaded):
-        order.append(arrival.period)
-        loaded[arrival.period] = arrival.stamp
-    assert order == [MAY, JUNE]
+def test_a_corrected_file_brings_its_period_and_every_later_one():
+    corrected = arrivals(LANDED | {MAY: OTHER}, LOADED)
+    assert corrected == (
+        Arrival(period=MAY, stamp=stamps(ONE, OTHER)[-1]),
+        Arrival(period=JUNE, stamp=stamps(ONE, OTHER, THREE)[-1]),
+    )
+
+
+def test_a_correction_is_carried_only_into_periods_that_requests_may_ask_for():
+    assert due(LANDED | {APRIL: OTHER}, LOADED, restated={JUNE}) == [APRIL, JUNE]
+    assert due(LANDED | {APRIL: OTHER}, LOADED, restated=set()) == [APRIL]
+
+
+def test_a_period_whose_own_file_was_corrected_is_due_however_old_it_is():
+    assert due(LANDED | {APRIL: OTHER}, LOADED, restated=set()) == [APRIL]
 
 
 def test_a_period_that_was_loaded_before_an_earlier_one_was_corrected_is_loaded_again():
     corrected = stamps(OTHER, TWO, THREE)
     loaded = {APRIL: corrected[0], MAY: LOADED[MAY], JUNE: LOADED[JUNE]}
-    assert next_arrival(LANDED | {APRIL: OTHER}, loaded).stamp == corrected[1]
+    assert arrivals(LANDED | {APRIL: OTHER}, loaded)[0] == Arrival(period=MAY, stamp=corrected[1])
 
 
 def test_content_that_comes_back_has_its_first_stamp_again():
-    assert next_arrival(LANDED, LOADED | {JUNE: stamps(ONE, TWO, OTHER)[2]}).stamp == LOADED[JUNE]
+    loaded = LOADED | {JUNE: stamps(ONE, TWO, OTHER)[2]}
+    assert arrivals(LANDED, loaded) == (Arrival(period=JUNE, stamp=LOADED[JUNE]),)
 
 
 def test_a_loaded_period_of_which_something_is_missing_is_loaded_again():
-    assert requested(LANDED, LOADED, unfinished={MAY}) == MAY
+    assert due(LANDED, LOADED, unfinished={MAY}) == [MAY]
 
 
 def test_a_file_that_was_taken_away_after_loading_changes_nothing():
-    assert next_arrival({MAY: TWO, JUNE: THREE}, LOADED) is None
-    assert next_arrival({MAY: TWO, JUNE: THREE}, LOADED, unfinished={APRIL}) is None
+    assert due({MAY: TWO, JUNE: THREE}, LOADED) == []
+    assert due({MAY: TWO, JUNE: THREE}, LOADED, unfinished={APRIL}) == []
 
 
 def test_a_period_that_was_loaded_without_a_stamp_is_loaded_again():
-    assert requested({APRIL: ONE}, {APRIL: ""}) == APRIL
+    assert due({APRIL: ONE}, {APRIL: ""}) == [APRIL]
+
+
+def test_the_content_of_a_period_is_that_of_all_its_files():
+    both = content_of_files({"flights": ONE, "weather": TWO})
+    assert both == content_of_files({"weather": TWO, "flights": ONE})
+    assert len({both, content_of_files({"flights": ONE}), content_of_files({"flights": TWO, "weather": ONE})}) == 3

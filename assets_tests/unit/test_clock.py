@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from boucle_adapters import clock as clock_module
-from boucle_adapters.clock import HomeClock, simulated, wall_now
+from boucle_adapters.clock import HomeClock, wall_now
 
 MAY = datetime(1997, 5, 1, tzinfo=UTC)
 JUNE = datetime(1997, 6, 1, tzinfo=UTC)
@@ -23,6 +23,13 @@ class Wall:
 
     def pass_seconds(self, seconds: float) -> None:
         self.moment += timedelta(seconds=seconds)
+
+
+def simulated(moment: datetime, *, home: Path) -> HomeClock:
+    """A clock that starts at `moment`."""
+    clock = HomeClock(home / "clock.json")
+    clock.set(moment)
+    return clock
 
 
 @pytest.fixture

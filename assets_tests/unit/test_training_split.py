@@ -17,6 +17,7 @@ MONTHS = [f"1997-{month:02}-01" for month in range(2, 9)]
 def history(months: list[str], *, horizon_days: int = 30, users: int = 2) -> pd.DataFrame:
     rows = [(f"u{user}", day(month)) for month in months for user in range(users)]
     frame = pd.DataFrame(rows, columns=["entity_key", "as_of"])
+    frame["period_end"] = frame["as_of"]
     frame["known_at"] = frame["as_of"] + timedelta(days=horizon_days)
     return frame
 
@@ -59,7 +60,7 @@ def test_one_young_label_makes_its_whole_as_of_wait():
 
 def test_too_little_history_says_from_when_on_there_is_enough():
     # February's label is known on 3 March, so April is the first as_of with something to learn before it.
-    with pytest.raises(NotEnoughDataError, match=r"2 of 3 as_of are mature.*possible from 1997-05-01 on"):
+    with pytest.raises(NotEnoughDataError, match=r"2 of 3 periods are mature.*possible from 1997-05-01 on"):
         split_by_time(history(MONTHS[:3]), watermark=day("1997-04-01"), holdout_periods=1)
 
 
@@ -69,7 +70,7 @@ def test_history_that_can_never_do_says_so():
 
 
 def test_no_rows_at_all_is_not_enough():
-    with pytest.raises(NotEnoughDataError, match="0 of 0 as_of are mature"):
+    with pytest.raises(NotEnoughDataError, match="0 of 0 periods are mature"):
         split_by_time(history(MONTHS).iloc[:0], watermark=day("1997-12-01"), holdout_periods=1)
 
 

@@ -1,8 +1,8 @@
 """The only reader of the clock.
 
 A replayed history has a time of its own: `boucle feed` writes the moment at which a period was published into
-`$BOUCLE_HOME/clock.json`, and from then on every process of that home counts from that moment. A home without the file
-lives in the present.
+`$BOUCLE_HOME/clock/<model>.json`, and from then on every process of that home counts from that moment for this model.
+A model without the file lives in the present.
 """
 
 import json
@@ -29,7 +29,7 @@ class SystemClock:
 
 @dataclass
 class HomeClock:
-    """The time of one home: simulated where `clock.json` stands, else the present."""
+    """The time of one model in one home: simulated where its file stands, else the present."""
 
     file: Path
     _seen_ns: int = field(default=-1, init=False)
@@ -43,8 +43,13 @@ class HomeClock:
             return wall_now()
         return self._simulated + (wall_now() - self._anchor)
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether somebody set it."""
+        return self.file.exists()
+
     def set(self, moment: datetime) -> None:
-        """Make `moment` the present of this home, for every process."""
+        """Make `moment` the present, for every process."""
         content = json.dumps({"now": moment.isoformat(), "wall": wall_now().isoformat()})
         replace_bytes(self.file, content.encode())
 
@@ -60,10 +65,3 @@ class HomeClock:
             self._simulated = datetime.fromisoformat(content["now"])
             self._anchor = datetime.fromisoformat(content["wall"])
             self._seen_ns = seen
-
-
-def simulated(moment: datetime, *, home: Path) -> HomeClock:
-    """A clock of `home` that starts at `moment` (for replays and tests)."""
-    clock = HomeClock(home / "clock.json")
-    clock.set(moment)
-    return clock

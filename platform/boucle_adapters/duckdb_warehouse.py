@@ -19,7 +19,7 @@ import duckdb
 import pandas as pd
 
 from boucle.contracts.data import LandingReceipt
-from boucle.contracts.ids import Digest, PeriodKey
+from boucle.contracts.ids import Digest, ModelName, PeriodKey
 from boucle.errors import BoucleError, ConfigurationError, NotEnoughDataError
 from boucle.features.digest import content_digest
 from boucle.features.raw_source import Kind, RawSource
@@ -132,7 +132,7 @@ def load_landing(
     period: PeriodKey,
     source_file: str,
     quarantined: int,
-    available_at: datetime,
+    landed_at: datetime,
     file_digest: Digest,
 ) -> LandingReceipt:
     """Add a period's rows to `raw.<source>` as its next version, in one transaction; the same content changes nothing.
@@ -144,7 +144,7 @@ def load_landing(
         period: The period landed.
         source_file: Path of the file within the landing zone.
         quarantined: Rows of the file that were set aside.
-        available_at: Moment of the landing: from then on the rows can be known.
+        landed_at: Moment of the landing: from then on a correction can be known.
         file_digest: SHA-256 of the file's bytes.
 
     Raises:
@@ -166,7 +166,7 @@ def load_landing(
             rows=len(rows),
             quarantined=quarantined,
             changed=changed,
-            available_at=available_at,
+            landed_at=landed_at,
             file_digest=file_digest,
         )
         if changed:
@@ -190,11 +190,25 @@ def landed_rows(connection: duckdb.DuckDBPyConnection, source: RawSource) -> dic
     return {PeriodKey(period): int(rows) for period, rows in found}
 
 
+def correction_moments(
+    connection: duckdb.DuckDBPyConnection, model: ModelName, last: PeriodKey
+) -> tuple[datetime, ...]:
+    """When later versions of the model's periods up to `last` landed (naive UTC), of all its sources."""
+    if not _exists(connection, "landings"):
+        return ()
+    found = connection.execute(
+        "SELECT DISTINCT CAST(landed_at AS TIMESTAMP) FROM raw.landings "
+        "WHERE model = ? AND version > 1 AND period <= ? ORDER BY 1",
+        [model, last],
+    ).fetchall()
+    return tuple(row[0] for row in found)
+
+
 def _create_tables(connection: duckdb.DuckDBPyConnection, source: RawSource) -> None:
     connection.execute("CREATE SCHEMA IF NOT EXISTS raw")
     connection.execute(
         "CREATE TABLE IF NOT EXISTS raw.landings (model VARCHAR, source VARCHAR, period VARCHAR, version INTEGER, "
-        "content_digest VARCHAR, rows BIGINT, quarantined BIGINT, source_file VARCHAR, available_at TIMESTAMPTZ, "
+        "content_digest VARCHAR, rows BIGINT, quarantined BIGINT, source_file VARCHAR, landed_at TIMESTAMPTZ, "
         "PRIMARY KEY (model, source, period, version))"
     )
     other = connection.execute(
@@ -210,7 +224,7 @@ def _create_tables(connection: duckdb.DuckDBPyConnection, source: RawSource) -> 
         "version": "INTEGER",
         "source_file": "VARCHAR",
         "content_digest": "VARCHAR",
-        "available_at": "TIMESTAMPTZ",
+        "landed_at": "TIMESTAMPTZ",
     }
     declared = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
     connection.execute(f'CREATE TABLE IF NOT EXISTS raw."{source.name}" ({declared})')
@@ -240,7 +254,7 @@ def _insert(
     connection.register("landing_rows", _exact(source, rows))
     connection.execute(
         f'INSERT INTO raw."{source.name}" SELECT {names}, ?, ?, ?, ?, ? FROM landing_rows',  # noqa: S608 (our own names)
-        [receipt.period, receipt.version, receipt.source_file, receipt.content_digest, receipt.available_at],
+        [receipt.period, receipt.version, receipt.source_file, receipt.content_digest, receipt.landed_at],
     )
     connection.unregister("landing_rows")
     connection.execute(
@@ -254,7 +268,7 @@ def _insert(
             receipt.rows,
             receipt.quarantined,
             receipt.source_file,
-            receipt.available_at,
+            receipt.landed_at,
         ],
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from boucle.contracts.ids import ModelName
 from boucle.errors import StateStoreError
 from boucle.operations.promotion import Actor
 from boucle_adapters.bundle_store import DirectoryBundleStore
@@ -21,10 +22,9 @@ class Home:
 
     settings: Settings
 
-    @cached_property
-    def clock(self) -> HomeClock:
-        """The time of this home."""
-        return HomeClock(self.settings.clock_file)
+    def clock(self, model: ModelName) -> HomeClock:
+        """The time of one model."""
+        return HomeClock(self.settings.clock_file(model))
 
     @cached_property
     def state(self) -> SqlStateStore:
@@ -54,7 +54,7 @@ class Home:
         """The prediction log of all replicas."""
         return SegmentLog(self.settings.log_dir)
 
-    def actor(self, name: str, *, run_id: str = "") -> Actor:
-        """Who acts now, from the code at hand."""
+    def actor(self, name: str, model: ModelName, *, run_id: str = "") -> Actor:
+        """Who acts on a model now, from the code at hand."""
         commit = code_version(self.settings.project_dir).label
-        return Actor(name=name, at=self.clock.now(), git_commit=commit, dagster_run_id=run_id)
+        return Actor(name=name, at=self.clock(model).now(), git_commit=commit, dagster_run_id=run_id)

@@ -43,7 +43,7 @@ def ingest(
             period=period.key,
             source_file=source_file,
             quarantined=len(rows.rejected),
-            available_at=now,
+            landed_at=now,
             file_digest=text.file_digest,
         )
     return receipt, rows.rejected.assign(source_file=source_file)

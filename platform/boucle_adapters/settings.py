@@ -65,10 +65,9 @@ class Settings(BaseSettings):
         """MLflow's tracking and registry URI."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.home_dir / 'mlflow.db'}"
 
-    @property
-    def clock_file(self) -> Path:
-        """The simulated time of this home, where it has one."""
-        return self.home_dir / "clock.json"
+    def clock_file(self, model: str) -> Path:
+        """The simulated time of a model, where it has one."""
+        return self.home_dir / "clock" / f"{model}.json"
 
     @property
     def dagster_home(self) -> Path:

@@ -1,8 +1,10 @@
 """Immutable Parquet snapshots and the quarantine: what other steps read instead of the warehouse.
 
 `<data>/<model>/validated_features/<period>/` holds `<digest>.parquet` and `<digest>.json` for each content the period
-ever had, and `CURRENT`, which names the one in force. `<data>/<model>/quarantine/<source>/<period>.parquet` holds the
-rows of the period that were set aside, with the column `reason`.
+ever had, `CURRENT`, which names the one in force, and, where corrections landed after its `as_of`, `RESTATED`, which
+names the one that knows them: requests are answered from it, no model learns from it.
+`<data>/<model>/quarantine/<source>/<period>.parquet` holds the rows of the period that were set aside, with the column
+`reason`.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from boucle.errors import NotEnoughDataError
 from boucle.features.digest import content_digest
 from boucle_adapters.atomic_file import put_in_place, replace_bytes
 
-CURRENT = "CURRENT"
+CURRENT, RESTATED = "CURRENT", "RESTATED"
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,18 @@ class SnapshotStore:
         keys: Sequence[str],
         quarantined: int,
         created_at: datetime,
+        pointer: str = CURRENT,
     ) -> SnapshotManifest:
         """Store a period's validated rows and make them the current ones; content seen before is not written again.
 
         Args:
-            frame: Valid rows as of the period's end.
+            frame: Valid rows, each with an `as_of` in the period.
             model: The model they are features of.
             period: The period they are of.
             keys: Columns that name a row.
             quarantined: Rows of the period that broke the contract.
             created_at: Moment of the snapshot, from the clock.
+            pointer: What names it: `CURRENT`, or `RESTATED` for rows that know later corrections.
         """
         digest = content_digest(frame, keys)
         folder = self._folder(model, period.key)
@@ -68,16 +72,25 @@ class SnapshotStore:
             created_at=created_at,
         )
         manifest = self._keep(manifest, folder / f"{digest}.json")
-        replace_bytes(folder / CURRENT, digest.encode())
+        replace_bytes(folder / pointer, digest.encode())
         return manifest
 
-    def current(self, model: ModelName, period: PeriodKey) -> SnapshotManifest | None:
+    def current(self, model: ModelName, period: PeriodKey, *, pointer: str = CURRENT) -> SnapshotManifest | None:
         """The manifest in force for a period, or None when it has no snapshot."""
         try:
-            digest = (self._folder(model, period) / CURRENT).read_text()
+            digest = (self._folder(model, period) / pointer).read_text()
         except FileNotFoundError:
             return None
         return self.by_digest(model, period, Digest(digest))
+
+    def without_restated(self, model: ModelName, period: PeriodKey) -> None:
+        """Nothing that landed later changes the period's rows (any more): the current ones answer requests."""
+        (self._folder(model, period) / RESTATED).unlink(missing_ok=True)
+
+    def served(self, model: ModelName) -> tuple[SnapshotManifest, ...]:
+        """What requests are answered from, oldest period first: restated where corrections came, else in force."""
+        in_force = self.in_force(model)
+        return tuple(self.current(model, found.period, pointer=RESTATED) or found for found in in_force)
 
     def versions(self, model: ModelName, period: PeriodKey) -> tuple[SnapshotManifest, ...]:
         """Every content the period ever had, the one in force first, the others newest first."""

@@ -25,15 +25,18 @@ app.add_typer(quarantine.app, name="quarantine")
 
 @app.command()
 def demo(
+    model: Annotated[str, typer.Option(help="Whose history; the default model's by default.")] = "",
     requests: Annotated[int, typer.Option(min=1, help="Requests per served month.")] = 2000,
-    until: Annotated[str, typer.Option(help="Last period to replay, for example 1997-09; all by default.")] = "",
+    until: Annotated[str, typer.Option(help="Last month to replay, for example 1997-09; all by default.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Replay the real history through the whole loop: land, train, gate, serve, drift, retrain, refuse, roll back."""
+    """Replay a real history through the whole loop: land, train, gate, serve, drift, retrain, refuse, roll back."""
     from boucle_cli.demo.run import run_demo
 
     with errors_for_people():
-        summary = run_demo(Settings(), requests_per_month=requests, until=until, as_json=as_json)
+        settings = Settings()
+        name = find_spec(model or settings.default_model).model
+        summary = run_demo(settings, name, requests_per_month=requests, until=until, as_json=as_json)
     if not summary.complete:
         raise typer.Exit(FAILED)
 
@@ -62,7 +65,8 @@ def feed(
     if as_json:
         show_json(fed)
     else:
-        OUT.print(f"Landed {fed['rows']} rows of {fed['period']} as {fed['file']}; it is {fed['now']} in this home.")
+        files = ", ".join(fed["files"])
+        OUT.print(f"Landed {fed['rows']} rows of {fed['period']} as {files}; for {model} it is {fed['now']}.")
 
 
 @app.command()

@@ -42,7 +42,9 @@ def show(
     period: Period,
     model: Model,
     *,
-    source: Annotated[str, typer.Option(help="'features' for feature rows; the landed rows by default.")] = "",
+    source: Annotated[
+        str, typer.Option(help="A source, or 'features' for feature rows; the first source by default.")
+    ] = "",
     csv: Annotated[Path | None, typer.Option(help="Also write the rows here, to mend and release them.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -70,13 +72,14 @@ def release(
     mended: Annotated[Path, typer.Argument(help="CSV of the mended rows, as `show --csv` writes them.")],
     model: Model,
     *,
+    source: Annotated[str, typer.Option(help="Whose rows they are; the first source by default.")] = "",
     as_json: Json = False,
 ) -> None:
     """Land the period's file again with mended rows in place; it is loaded and checked like any other file."""
     from boucle_platform.model_loop.steps.quarantine import release as land_again
 
     with errors_for_people():
-        done = land_again(open_home(), find_spec(model), period, mended)
+        done = land_again(open_home(), find_spec(model), period, mended, source=source)
     if as_json:
         show_json(done)
     else:

@@ -19,7 +19,7 @@ REPAIRED = (ALIASES, TRAFFIC)
 
 def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | None, who: str) -> dict[str, Any]:
     """Ledger and plan first, at once; then wait for the replicas; the registry's aliases last."""
-    decision, plan = promotion.roll_back(home.state, model, reason=reason, to=to, actor=home.actor(who))
+    decision, plan = promotion.roll_back(home.state, model, reason=reason, to=to, actor=home.actor(who, model))
     followed = wait_until_served(
         home.state,
         model,
@@ -28,7 +28,7 @@ def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | N
         replica_timeout_seconds=home.settings.replica_timeout_seconds,
     )
     if followed.complete:
-        promotion.note_served(home.state, plan, seconds=followed.seconds, actor=home.actor(who))
+        promotion.note_served(home.state, plan, seconds=followed.seconds, actor=home.actor(who, model))
     try:
         aliases = promotion.reconcile_aliases(home.state, home.registry, model)
         home.registry.set_tags(model, plan.production.version, {"ledger_head": decision.row_hash})
@@ -49,11 +49,13 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
     """What is in production, in traffic, in the registry; what landed and drifted last."""
     from boucle_platform.model_loop.steps.landing import freshness
 
+    fresh = {source: freshness(home, spec, source).sentence for source in spec.sources}
+
     plan = home.state.plan(spec.name)
     live = home.state.replicas(max_age_seconds=home.settings.replica_timeout_seconds)
     triggers = home.state.triggers(spec.name)
     return {
-        "now": home.clock.now().isoformat(timespec="seconds"),
+        "now": home.clock(spec.name).now().isoformat(timespec="seconds"),
         "production": home.state.production(spec.name),
         "previous": promotion.previous_version(home.state, spec.name),
         "traffic": None
@@ -63,7 +65,7 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
         "replicas": ", ".join(f"{name} (revision {found.get(spec.name, 0)})" for name, found in live.items())
         or "none live",
         **_registry_status(home, spec.name),
-        "data": freshness(home, spec).sentence,
+        "data": "; ".join(f"{source}: {sentence}" for source, sentence in fresh.items()),
         "last trigger": f"{triggers[-1][1].period} {triggers[-1][1].outcome}: {triggers[-1][1].reason}"
         if triggers
         else None,
@@ -101,7 +103,7 @@ def repair(home: Home, model: ModelName, *, who: str) -> tuple[str, ...]:
     _verified(home, model)
     mended = []
     if wrong := promotion.traffic_difference(home.state, model):
-        plan = promotion.start_traffic(home.state, model, actor=home.actor(who))
+        plan = promotion.start_traffic(home.state, model, actor=home.actor(who, model))
         mended.append(f"{wrong}: revision {plan.revision} gives them to version {plan.production.version} (by {who})")
     moved = promotion.reconcile_aliases(home.state, home.registry, model)
     return (*mended, *(f"{sentence} (put back by {who})" for sentence in moved))

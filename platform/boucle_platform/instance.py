@@ -16,6 +16,7 @@ import psutil
 from boucle_adapters.atomic_file import replace_bytes
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings, quiet_environment
+from boucle_platform.model_loop.keys import FIRST_PARTITION_TAG, LAST_PARTITION_TAG
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.home import HomeResource
 
@@ -114,11 +115,23 @@ class Runner:
         job: str,
         *,
         partition: str | None = None,
+        through: str | None = None,
         tags: Mapping[str, str] | None = None,
         only: Sequence[Sequence[str]] = (),
     ) -> RunOutcome:
-        """Execute a job, or only these of its assets (keys as paths); a failed step is an outcome, not an exception."""
+        """Execute a job, or only these of its assets (keys as paths); a failed step is an outcome, not an exception.
+
+        Args:
+            job: Its name.
+            partition: The period that it is for, or the first of several.
+            through: The last of several.
+            tags: Of the run.
+            only: These of its assets.
+        """
         end_dead_runs(self.instance)
+        if partition and through and through != partition:
+            tags = {**(tags or {}), FIRST_PARTITION_TAG: partition, LAST_PARTITION_TAG: through}
+            partition = None
         result = self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance,
             partition_key=partition,

@@ -37,14 +37,14 @@ class Parts:
     """What a serving app is built from.
 
     `open_state` may raise for as long as there is no state store: it is called again. `open_online` gives the online
-    features of one model.
+    features of one model, `open_clock` its time.
     """
 
     open_state: Callable[[], StateStore]
     open_online: Callable[[ModelName], OnlineStore]
     bundles: BundleStore
     log: PredictionLog
-    clock: Clock
+    open_clock: Callable[[ModelName], Clock]
     default_model: ModelName
     replica: str
     address: str
@@ -68,7 +68,7 @@ def create_app(parts: Parts) -> FastAPI:
         predictor=predictor,
         online=watch.online,
         log=parts.log,
-        clock=parts.clock,
+        open_clock=parts.open_clock,
         metrics=metrics,
         replica=parts.replica,
         default_model=parts.default_model,

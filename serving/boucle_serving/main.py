@@ -30,7 +30,7 @@ def parts_of(settings: Settings, address: str) -> Parts:
         open_online=lambda model: OnlineStore(settings.online_dir / model),
         bundles=DirectoryBundleStore(settings.bundles_dir),
         log=SegmentLog(settings.log_dir),
-        clock=HomeClock(settings.clock_file),
+        open_clock=lambda model: HomeClock(settings.clock_file(model)),
         replica=settings.replica,
         address=address,
         default_model=ModelName(settings.default_model),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from secrets import token_hex
 from time import perf_counter
 
@@ -38,7 +39,7 @@ class PredictionService:
         predictor: Predictor,
         online: Mapping[ModelName, OnlineStore],
         log: PredictionLog,
-        clock: Clock,
+        open_clock: Callable[[ModelName], Clock],
         metrics: ServingMetrics,
         replica: str,
         default_model: ModelName,
@@ -48,7 +49,7 @@ class PredictionService:
         self._predictor = predictor
         self._online = online
         self._log = log
-        self._clock = clock
+        self._clock = cache(open_clock)
         self._metrics = metrics
         self._replica = replica
         self._all_models_known = all_models_known
@@ -106,7 +107,7 @@ class PredictionService:
         return PredictionRecord(
             prediction_id=token_hex(16),
             request_id=request_id,
-            at=self._clock.now(),
+            at=self._clock(plan.model).now(),
             model=plan.model,
             entity_key=question.entity_key,
             as_of=question.as_of,

@@ -24,7 +24,7 @@ class LandingReceipt(Document):
     rows: int
     quarantined: int
     changed: bool
-    available_at: AwareDatetime
+    landed_at: AwareDatetime
     file_digest: Digest = Digest("")
 
 

@@ -1,5 +1,6 @@
 """A gate: one measured value against one limit, with three possible answers."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from boucle.contracts.document import Document
@@ -61,3 +62,15 @@ def overall(gates: tuple[Gate, ...]) -> Verdict:
     if not verdicts or Verdict.INCONCLUSIVE in verdicts:
         return Verdict.INCONCLUSIVE
     return Verdict.PASSED
+
+
+def worst(gates: Sequence[Gate]) -> Gate:
+    """Of several gates of one kind the one that decides: the last failed, else the last inconclusive, else the last.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not gates:
+        raise ValueError("There is no gate to choose from.")
+    verdict = overall(tuple(gates))
+    return next(gate for gate in reversed(gates) if gate.verdict is verdict)

@@ -23,7 +23,7 @@ class Cadence(StrEnum):
 
 
 class Period(Document):
-    """One period. Its data is published at `end`, which is also the `as_of` of its features."""
+    """One period. Its data is published at `end`; the features made of it have an `as_of` in `(start, end]`."""
 
     key: PeriodKey
     start: AwareDatetime
@@ -68,6 +68,15 @@ def next_period(period: Period, cadence: Cadence) -> Period:
 def previous_period(period: Period, cadence: Cadence) -> Period:
     """The period that ends where this one starts."""
     return period_at(period.start - timedelta(microseconds=1), cadence)
+
+
+def period_asking(as_of: datetime, cadence: Cadence) -> Period:
+    """The period whose features have this `as_of`: `start < as_of <= end`.
+
+    >>> period_asking(datetime(1997, 5, 1, tzinfo=UTC), Cadence.MONTHLY).key
+    '1997-04'
+    """
+    return period_at(as_of - timedelta(microseconds=1), cadence)
 
 
 def _next_start(start: datetime, cadence: Cadence) -> datetime:

@@ -14,6 +14,9 @@ class MonitoringPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    window_periods: int = Field(
+        default=1, ge=1, description="periods that one drift report looks back on; days hold too little for most"
+    )
     min_predictions: int = Field(default=500, ge=1, description="served rows in the window, for drift of distributions")
     min_labels: int = Field(default=500, ge=2, description="served rows with mature labels, for performance")
     min_positives: int = Field(default=30, ge=1, description="positives among them; the normal interval needs so many")

@@ -9,6 +9,7 @@ from boucle.contracts.data import TrainingManifest
 from boucle.contracts.windows import Period
 from boucle.features.contract import REASON
 from boucle.features.digest import content_digest
+from boucle.features.raw_source import Kind
 from boucle_adapters.home import Home
 from boucle_adapters.landing_zone import landing_file, publish
 from boucle_adapters.snapshots import SnapshotStore
@@ -22,6 +23,13 @@ from boucle_platform.model_loop.steps.training import KEYS, read_rows, store_row
 
 AFTER_TRAINING_SET = tuple(name for name in RETRAIN_ASSETS if name != "training_set")
 BROKEN_ROWS = 12
+NONSENSE = {
+    Kind.MONEY: "-5.00",
+    Kind.DATE: "2099-01-01",
+    Kind.MOMENT: "2099-01-01T00:00:00Z",
+    Kind.INTEGER: "many",
+    Kind.NUMBER: "many",
+}
 
 
 @contextmanager
@@ -53,10 +61,10 @@ def _shuffled(home: Home, spec: LoopSpec, manifest: TrainingManifest) -> Trainin
 
 def broken_files(runner: Runner, spec: LoopSpec, period: Period) -> Quarantined:
     """Land the newest period again twice, broken: with bad rows, then without a column; then as it was."""
-    home, good = runner.home, spec.hook("landing").export_period(period.key)
+    home, good = runner.home, spec.hook("landing").export_period(_first(spec), period.key)
     with_bad_rows = pd.concat([good, _bad_rows(good, spec)], ignore_index=True)
     _land(runner, spec, period, with_bad_rows)
-    set_aside = SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, spec.source, period.key)
+    set_aside = SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, _first(spec), period.key)
     refused = _land(runner, spec, period, good.drop(columns=good.columns[-1]))
     feed(home, spec, period.key)
     with runner.tick(f"{spec.model}_landing") as requests:
@@ -71,15 +79,20 @@ def broken_files(runner: Runner, spec: LoopSpec, period: Period) -> Quarantined:
 
 
 def _land(runner: Runner, spec: LoopSpec, period: Period, rows: pd.DataFrame) -> RunOutcome:
-    publish(rows, landing_file(runner.settings.landing_dir, spec.name, spec.source, period.key))
-    return runner.run(period_job_name(spec), partition=period.key, only=[(spec.model, spec.raw)])
+    publish(rows, landing_file(runner.settings.landing_dir, spec.name, _first(spec), period.key))
+    return runner.run(period_job_name(spec), partition=period.key, only=[(spec.model, raw) for raw in spec.raws])
+
+
+def _first(spec: LoopSpec) -> str:
+    return next(iter(spec.sources))
 
 
 def _bad_rows(good: pd.DataFrame, spec: LoopSpec) -> pd.DataFrame:
-    """Rows that no shop can mean: negative amounts, a day to come, text where a number belongs."""
-    columns = {column.kind.name: column.name for column in spec.hook("landing").SOURCE.columns}
+    """Rows that no source can mean: negative amounts, a day to come, text where a number belongs."""
+    of_kind = {column.kind: column.name for column in spec.source(_first(spec)).columns}
+    wrong = [(of_kind[kind], value) for kind, value in NONSENSE.items() if kind in of_kind]
     bad = good.head(BROKEN_ROWS).reset_index(drop=True).copy()
-    bad.loc[:3, columns["MONEY"]] = "-5.00"
-    bad.loc[4:7, columns["DATE"]] = "2099-01-01"
-    bad.loc[8:, columns["INTEGER"]] = "many"
+    for row in range(len(bad)):
+        name, value = wrong[row * len(wrong) // len(bad)]
+        bad.loc[row, name] = value
     return bad

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from boucle.contracts.bundle import MODEL_FILE, ONNX_INPUT, ONNX_OUTPUT
 from boucle.contracts.decision import DecisionKind
 from boucle.contracts.ids import Digest
-from boucle.contracts.windows import period_at
 from boucle.stats.metrics import log_loss
 from boucle_adapters.home import Home
 from boucle_cli.demo.summary import Month
@@ -16,12 +15,12 @@ from boucle_platform.model_loop.steps.monitoring import outcomes
 
 
 def months(home: Home, spec: LoopSpec) -> list[Month]:
-    """One row per served month whose outcomes are known; none when nothing was served."""
+    """One row per month that was asked about and whose outcomes are known; none when nothing was served."""
     rows = outcomes(home, spec)
     if rows.empty:
         return []
     rows = rows.assign(static=_score(home, first_bundle(home, spec), rows))
-    rows["month"] = [period_at(moment.tz_localize("UTC"), spec.cadence).key for moment in rows["as_of"]]
+    rows["month"] = rows["features_as_of"].dt.strftime("%Y-%m")
     return [_month(str(key), group) for key, group in rows.groupby("month", sort=True)]
 
 

@@ -10,6 +10,7 @@ import jinja2
 
 from boucle.contracts.decision import Decision, DecisionKind
 from boucle_cli.demo.summary import Summary
+from boucle_platform.model_loop.spec import LoopSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 LOOP, STATIC, TRUTH = "#0b7285", "#c92a2a", "#495057"
 
 
-def write_page(file: Path, summary: Summary, decisions: Sequence[Decision]) -> Path:
+def write_page(file: Path, spec: LoopSpec, summary: Summary, decisions: Sequence[Decision]) -> Path:
     """Render the page; returns its file."""
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(TEMPLATE)
     plots = [_plot(summary, title, ylabel, draw) for title, ylabel, draw in PLOTS] if summary.months else []
     shown = [row for row in decisions if row.decision.kind is not DecisionKind.SERVED]
-    file.write_text(template.render(summary=summary, plots=plots, decisions=shown), encoding="utf-8")
+    file.write_text(template.render(spec=spec, summary=summary, plots=plots, decisions=shown), encoding="utf-8")
     return file
 
 
@@ -41,7 +42,7 @@ def _log_loss(axis: "Axes", summary: Summary) -> None:
 
 def _calibration(axis: "Axes", summary: Summary) -> None:
     periods = [month.period for month in summary.months]
-    axis.plot(periods, [m.positive_rate for m in summary.months], color=TRUTH, lw=2.5, label="customers who bought")
+    axis.plot(periods, [m.positive_rate for m in summary.months], color=TRUTH, lw=2.5, label="what happened")
     axis.plot(periods, [m.mean_static for m in summary.months], color=STATIC, marker="o", ms=4, label="first model")
     axis.plot(periods, [m.mean_loop for m in summary.months], color=LOOP, marker="o", ms=4, label="the loop")
 
@@ -101,8 +102,9 @@ TEMPLATE = """<!doctype html>
  .promote{color:#087f5b}.reject{color:#c92a2a}.rollback{color:#e67700}.retrain{color:#52606d}
 </style></head><body><main>
 <h1>The loop, replayed</h1>
-<p class="lead">{{ summary.periods }} months of real orders; {{ summary.predictions_served }} predictions answered over HTTP,
- {{ summary.requests_failed }} requests failed; {{ summary.seconds }} s.</p>
+<p class="lead">{{ spec.model }}: {{ spec.description }}</p>
+<p class="lead">{{ summary.periods }} {{ spec.cadence }} periods of real data; {{ summary.predictions_served }} predictions
+ answered over HTTP, {{ summary.requests_failed }} requests failed; {{ summary.seconds }} s.</p>
 <div class="cards">
  <div class="card"><b>{{ "%.4f"|format(summary.logloss_loop) if summary.logloss_loop is not none else "–" }}</b>
   <span>log loss of the loop, nats (never retrained: {{ "%.4f"|format(summary.logloss_static) if summary.logloss_static is not none else "–" }})</span></div>

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import psutil
@@ -28,14 +29,15 @@ from boucle_platform.instance import Runner
 from boucle_platform.model_loop.automation import TRIGGER_TAG, period_job_name, retrain_job_name
 from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.steps import landing
+from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.features import known_entities
 
 FOLLOW_TIMEOUT_SECONDS = 20
 
 
-def run_demo(settings: Settings, *, requests_per_month: int, until: str, as_json: bool) -> Summary:
-    """Replay everything, show it, and say what it came to."""
-    started = time.monotonic()
+def run_demo(settings: Settings, model: str, *, requests_per_month: int, until: str, as_json: bool) -> Summary:
+    """Replay a model's history, show it, and say what it came to."""
+    started, spec = time.monotonic(), spec_of(model)
     moved = set_aside(settings.home_dir)
     if moved and not as_json:
         OUT.print(f"The earlier state is kept in {moved}.")
@@ -45,13 +47,16 @@ def run_demo(settings: Settings, *, requests_per_month: int, until: str, as_json
     logs = settings.home_dir / "logs"
     with running([api], logs=logs, environment={"BOUCLE_HOME": str(settings.home_dir)}) as processes:
         wait_healthy(api, processes[0], logs=logs)
-        replay = Replay(runner, api, requests_per_month=requests_per_month, watched=processes[0].pid, quiet=as_json)
+        replay = Replay(
+            runner, spec, api, requests_per_month=requests_per_month, watched=processes[0].pid, quiet=as_json
+        )
         replay.history(until)
         replay.what_must_not_pass()
         replay.roll_back()
         summary = replay.finish()
     summary.seconds = round(time.monotonic() - started, 1)
-    summary.report = str(write_page(settings.home_dir / "demo.html", summary, runner.home.state.decisions()))
+    decisions = runner.home.state.decisions(spec.name)
+    summary.report = str(write_page(settings.home_dir / "demo.html", spec, summary, decisions))
     if as_json:
         show_json(summary.as_json())
     else:
@@ -91,14 +96,16 @@ def set_aside(home: Path) -> Path | None:
 class Replay:
     """The steps of the demo over one home and one serving process."""
 
-    def __init__(self, runner: Runner, api: Service, *, requests_per_month: int, watched: int, quiet: bool) -> None:
-        self.runner, self.home, self.spec = runner, runner.home, spec_of(runner.settings.default_model)
+    def __init__(
+        self, runner: Runner, spec: LoopSpec, api: Service, *, requests_per_month: int, watched: int, quiet: bool
+    ) -> None:
+        self.runner, self.home, self.spec = runner, runner.home, spec
         self.port = int(api.url.rsplit(":", 1)[1])
         self.requests = requests_per_month
         self.watched = watched
         self.summary = Summary()
         self.totals = Tally()
-        self.current: Period | None = None
+        self.current: tuple[Period, ...] = ()
         self.progress = Progress(
             TextColumn("[bold]{task.fields[month]}"),
             BarColumn(),
@@ -110,17 +117,19 @@ class Replay:
         )
 
     def history(self, until: str) -> None:
-        """Every period: land, load, judge, retrain where asked for, serve the month that follows."""
+        """Month by month: land its periods, load them, judge, retrain where asked for, serve."""
         published = self.spec.hook("landing").published_periods()
-        keys = [key for key in published if not until or key <= until]
+        # `until` may be a month where periods are days.
+        keys = [key for key in published if not until or key[: len(until)] <= until]
         if not keys:
             raise ConfigurationError(f"No period is published up to '{until}'.")
         with self.progress:
             task = self.progress.add_task("", total=len(keys), month=keys[0])
-            for key in keys:
-                self.progress.update(task, month=key)
-                self._period(self.spec.period(key), serve=key != keys[-1])
-                self.progress.advance(task)
+            for month, group in groupby(map(self.spec.period, keys), key=lambda period: f"{period.start:%Y-%m}"):
+                self.progress.update(task, month=month)
+                periods = tuple(group)
+                self._month(periods, serve=periods[-1].key != keys[-1])
+                self.progress.advance(task, len(periods))
         self.summary.periods, self.summary.published_periods = len(keys), len(published)
 
     def what_must_not_pass(self) -> None:
@@ -132,7 +141,7 @@ class Replay:
             last = self.home.state.decisions(self.spec.name)[-1].decision
             refused = last.kind is DecisionKind.REJECT and self.home.state.production(self.spec.name) == before
             self.summary.worse_candidate_refused = refused and self._answering() == before
-            self.summary.quarantine = faults.broken_files(self.runner, self.spec, self._period_now())
+            self.summary.quarantine = faults.broken_files(self.runner, self.spec, self._now())
 
     def roll_back(self) -> None:
         """Back to the previous version, seen in the answers."""
@@ -154,22 +163,32 @@ class Replay:
         self.summary.peak_memory_mib = {"loop": _peak_mib(os.getpid()), "serving": _peak_mib(self.watched)}
         return self.summary
 
-    def _period(self, period: Period, *, serve: bool) -> None:
-        self.current = period
+    def _month(self, periods: tuple[Period, ...], *, serve: bool) -> None:
+        self.current = periods
         with self._stage("land"):
-            landing.feed(self.home, self.spec, period.key)
-        with self._stage("features and monitoring"), self.runner.tick(f"{self.spec.model}_landing") as requests:
+            for period in periods:
+                landing.feed(self.home, self.spec, period.key)
+        with self._stage("features and monitoring"):
+            while self._load():
+                pass
+        # One report a tick, and one report a period.
+        for _ in periods:
+            with self.runner.tick(f"{self.spec.model}_drift") as requests:
+                for request in requests:
+                    with self._stage("retrain and judge"):
+                        self._retrain(dict(request.tags))
+        if serve and self.home.state.production(self.spec.name) is not None:
+            with self._stage("serve the month"):
+                self._serve()
+
+    def _load(self) -> bool:
+        """Whether the landing sensor asked for a run."""
+        with self.runner.tick(f"{self.spec.model}_landing") as requests:
             for request in requests:
                 outcome = self.runner.run_requested(period_job_name(self.spec), request)
                 if not outcome.succeeded:
-                    raise ConfigurationError(f"The period {period.key} failed: {outcome.error}")
-        with self.runner.tick(f"{self.spec.model}_drift") as requests:
-            for request in requests:
-                with self._stage("retrain and judge"):
-                    self._retrain(dict(request.tags))
-        if serve and self.home.state.production(self.spec.name) is not None:
-            with self._stage("serve the month"):
-                self._serve(period)
+                    raise ConfigurationError(f"Loading {self._now().key} failed: {outcome.error}")
+        return bool(requests)
 
     def _retrain(self, tags: dict[str, str], only: tuple[str, ...] = ()) -> None:
         before = self.home.state.production(self.spec.name)
@@ -191,13 +210,15 @@ class Replay:
         if not outcome.succeeded and not made:
             raise ConfigurationError(f"Retraining failed before a decision: {outcome.error}")
 
-    def _serve(self, period: Period) -> None:
+    def _serve(self) -> None:
         # Two at a time: while one answer is on its way, the other is made.
-        callers = [self._caller(), self._caller()]
-        self._count(send_over(callers, self._customers(period, self.requests), period.end))
+        for period in self.current:
+            callers = [self._caller(), self._caller()]
+            entities = self._entities(period, max(1, self.requests // len(self.current)))
+            self._count(send_over(callers, entities, period.end))
 
-    def _customers(self, period: Period, count: int) -> list[str]:
-        known = known_entities(self.home, self.spec)
+    def _entities(self, period: Period, count: int) -> list[str]:
+        known = known_entities(self.home, self.spec, period)
         chosen = random.Random(f"{self.spec.training.seed}/{period.key}")  # noqa: S311 - a seeded sample, no secret
         return chosen.sample(known, min(count, len(known)))
 
@@ -207,32 +228,33 @@ class Replay:
     @contextmanager
     def _asking(self) -> Iterator[None]:
         # The moment that was asked about before the period landed stays answerable while the new version comes in.
-        period = self._period_now()
-        with Persistent(self._caller(), self._customers(period, 200), period.end) as persistent:
+        period = self._now()
+        with Persistent(self._caller(), self._entities(period, 200), period.end) as persistent:
             yield
         self._count(persistent.tally)
 
     def _answers(self, version: ModelVersion) -> bool:
         """Whether `version` answers over HTTP, now or within a few seconds."""
-        caller, period = self._caller(), self._period_now()
-        entity_key = self._customers(period, 1)[0]
+        caller, period = self._caller(), self._now()
+        entity_key = self._entities(period, 1)[0]
         seen = wait_for_version(caller, entity_key, period.end, version, timeout=FOLLOW_TIMEOUT_SECONDS)
         caller.close()
         return seen
 
     def _answering(self) -> ModelVersion | None:
-        caller, tally, period = self._caller(), Tally(), self._period_now()
-        version = caller.ask(self._customers(period, 1)[0], period.end, tally)
+        caller, tally, period = self._caller(), Tally(), self._now()
+        version = caller.ask(self._entities(period, 1)[0], period.end, tally)
         caller.close()
         return version
 
-    def _period_now(self) -> Period:
-        if self.current is None:
+    def _now(self) -> Period:
+        """The period that landed last."""
+        if not self.current:
             raise ConfigurationError("Nothing has landed yet.")
-        return self.current
+        return self.current[-1]
 
     def _move(self, version: ModelVersion, reason: str, seconds: float | None) -> Move:
-        return Move(period=self._period_now().key, version=version, reason=reason, seconds_until_served=seconds)
+        return Move(period=self._now().key, version=version, reason=reason, seconds_until_served=seconds)
 
     def _count(self, tally: Tally) -> None:
         self.totals.versions.update(tally.versions)

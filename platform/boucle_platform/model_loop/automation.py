@@ -1,17 +1,20 @@
 """Jobs and sensors of one model: what may be launched, and what launches itself."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
 from boucle.contracts.decision import DecisionKind, NewDecision
+from boucle.contracts.ids import PeriodKey
 from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome, judged_report
+from boucle.contracts.windows import next_period
 from boucle.errors import ConflictError
-from boucle.features.arrivals import Arrival, next_arrival
+from boucle.features.arrivals import Arrival, arrivals
 from boucle.policy.retraining import decide_trigger
 from boucle_adapters.home import Home
-from boucle_platform.model_loop.keys import ACTOR_TAG, key_of
+from boucle_platform.model_loop.keys import ACTOR_TAG, FIRST_PARTITION_TAG, FRESH, LAST_PARTITION_TAG, key_of
 from boucle_platform.model_loop.loaded import loaded_periods
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import landing as landing_step
@@ -25,6 +28,7 @@ RETRAINS_TAG = "boucle/retrains"
 # Set by Dagster on a failed run that its daemon starts again.
 WILL_RETRY_TAG = "dagster/will_retry"
 PARTITION_TAG = "dagster/partition"
+FAILED_RUNS_LOOKED_AT = 20
 # The landed content that a run of the period job is to load.
 LANDING_TAG = "boucle/landing"
 REPORTS_PER_TICK = 100
@@ -77,7 +81,7 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
             as_the_ledger_says
             | dg.AssetSelection.checks(
                 dg.AssetCheckKey(key_of(spec, "traffic_plan"), "live_replicas_serve_the_plan"),
-                dg.AssetCheckKey(key_of(spec, spec.raw), "data_is_fresh"),
+                *(dg.AssetCheckKey(key_of(spec, raw), FRESH) for raw in spec.raws),
             ),
             description="Do registry, traffic plan and replicas still say what the ledger says; is the data fresh?",
         ),
@@ -97,11 +101,12 @@ def checks_schedule(spec: LoopSpec) -> dg.ScheduleDefinition:
 def landing_sensor(
     spec: LoopSpec, rebuilt: Sequence[dg.AssetKey], partitions: dg.PartitionsDefinition[str]
 ) -> dg.SensorDefinition:
-    """Requests the period job for the oldest period whose landed content is not loaded, one at a time and in order.
+    """Requests the period job for the oldest periods whose landed content is not loaded, one run at a time, in order.
 
-    It keeps no cursor: what is loaded is what the event log says, so that a run of a person or of a verb counts, and a
-    failed one does not. Of a period that was monitored already it requests only the assets `rebuilt`: what was seen of
-    its window stays.
+    A run takes up to `periods_per_run` of them; where such a run failed, its periods are requested one by one, so that
+    the one that is broken holds up none before it. The sensor keeps no cursor: what is loaded is what the event log
+    says, so that a run of a person or of a verb counts, and a failed one does not. Of a period that was monitored
+    already it requests only the assets `rebuilt`: what was seen of its window stays.
     """
 
     @dg.sensor(
@@ -116,24 +121,60 @@ def landing_sensor(
         loaded = loaded_periods(context.instance, spec)
         files, periods = landing_step.landed_files(home.connect(), spec), set(partitions.get_partition_keys())
         landed = {period: digest for period, digest in files.items() if period in periods}
-        arrived = next_arrival(landed, loaded.stamps, unfinished=loaded.unfinished)
-        if arrived is None:
+        due = arrivals(landed, loaded.stamps, unfinished=loaded.unfinished, restated=_answering(spec, landed))
+        if not due:
             strange = ", ".join(f"{name}.csv" for name in files if name not in landed)
             ignored = f" Ignored, as no period of '{spec.model}' that is over: {strange}." if strange else ""
             return dg.SkipReason(f"Everything that has landed is loaded ({len(landed)} periods).{ignored}")
-        last = _last_loading(context.instance, spec, arrived)
+        batch = due[:1] if _failed_together(context.instance, spec, due[0]) else _together(spec, due, loaded.monitored)
+        last = _last_loading(context.instance, spec, batch)
         if last is not None and last.status is not dg.DagsterRunStatus.SUCCESS:
-            return dg.SkipReason(_what_to_do(arrived, last))
-        run_key = f"{spec.model}/{arrived.period}/{arrived.stamp}"
+            return dg.SkipReason(_what_to_do(batch[0], last))
+        run_key = f"{spec.model}/{batch[-1].period}/{batch[-1].stamp}"
         return dg.RunRequest(
             # Content that comes back after it was replaced has been requested before: Dagster would drop its key.
             run_key=f"{run_key}/{last.run_id[:8]}" if last else run_key,
-            partition_key=arrived.period,
-            tags={ACTOR_TAG: context.sensor_name, LANDING_TAG: arrived.stamp},
-            asset_selection=list(rebuilt) if arrived.period in loaded.monitored else None,
+            partition_key=batch[0].period if len(batch) == 1 else None,
+            tags={ACTOR_TAG: context.sensor_name, LANDING_TAG: batch[-1].stamp, **_range_tags(batch)},
+            asset_selection=list(rebuilt) if batch[0].period in loaded.monitored else None,
         )
 
     return evaluate
+
+
+def _answering(spec: LoopSpec, landed: Collection[PeriodKey]) -> set[PeriodKey]:
+    """Periods whose features requests may still ask for: a correction of an earlier one is carried into these."""
+    ends = {period: spec.period(period).end for period in landed}
+    oldest = max(ends.values(), default=None)
+    return {p for p, end in ends.items() if oldest and end > oldest - timedelta(days=spec.online.retention_days)}
+
+
+def _together(spec: LoopSpec, due: Sequence[Arrival], monitored: Collection[PeriodKey]) -> tuple[Arrival, ...]:
+    """The first of the due periods and those that follow it without a gap and are to be loaded in the same way."""
+    batch = [due[0]]
+    for arrival in due[1 : spec.periods_per_run]:
+        follows = next_period(spec.period(batch[-1].period), spec.cadence).key == arrival.period
+        if not follows or (arrival.period in monitored) is not (due[0].period in monitored):
+            break
+        batch.append(arrival)
+    return tuple(batch)
+
+
+def _range_tags(batch: Sequence[Arrival]) -> dict[str, str]:
+    if len(batch) == 1:
+        return {}
+    return {FIRST_PARTITION_TAG: batch[0].period, LAST_PARTITION_TAG: batch[-1].period}
+
+
+def _failed_together(instance: dg.DagsterInstance, spec: LoopSpec, arrival: Arrival) -> bool:
+    """Whether a run of several periods, this one among them, did not end well."""
+    status = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    wanted = dg.RunsFilter(job_name=period_job_name(spec), statuses=status)
+    return any(
+        FIRST_PARTITION_TAG in run.tags
+        and run.tags[FIRST_PARTITION_TAG] <= arrival.period <= run.tags[LAST_PARTITION_TAG]
+        for run in instance.get_runs(wanted, limit=FAILED_RUNS_LOOKED_AT)
+    )
 
 
 def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
@@ -170,7 +211,7 @@ def judge(home: Home, spec: LoopSpec, report: DriftReport, *, actor: str) -> Tri
     earlier = [trigger for _, trigger in home.state.triggers(spec.name)]
     outcome, reason = decide_trigger(spec.retraining, report, earlier, production=production)
     trigger = judged_report(report, outcome, reason)
-    who = home.actor(f"sensor:{actor}")
+    who = home.actor(f"sensor:{actor}", spec.name)
     decision = NewDecision(
         kind=DecisionKind.RETRAIN,
         model=spec.name,
@@ -260,9 +301,9 @@ def _unfinished_loading(
     return None
 
 
-def _last_loading(instance: dg.DagsterInstance, spec: LoopSpec, arrived: Arrival) -> dg.DagsterRun | None:
+def _last_loading(instance: dg.DagsterInstance, spec: LoopSpec, batch: Sequence[Arrival]) -> dg.DagsterRun | None:
     """The newest run that was to load this content, or executes such a run again."""
-    tags = {LANDING_TAG: arrived.stamp, PARTITION_TAG: arrived.period}
+    tags = {LANDING_TAG: batch[-1].stamp, **(_range_tags(batch) or {PARTITION_TAG: batch[0].period})}
     runs = instance.get_runs(dg.RunsFilter(job_name=period_job_name(spec), tags=tags), limit=1)
     return runs[0] if runs else None
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from boucle.contracts.windows import Cadence
 from boucle_platform.model_loop.automation import checks_schedule, drift_sensor, jobs, landing_sensor
-from boucle_platform.model_loop.data_assets import data_assets, data_is_fresh
+from boucle_platform.model_loop.data_assets import data_assets, freshness_checks
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import mlflow_key, model_assets, model_checks
 from boucle_platform.model_loop.monitoring_assets import monitoring_assets
@@ -45,13 +45,13 @@ def loop_definitions(spec: LoopSpec) -> dg.Definitions:
     rebuilt = sorted({key for made in data for key in made.keys} - {key_of(spec, "landing")})
     assets: list[Any] = [*data, *model_assets(spec), *monitoring_assets(spec, partitions)]
     period = (
-        dg.AssetSelection.assets(key_of(spec, spec.raw)).downstream()
+        dg.AssetSelection.assets(*(key_of(spec, raw) for raw in spec.raws)).downstream()
         - dg.AssetSelection.assets(*(key_of(spec, name) for name in ("training_set",))).downstream()
     )
     sensors = [landing_sensor(spec, rebuilt, partitions)] + ([drift_sensor(spec)] if spec.level else [])
     return dg.Definitions(
         assets=assets,
-        asset_checks=[data_is_fresh(spec), *model_checks(spec)],
+        asset_checks=[*freshness_checks(spec), *model_checks(spec)],
         jobs=jobs(spec, period),
         sensors=sensors,
         schedules=[checks_schedule(spec)],

@@ -1,12 +1,14 @@
 """From landing to online features: thin assets over the steps."""
 
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
+from boucle.contracts.verdict import worst
 from boucle.contracts.windows import previous_period
 from boucle.errors import LandingError
 from boucle.features.arrivals import landing_stamp
@@ -15,9 +17,9 @@ from boucle.policy.freshness import Freshness
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import dbt_project, presentation
 from boucle_platform.model_loop.dbt_build import stream_build
-from boucle_platform.model_loop.keys import key_of
+from boucle_platform.model_loop.keys import FRESH, key_of
 from boucle_platform.model_loop.loaded import STAMP, loaded_periods
-from boucle_platform.model_loop.model_assets import ONE_PERIOD_A_RUN, asset_arguments
+from boucle_platform.model_loop.model_assets import asset_arguments, by_period, periods_of
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import features, landing
 from boucle_platform.resources.home import HomeResource
@@ -37,7 +39,7 @@ def data_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> lis
     """The model's assets from landing to online features, by period."""
     return [
         _landing(spec, partitions),
-        _raw(spec, partitions),
+        *(_raw(spec, source, partitions) for source in spec.sources),
         _dbt(spec, partitions),
         _validated_features(spec, partitions),
         _online_features(spec, partitions),
@@ -45,64 +47,85 @@ def data_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> lis
 
 
 def _landing(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
-    @dg.asset(**asset_arguments(spec, "landing", "csv"), partitions_def=partitions, backfill_policy=ONE_PERIOD_A_RUN)
+    @dg.asset(**asset_arguments(spec, "landing", "csv"), **by_period(spec, partitions))
     def landing_file(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
-        """Lands one period's file of the real history, as the source system would; the clock moves to its end."""
-        fed = landing.feed(home.connect(), spec, context.partition_key)
-        return dg.MaterializeResult(
-            metadata={"dagster/row_count": fed["rows"], "file": dg.MetadataValue.path(fed["file"]), "now": fed["now"]}
-        )
+        """Lands a period's files of the real history, as the source systems would; the clock moves to its end."""
+        for period in periods_of(context, spec):
+            fed = landing.feed(home.connect(), spec, period.key)
+            metadata = {"dagster/row_count": fed["rows"], "files": "\n".join(fed["files"]), "now": fed["now"]}
+            context.add_asset_metadata(metadata, partition_key=period.key)
+        return dg.MaterializeResult()
 
     return landing_file
 
 
-def _raw(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+def _raw(spec: LoopSpec, source: str, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    freshness = spec.sources[source].freshness
+
     @dg.asset(
-        **asset_arguments(spec, spec.raw, "duckdb", checks=LANDING_GATES),
+        **asset_arguments(spec, f"raw_{source}", "duckdb", checks=LANDING_GATES),
+        **by_period(spec, partitions),
         deps=[key_of(spec, "landing")],
-        partitions_def=partitions,
-        backfill_policy=ONE_PERIOD_A_RUN,
         pool="warehouse",
         freshness_policy=dg.FreshnessPolicy.time_window(
-            fail_window=timedelta(days=spec.freshness.fail_days), warn_window=timedelta(days=spec.freshness.warn_days)
+            fail_window=timedelta(days=freshness.fail_days), warn_window=timedelta(days=freshness.warn_days)
         ),
     )
     def raw(context: dg.AssetExecutionContext, home: HomeResource) -> AssetEvents:
         """The landed file, typed, with knowledge time and source; other content landed later adds a version."""
-        period = spec.period(context.partition_key)
-        before = loaded_periods(context.instance, spec).stamps.get(previous_period(period, spec.cadence).key, "")
-        try:
-            loaded = landing.load(home.connect(), spec, period)
-        except LandingError as error:
-            yield presentation.check_result(landing.refused(spec, error))
-            raise
-        receipt = loaded.receipt
+        ports, periods = home.connect(), periods_of(context, spec)
+        stamp = loaded_periods(context.instance, spec).stamps.get(previous_period(periods[0], spec.cadence).key, "")
+        loaded = {}
+        for period in periods:
+            try:
+                loaded[period.key] = landing.load(ports, spec, source, period)
+            except LandingError as error:
+                yield presentation.check_result(landing.refused(spec, source, error))
+                raise
+            stamp = landing_stamp(stamp, landing.content(ports, spec, period, loaded[period.key].receipt))
+            context.add_asset_metadata(_landed(loaded[period.key], stamp), partition_key=period.key)
         yield dg.MaterializeResult(
-            value=receipt,
-            metadata={
-                "dagster/row_count": receipt.rows,
-                "quarantined": receipt.quarantined,
-                "landing_version": receipt.version,
-                "changed": receipt.changed,
-                "available_at": receipt.available_at.isoformat(),
-                "source_file": dg.MetadataValue.path(receipt.source_file),
-                "content_digest": receipt.content_digest,
-                STAMP: landing_stamp(before, receipt.file_digest),
-                "reasons": presentation.table(loaded.reasons),
-            },
-            check_results=[presentation.check_result(loaded.gate)],
+            value={key: found.receipt for key, found in loaded.items()},
+            # A file that may be missing and is missing warns; one that was refused ended the step above.
+            check_results=[
+                presentation.check_result(
+                    worst([found.gate for found in loaded.values()]), blocking=spec.sources[source].required
+                )
+            ],
         )
 
     return raw
 
 
-def data_is_fresh(spec: LoopSpec) -> dg.AssetChecksDefinition:
-    """A check that can be run at any time: it looks at the landing zone and the home's clock."""
+def _landed(loaded: landing.Loaded, stamp: str) -> dict[str, Any]:
+    receipt = loaded.receipt
+    if receipt is None:
+        return {"dagster/row_count": 0, "source_file": "none has landed", STAMP: stamp}
+    return {
+        "dagster/row_count": receipt.rows,
+        "quarantined": receipt.quarantined,
+        "landing_version": receipt.version,
+        "changed": receipt.changed,
+        "landed_at": receipt.landed_at.isoformat(),
+        "source_file": dg.MetadataValue.path(receipt.source_file),
+        "content_digest": receipt.content_digest,
+        STAMP: stamp,
+        "reasons": presentation.table(loaded.reasons),
+    }
 
-    @dg.asset_check(asset=key_of(spec, spec.raw), name="data_is_fresh")
+
+def freshness_checks(spec: LoopSpec) -> list[dg.AssetChecksDefinition]:
+    """Checks that can be run at any time: they look at the landing zone and the model's clock."""
+    return [_data_is_fresh(spec, source) for source in spec.sources]
+
+
+def _data_is_fresh(spec: LoopSpec, source: str) -> dg.AssetChecksDefinition:
+    policy = spec.sources[source].freshness
+
+    @dg.asset_check(asset=key_of(spec, f"raw_{source}"), name=FRESH)
     def data_is_fresh(home: HomeResource) -> dg.AssetCheckResult:
         """The source delivered in time; late is a warning, overdue an error, nothing landed never a pass."""
-        reading = landing.freshness(home.connect(), spec)
+        reading = landing.freshness(home.connect(), spec, source)
         return dg.AssetCheckResult(
             passed=reading.freshness is Freshness.FRESH,
             severity=dg.AssetCheckSeverity.ERROR
@@ -112,8 +135,8 @@ def data_is_fresh(spec: LoopSpec) -> dg.AssetChecksDefinition:
             metadata={
                 "freshness": str(reading.freshness),
                 "age_days": "none landed" if reading.age_days is None else reading.age_days,
-                "warn_days": spec.freshness.warn_days,
-                "fail_days": spec.freshness.fail_days,
+                "warn_days": policy.warn_days,
+                "fail_days": policy.fail_days,
             },
         )
 
@@ -145,20 +168,19 @@ def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
         manifest=dbt_project.manifest(settings),
         select=f"fqn:boucle_features.{spec.model}",
         name=f"{spec.model}_dbt",
-        partitions_def=partitions,
-        backfill_policy=ONE_PERIOD_A_RUN,
+        **by_period(spec, partitions),
         dagster_dbt_translator=Translator(),
         pool="warehouse",
     )
     def dbt(context: dg.AssetExecutionContext, home: HomeResource) -> Iterator[Any]:
-        """Point-in-time features and matured labels of one period; every dbt test is an asset check."""
-        period = spec.period(context.partition_key)
-        os.environ.update(
-            BOUCLE_PERIOD_START=period.start.date().isoformat(),
-            BOUCLE_PERIOD_END=period.end.date().isoformat(),
-            BOUCLE_HORIZON_DAYS=str(spec.horizon_days),
-        )
-        with home.connect().warehouse.lock():
+        """Point-in-time features and matured labels; every dbt test is an asset check."""
+        ports = home.connect()
+        *earlier, last = landing.windows(ports, spec, periods_of(context, spec))
+        with ports.warehouse.lock():
+            for window in earlier:
+                os.environ.update(dbt_project.window_environment(window, horizon_days=spec.horizon_days))
+                deque(stream_build(context, target=dbt_project.target_path(settings)), maxlen=0)
+            os.environ.update(dbt_project.window_environment(last, horizon_days=spec.horizon_days))
             yield from stream_build(context, target=dbt_project.target_path(settings))
 
     return dbt
@@ -167,51 +189,59 @@ def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
 def _validated_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
     @dg.asset(
         **asset_arguments(spec, "validated_features", "pandera", "parquet", checks=FEATURE_GATES),
+        **by_period(spec, partitions),
         deps=[key_of(spec, spec.features)],
-        partitions_def=partitions,
-        backfill_policy=ONE_PERIOD_A_RUN,
         pool="warehouse",
     )
     def validated_features(context: dg.AssetExecutionContext, home: HomeResource) -> AssetEvents:
         """The period's features that keep the contract, as an immutable snapshot; the others in quarantine."""
-        try:
-            validated = features.validate(home.connect(), spec, spec.period(context.partition_key))
-        except features.FeaturesRefusedError as error:
-            yield from map(presentation.check_result, error.gates)
-            raise
-        snapshot = validated.snapshot
+        ports, found = home.connect(), {}
+        for period in periods_of(context, spec):
+            try:
+                found[period.key] = features.validate(ports, spec, period)
+            except features.FeaturesRefusedError as error:
+                yield from map(presentation.check_result, error.gates)
+                raise
+            context.add_asset_metadata(_validated(found[period.key]), partition_key=period.key)
         yield dg.MaterializeResult(
-            value=snapshot,
-            metadata={
-                "dagster/row_count": snapshot.rows,
-                "quarantined": snapshot.quarantined,
-                "content_digest": snapshot.content_digest,
-                "as_of": snapshot.as_of.isoformat(),
-                "file": dg.MetadataValue.path(snapshot.file),
-                "profile": presentation.table(validated.profile),
-            },
-            check_results=[presentation.check_result(gate) for gate in validated.gates],
+            value={key: validated.snapshot for key, validated in found.items()},
+            check_results=[
+                presentation.check_result(worst(gates))
+                for gates in zip(*(validated.gates for validated in found.values()), strict=True)
+            ],
         )
 
     return validated_features
 
 
+def _validated(validated: features.Validated) -> dict[str, Any]:
+    snapshot, restated = validated.snapshot, validated.restated
+    return {
+        "dagster/row_count": snapshot.rows,
+        "quarantined": snapshot.quarantined,
+        "content_digest": snapshot.content_digest,
+        "restated_digest": "nothing landed later" if restated is None else restated.content_digest,
+        "as_of": snapshot.as_of.isoformat(),
+        "file": dg.MetadataValue.path(snapshot.file),
+        "profile": presentation.table(validated.profile),
+    }
+
+
 def _online_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
     @dg.asset(
         **asset_arguments(spec, "online_features", "numpy", checks=ONLINE_GATES),
+        **by_period(spec, partitions),
         deps=[key_of(spec, "validated_features")],
-        partitions_def=partitions,
-        backfill_policy=ONE_PERIOD_A_RUN,
     )
     def online_features(context: dg.AssetExecutionContext, home: HomeResource) -> AssetEvents:
         """The newest feature rows for look-up by (entity, as_of), put in place in one step."""
         try:
-            manifest, gate = features.publish_online(home.connect(), spec, spec.period(context.partition_key))
+            manifest, gate = features.publish_online(home.connect(), spec, periods_of(context, spec)[-1])
         except features.FeaturesRefusedError as error:
             yield from map(presentation.check_result, error.gates)
             raise
         yield dg.MaterializeResult(
-            value=manifest,
+            value=dict.fromkeys(context.partition_keys, manifest),
             metadata={
                 "dagster/row_count": manifest.rows,
                 "entities": manifest.entities,

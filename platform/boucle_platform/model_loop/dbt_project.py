@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+from datetime import datetime
 from pathlib import Path
 
 from boucle.errors import ConfigurationError
+from boucle.features.knowledge import BuildWindow
 from boucle_adapters.code_version import tree_digest
 from boucle_adapters.settings import Settings
 
@@ -19,6 +21,20 @@ def dbt_environment(settings: Settings) -> dict[str, str]:
         "DBT_PROJECT_DIR": str(project_path(settings)),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
     }
+
+
+def window_environment(window: BuildWindow, *, horizon_days: int) -> dict[str, str]:
+    """The variables that the macros of a build read (dbt_features/macros/window.sql)."""
+    return {
+        "BOUCLE_PERIOD_START": _naive(window.start),
+        "BOUCLE_PERIOD_END": _naive(window.end),
+        "BOUCLE_KNOWN_AT": "" if window.known_at is None else _naive(window.known_at),
+        "BOUCLE_HORIZON_DAYS": str(horizon_days),
+    }
+
+
+def _naive(moment: datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat(sep=" ")
 
 
 def project_path(settings: Settings) -> Path:

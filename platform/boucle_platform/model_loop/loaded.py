@@ -1,5 +1,6 @@
 """What is loaded of each period, as the event log says: the same for runs of sensors, verbs and people."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import dagster as dg
@@ -23,11 +24,15 @@ class LoadedPeriods:
 
 def loaded_periods(instance: dg.DagsterInstance, spec: LoopSpec) -> LoadedPeriods:
     """What the newest materialisations say."""
-    raw = _newest(instance, spec, spec.raw)
+    sources = [_newest(instance, spec, raw) for raw in spec.raws]
+    raw = {period: max(found.get(period, 0) for found in sources) for period in set().union(*sources)}
     online, monitored = _newest(instance, spec, "online_features"), _newest(instance, spec, "drift_report")
     unfinished = {period for period, loaded in raw.items() if online.get(period, 0) < loaded or period not in monitored}
     return LoadedPeriods(
-        stamps=_stamps(instance, spec, list(raw.values())),
+        stamps=_common_stamps(
+            _stamps(instance, spec, asset, list(found.values()))
+            for asset, found in zip(spec.raws, sources, strict=True)
+        ),
         unfinished=frozenset(unfinished),
         monitored=frozenset(monitored),
     )
@@ -39,10 +44,18 @@ def _newest(instance: dg.DagsterInstance, spec: LoopSpec, asset: str) -> dict[Pe
     return {PeriodKey(period): storage_id for period, storage_id in found.items()}
 
 
-def _stamps(instance: dg.DagsterInstance, spec: LoopSpec, storage_ids: list[int]) -> dict[PeriodKey, str]:
+def _common_stamps(sources: Iterable[dict[PeriodKey, str]]) -> dict[PeriodKey, str]:
+    """The stamp of each period on which all raw assets agree; where one was loaded alone, none."""
+    stamps = list(sources)
+    periods = set().union(*stamps)
+    found = {period: {loaded.get(period, "") for loaded in stamps} for period in periods}
+    return {period: next(iter(same)) if len(same) == 1 else "" for period, same in found.items()}
+
+
+def _stamps(instance: dg.DagsterInstance, spec: LoopSpec, asset: str, storage_ids: list[int]) -> dict[PeriodKey, str]:
     if not storage_ids:
         return {}
-    wanted = dg.AssetRecordsFilter(asset_key=key_of(spec, spec.raw), storage_ids=storage_ids)
+    wanted = dg.AssetRecordsFilter(asset_key=key_of(spec, asset), storage_ids=storage_ids)
     stamps = {}
     for record in instance.fetch_materializations(wanted, limit=len(storage_ids)).records:
         event = record.asset_materialization

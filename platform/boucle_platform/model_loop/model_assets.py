@@ -7,6 +7,7 @@ import dagster as dg
 
 from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import Candidate, Evidence
+from boucle.contracts.windows import Period
 from boucle.errors import RegistryError
 from boucle.operations import promotion
 from boucle.policy.candidate import CANDIDATE_MEANINGS, TRAINING_MEANINGS
@@ -19,9 +20,6 @@ from boucle_platform.model_loop.keys import ACTOR_TAG, key_of
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import evaluation, training
 from boucle_platform.resources.home import HomeResource
-
-# A period builds on the one before: a backfill runs them one after the other.
-ONE_PERIOD_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 
 
 def mlflow_key(spec: LoopSpec) -> str:
@@ -37,6 +35,19 @@ def model_assets(spec: LoopSpec) -> list[dg.AssetsDefinition]:
 def model_checks(spec: LoopSpec) -> list[dg.AssetChecksDefinition]:
     """Checks that can be run on their own, at any time."""
     return [_alias_equals_ledger(spec), _traffic_equals_ledger(spec), _replicas_serve_the_plan(spec)]
+
+
+def by_period(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dict[str, Any]:
+    """What assets by period share; a backfill runs so many at a time, each run after the one before."""
+    return {
+        "partitions_def": partitions,
+        "backfill_policy": dg.BackfillPolicy.multi_run(max_partitions_per_run=spec.periods_per_run),
+    }
+
+
+def periods_of(context: dg.AssetExecutionContext, spec: LoopSpec) -> tuple[Period, ...]:
+    """The periods of this run, oldest first."""
+    return tuple(spec.period(key) for key in sorted(context.partition_keys))
 
 
 def asset_arguments(spec: LoopSpec, name: str, *kinds: str, checks: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -106,7 +117,7 @@ def _candidate_model(spec: LoopSpec) -> dg.AssetsDefinition:
                 subject=candidate,
                 reason=refusal,
                 policy=spec.promotion.mode,
-                actor=actor(context, ports),
+                actor=actor(context, ports, spec),
             )
         return dg.MaterializeResult(
             value=candidate,
@@ -154,7 +165,7 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
                 subject=evidence,
                 reason=judged.reason,
                 policy=spec.promotion.mode,
-                actor=actor(context, ports),
+                actor=actor(context, ports, spec),
             )
         return dg.MaterializeResult(
             value=evidence,
@@ -199,7 +210,7 @@ def _production_alias(spec: LoopSpec) -> dg.AssetsDefinition:
             ports.registry,
             evidence=evaluation_report,
             policy=spec.promotion.mode,
-            actor=actor(context, ports),
+            actor=actor(context, ports, spec),
             doubts=doubts_about(context.instance, key_of(spec, "evaluation_report"), GATES, evaluation_report),
         )
         row = done.decision
@@ -222,7 +233,7 @@ def _plan(spec: LoopSpec) -> dg.AssetsDefinition:
     def traffic_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Gives all requests to the production version (direct), keeps the previous one warm."""
         ports = home.connect()
-        plan = promotion.start_traffic(ports.state, spec.name, actor=actor(context, ports))
+        plan = promotion.start_traffic(ports.state, spec.name, actor=actor(context, ports, spec))
         followed = wait_until_served(
             ports.state,
             spec.name,
@@ -231,7 +242,7 @@ def _plan(spec: LoopSpec) -> dg.AssetsDefinition:
             replica_timeout_seconds=ports.settings.replica_timeout_seconds,
         )
         if followed.complete:
-            promotion.note_served(ports.state, plan, seconds=followed.seconds, actor=actor(context, ports))
+            promotion.note_served(ports.state, plan, seconds=followed.seconds, actor=actor(context, ports, spec))
         return dg.MaterializeResult(
             value=plan,
             metadata={
@@ -302,9 +313,9 @@ def _replicas_serve_the_plan(spec: LoopSpec) -> dg.AssetChecksDefinition:
     return live_replicas_serve_the_plan
 
 
-def actor(context: dg.AssetExecutionContext, home: Home) -> promotion.Actor:
+def actor(context: dg.AssetExecutionContext, home: Home, spec: LoopSpec) -> promotion.Actor:
     """Who launched this run: the sensor's name, the person the launcher named, or Dagster."""
     tags = context.run.tags
     name = tags.get(ACTOR_TAG) or tags.get("user") or "dagster"
     sensor = tags.get("dagster/sensor_name")
-    return home.actor(f"sensor:{sensor}" if sensor else name, run_id=context.run.run_id)
+    return home.actor(f"sensor:{sensor}" if sensor else name, spec.name, run_id=context.run.run_id)

@@ -1,12 +1,15 @@
 """From served predictions to drift: thin assets over the steps."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.verdict import worst
 from boucle_platform.model_loop import presentation
 from boucle_platform.model_loop.keys import key_of
-from boucle_platform.model_loop.model_assets import ONE_PERIOD_A_RUN, asset_arguments
+from boucle_platform.model_loop.model_assets import asset_arguments, by_period, periods_of
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import monitoring, skew
 from boucle_platform.resources.home import HomeResource
@@ -38,30 +41,32 @@ def _prediction_log(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) ->
                 dg.AssetCheckSpec(skew.NAME, asset=key, description=NO_SKEW),
             ]
         },
+        **by_period(spec, partitions),
         # The log grows while the period lasts, so it is read when the period is over: when its file has landed.
-        deps=[key_of(spec, spec.raw)],
-        partitions_def=partitions,
-        backfill_policy=ONE_PERIOD_A_RUN,
+        deps=[key_of(spec, raw) for raw in spec.raws],
     )
     def prediction_log(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Predictions served in the period, once per prediction id, as an immutable snapshot."""
-        ports, period = home.connect(), spec.period(context.partition_key)
-        collected = monitoring.collect_predictions(ports, spec, period)
-        skewed = skew.training_serving_skew(ports, spec, period)
+        ports, periods = home.connect(), periods_of(context, spec)
+        collected = monitoring.collect_predictions(ports, spec, periods)
+        skewed = {period.key: skew.training_serving_skew(ports, spec, period) for period in periods}
+        for key, found in collected.items():
+            metadata = {
+                "dagster/row_count": found.rows,
+                "by_version": presentation.table(found.by_version),
+                "file": dg.MetadataValue.path(found.file),
+                "skewed_features": presentation.table(skewed[key].by_feature),
+            }
+            context.add_asset_metadata(metadata, partition_key=key)
+        last = collected[periods[-1].key]
         return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": collected.rows,
-                "by_version": presentation.table(collected.by_version),
-                "file": dg.MetadataValue.path(collected.file),
-                "skewed_features": presentation.table(skewed.by_feature),
-            },
             check_results=[
                 dg.AssetCheckResult(
                     check_name="no_gap_in_segments",
-                    passed=not collected.gaps,
-                    description="; ".join(collected.gaps) or f"{collected.rows} records, no segment is missing",
+                    passed=not last.gaps,
+                    description="; ".join(last.gaps) or f"{last.rows} records, no segment is missing",
                 ),
-                presentation.check_result(skewed.gate, blocking=False),
+                presentation.check_result(worst([found.gate for found in skewed.values()]), blocking=False),
             ],
         )
 
@@ -74,23 +79,26 @@ def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
     @dg.asset(
         **asset_arguments(spec, "ground_truth", "duckdb")
         | {"check_specs": [dg.AssetCheckSpec("coverage_complete", asset=key, description=COVERED)]},
+        **by_period(spec, partitions),
         deps=[key_of(spec, "prediction_log"), key_of(spec, spec.labels)],
-        partitions_def=partitions,
-        backfill_policy=ONE_PERIOD_A_RUN,
         pool="warehouse",
     )
     def ground_truth(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Predictions whose outcome became known in the period, with the outcome."""
-        joined = monitoring.join_outcomes(home.connect(), spec, spec.period(context.partition_key))
-        return dg.MaterializeResult(
-            metadata={
+        ports, checks = home.connect(), []
+        for period in periods_of(context, spec):
+            joined = monitoring.join_outcomes(ports, spec, period)
+            metadata = {
                 "dagster/row_count": joined.rows,
                 "positives": joined.positives,
                 "label_coverage": joined.coverage,
+                "without_outcome": joined.void,
                 "file": dg.MetadataValue.path(joined.file),
-            },
-            check_results=[monitoring.coverage_check(joined)],
-        )
+            }
+            context.add_asset_metadata(metadata, partition_key=period.key)
+            checks.append(monitoring.coverage_check(joined))
+        failed = [check for check in checks if not check.passed]
+        return dg.MaterializeResult(check_results=[(failed or checks)[-1]])
 
     return ground_truth
 
@@ -98,23 +106,25 @@ def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
 def _live_performance(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
     @dg.asset(
         **asset_arguments(spec, "live_performance", "json"),
+        **by_period(spec, partitions),
         deps=[key_of(spec, "ground_truth")],
-        partitions_def=partitions,
-        backfill_policy=ONE_PERIOD_A_RUN,
     )
     def live_performance(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Realised log loss and calibration of each version on the outcomes of the period."""
         ports = home.connect()
-        performance = monitoring.live_performance(ports, spec, spec.period(context.partition_key))
+        for period in periods_of(context, spec):
+            performance = monitoring.live_performance(ports, spec, period)
+            versions = presentation.table([item.model_dump(mode="json") for item in performance])
+            context.add_asset_metadata({"versions": versions}, partition_key=period.key)
         history = monitoring.performance_history(ports, spec)
-        metadata = {"versions": presentation.table([item.model_dump(mode="json") for item in performance])}
-        if history:
-            metadata["log_loss_plot"] = presentation.line_plot(
-                "Realised log loss",
-                {"log loss (nats)": ([p for p, _ in history], [x for _, x in history])},
-                ylabel="nats",
-            )
-        return dg.MaterializeResult(metadata=metadata)
+        if not history:
+            return dg.MaterializeResult()
+        plot = presentation.line_plot(
+            "Realised log loss",
+            {"log loss (nats)": ([p for p, _ in history], [x for _, x in history])},
+            ylabel="nats",
+        )
+        return dg.MaterializeResult(metadata={"log_loss_plot": plot})
 
     return live_performance
 
@@ -125,25 +135,32 @@ def _drift_report(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
     @dg.asset(
         **asset_arguments(spec, "drift_report", "evidently")
         | {"check_specs": [dg.AssetCheckSpec("drift_within_limits", asset=key, description=NO_DRIFT)]},
+        **by_period(spec, partitions),
         deps=[key_of(spec, "prediction_log"), key_of(spec, "ground_truth"), key_of(spec, "validated_features")],
-        partitions_def=partitions,
-        backfill_policy=ONE_PERIOD_A_RUN,
     )
     def drift_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """What the production version saw and answered in the period, against its reference window."""
-        report, html = monitoring.drift(home.connect(), spec, spec.period(context.partition_key))
-        metadata: dict[str, Any] = {
-            "gates": presentation.gate_table(report.gates),
-            "predictions": report.predictions,
-            "labelled": report.labelled,
-            "production_version": report.production_version or "none",
-        }
-        if report.feature_psi:
-            metadata["feature_psi_plot"] = presentation.bar_plot(
-                "Drift of each feature", report.feature_psi, xlabel="PSI"
-            )
-        if html is not None:
-            metadata["evidently_report"] = dg.MetadataValue.path(str(html))
-        return dg.MaterializeResult(value=report, metadata=metadata, check_results=[monitoring.drift_check(report)])
+        periods, reports = periods_of(context, spec), {}
+        for period in periods:
+            # Drawing takes a second: of several periods the last one gets a page, for it is the one that is looked at.
+            report, page = monitoring.drift(home.connect(), spec, period, draw=period is periods[-1])
+            context.add_asset_metadata(_drift_metadata(report, page), partition_key=period.key)
+            reports[period.key] = report
+        return dg.MaterializeResult(value=reports, check_results=[monitoring.drift_check(report)])
 
     return drift_report
+
+
+def _drift_metadata(report: DriftReport, page: Path | None) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "gates": presentation.gate_table(report.gates),
+        "predictions": report.predictions,
+        "labelled": report.labelled,
+        "production_version": report.production_version or "none",
+    }
+    if page is not None:
+        metadata["evidently_report"] = dg.MetadataValue.path(str(page))
+    if page is not None and report.feature_psi:
+        plot = presentation.bar_plot("Drift of each feature", report.feature_psi, xlabel="PSI")
+        metadata["feature_psi_plot"] = plot
+    return metadata

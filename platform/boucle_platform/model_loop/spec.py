@@ -1,6 +1,7 @@
 """What a `defs.yaml` says of one model: typed, with defaults that are safe."""
 
 import hashlib
+from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.ids import ModelName
-from boucle.contracts.windows import Cadence, Period, period_at, period_of
+from boucle.contracts.windows import Cadence, Period, period_asking, period_at, period_of
 from boucle.errors import ConfigurationError
-from boucle.features.raw_source import LandingLimits
+from boucle.features.raw_source import LandingLimits, RawSource
 from boucle.policy.freshness import FreshnessPolicy
 from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.promotion import PromotionPolicy
@@ -21,6 +22,20 @@ from boucle.policy.retraining import RetrainingPolicy
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceSettings(_Section):
+    """One source of a model: landing/<model>/<source>/, raw.<source>, asset raw_<source>."""
+
+    required: bool = Field(default=True, description="a period waits for its file; false: it is loaded without one")
+    landing: LandingLimits = LandingLimits()
+    freshness: FreshnessPolicy = FreshnessPolicy()
+
+
+class FeatureSettings(_Section):
+    """When the feature rows of a period are refused whole."""
+
+    max_rejected_share: float = Field(default=0.05, ge=0, le=1, description="ratio of rows set aside")
 
 
 class OnlineSettings(_Section):
@@ -48,15 +63,18 @@ class LoopSpec(_Section):
     module: str
     owners: list[str]
     entity: str
-    source: str = Field(description="name of the source: landing/<model>/<source>/, raw.<source>, asset raw_<source>")
+    sources: dict[str, SourceSettings] = Field(min_length=1, description="by name; as `landing.SOURCES` declares them")
     target: str = Field(description="what proba is the probability of")
     cadence: Cadence = Cadence.MONTHLY
     first_period: str
     last_period: str = Field(default="", description="where the source's history ends; empty: it goes on")
     horizon_days: int = Field(ge=1, description="a label is known this long after its as_of")
     level: Literal[0, 3] = Field(default=3, description="0: retraining by hand; 3: the drift sensor requests it")
-    landing: LandingLimits = LandingLimits()
-    freshness: FreshnessPolicy = FreshnessPolicy()
+    periods_per_run: int = Field(default=1, ge=1, description="landed periods that one run loads, where several wait")
+    check_periods: int = Field(
+        default=4, ge=1, description="periods of the sample on which `boucle check` runs the loop"
+    )
+    contract: FeatureSettings = FeatureSettings()
     online: OnlineSettings = OnlineSettings()
     training: TrainingSettings = TrainingSettings()
     promotion: PromotionPolicy = PromotionPolicy()
@@ -76,9 +94,9 @@ class LoopSpec(_Section):
         return hashlib.sha256(content).hexdigest()[:12]
 
     @property
-    def raw(self) -> str:
-        """The raw asset."""
-        return f"raw_{self.source}"
+    def raws(self) -> tuple[str, ...]:
+        """The raw assets, one per source."""
+        return tuple(f"raw_{source}" for source in self.sources)
 
     @property
     def features(self) -> str:
@@ -94,6 +112,10 @@ class LoopSpec(_Section):
         """The period of a partition key."""
         return period_of(key, self.cadence)
 
+    def asking(self, as_of: datetime) -> Period:
+        """The period whose features have this `as_of`."""
+        return period_asking(as_of, self.cadence)
+
     def is_period(self, key: str) -> bool:
         """Whether this is the key of a period: anything may lie in the landing zone."""
         try:
@@ -105,6 +127,22 @@ class LoopSpec(_Section):
     def starts(self, period: Period) -> bool:
         """Whether history starts with this period."""
         return period == period_at(self.period(self.first_period).start, self.cadence)
+
+    def source(self, name: str) -> RawSource:
+        """Columns and contract of one source.
+
+        Raises:
+            ConfigurationError: The model's landing module does not declare it.
+        """
+        declared: dict[str, RawSource] = {source.name: source for source in self.hook("landing").SOURCES}
+        if set(declared) != set(self.sources):
+            raise ConfigurationError(
+                f"The sources of '{self.model}' are {', '.join(self.sources)} in defs.yaml, "
+                f"but {', '.join(declared)} in {self.module}.landing.SOURCES: they must be the same."
+            )
+        if name not in declared:
+            raise ConfigurationError(f"'{self.model}' has no source '{name}'; it has {', '.join(declared)}.")
+        return declared[name]
 
     def hook(self, name: Literal["landing", "schema", "estimator"]) -> ModuleType:
         """One of the model's own modules."""

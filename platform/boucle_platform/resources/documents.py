@@ -1,6 +1,7 @@
 """What passes between assets: a document, kept as JSON, so that a person and the next release can read it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,22 @@ from boucle_adapters.atomic_file import replace_bytes
 
 
 class DocumentIOManager(dg.ConfigurableIOManager):
-    """Stores each asset's document as `<root>/<asset key>[/<partition>].json`, put in place by rename."""
+    """Stores each asset's document as `<root>/<asset key>[/<partition>].json`, put in place by rename.
+
+    An asset by period returns its documents by partition key: a run may hold several periods.
+    """
 
     root: str
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Write the document; an asset without one (`None`) writes nothing."""
-        if obj is None:
-            return
-        if not isinstance(obj, Document):
-            raise TypeError(f"{context.asset_key.to_user_string()} returned {type(obj).__name__}, not a Document.")
-        file = self._file(context, context.asset_partition_key if context.has_asset_partitions else None)
-        replace_bytes(file, obj.model_dump_json(indent=1).encode())
+        """Write the documents; an asset without one (`None`) writes nothing."""
+        by_partition = obj if isinstance(obj, Mapping) else {None: obj}
+        for partition, document in by_partition.items():
+            if document is None:
+                continue
+            if not isinstance(document, Document) or (partition is None) is context.has_asset_partitions:
+                raise TypeError(f"{context.asset_key.to_user_string()} returned {type(obj).__name__}, not a Document.")
+            replace_bytes(self._file(context, partition), document.model_dump_json(indent=1).encode())
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the document as the type that the asset function declares."""

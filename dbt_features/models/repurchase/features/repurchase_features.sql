@@ -1,35 +1,33 @@
--- One row per (user_id, as_of), for the one as_of that this build is about: the end of its period. Only orders strictly
--- before as_of count, so an order on the as_of day itself does not. Money is exact until the last step.
-with known as (
+-- One row per (user_id, as_of), for every end of a month in the window of this build. Only orders strictly before as_of
+-- count, so an order on the as_of day itself does not. Money is exact until the last step.
+{{ config(pre_hook="{{ replace_window('as_of', restated()) }}") }}
 
-    select
-        user_id,
-        order_date,
-        cds,
-        usd
-    from {{ ref('int_customer_days') }}
-    where order_date < {{ as_of() }}
+with moments as (
+
+    select {{ period_ends('month') }} as as_of
 
 ),
 
 totals as (
 
     select
-        user_id,
-        {{ as_of() }} as as_of,
-        min(order_date) as first_date,
-        max(order_date) as last_date,
+        days.user_id,
+        moments.as_of,
+        min(days.order_date) as first_date,
+        max(days.order_date) as last_date,
+        max(days.available_at) as available_at,
         count(*) as freq,
-        count(*) filter (where order_date >= {{ as_of() }} - interval 30 days) as orders_30d,
-        count(*) filter (where order_date >= {{ as_of() }} - interval 90 days) as orders_90d,
-        count(*) filter (where order_date >= {{ as_of() }} - interval 180 days) as orders_180d,
-        sum(usd) as usd_all,
-        coalesce(sum(usd) filter (where order_date >= {{ as_of() }} - interval 90 days), 0) as usd_90d,
-        cast(sum(cds) as bigint) as cds_all,
-        arg_min(usd, order_date) as first_usd,
-        arg_min(cds, order_date) as first_cds
-    from known
-    group by user_id
+        count(*) filter (where days.order_date >= moments.as_of - interval 30 days) as orders_30d,
+        count(*) filter (where days.order_date >= moments.as_of - interval 90 days) as orders_90d,
+        count(*) filter (where days.order_date >= moments.as_of - interval 180 days) as orders_180d,
+        sum(days.usd) as usd_all,
+        coalesce(sum(days.usd) filter (where days.order_date >= moments.as_of - interval 90 days), 0) as usd_90d,
+        cast(sum(days.cds) as bigint) as cds_all,
+        arg_min(days.usd, days.order_date) as first_usd,
+        arg_min(days.cds, days.order_date) as first_cds
+    from moments
+    inner join {{ ref('int_customer_days') }} as days on moments.as_of > days.order_date
+    group by days.user_id, moments.as_of
 
 ),
 
@@ -48,6 +46,7 @@ select
     user_id,
     as_of,
     cast(last_date as timestamp) as event_time,
+    available_at,
     recency,
     tenure,
     freq,
@@ -61,5 +60,6 @@ select
     cast(first_usd as double) as first_usd,
     first_cds,
     mean_gap,
-    recency / mean_gap as rec_ratio
+    recency / mean_gap as rec_ratio,
+    {{ restated() }} as restated
 from intervals

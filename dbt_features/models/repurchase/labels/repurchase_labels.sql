@@ -1,5 +1,7 @@
--- Labels that became known in this build's period: as_of + horizon lies in (period_start, period_end]. One row per
--- feature row; the label is 1 if the customer ordered in [as_of, as_of + horizon).
+-- Labels that became known in the window of this build: as_of + horizon lies in it. One row per feature row; the label is
+-- 1 if the customer ordered in [as_of, as_of + horizon).
+{{ config(pre_hook="{{ replace_window('known_at') }}") }}
+
 with maturing as (
 
     select
@@ -8,8 +10,8 @@ with maturing as (
         as_of + {{ horizon() }} as known_at
     from {{ ref('repurchase_features') }}
     where
-        as_of + {{ horizon() }} > {{ period_start() }}
-        and as_of + {{ horizon() }} <= {{ period_end() }}
+        not restated
+        and {{ in_window('as_of + ' ~ horizon()) }}
 
 )
 

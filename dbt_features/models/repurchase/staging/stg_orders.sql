@@ -1,13 +1,5 @@
--- One row per order, from the newest version of each landed period. By default everything landed so far counts: a
--- correction of an old period is used by every build after it. With known_at, only what had landed by then counts.
-with landed as (
-
-    select *
-    from {{ source('raw', 'orders') }}
-    where available_at <= {{ known_at() }}
-
-)
-
+-- One row per order, from the version of each landed period that this build may know (macros/landed.sql). An order is
+-- known when its day is over; one that came with a correction, when that landed.
 select
     customer_id as user_id,
     order_date,
@@ -15,6 +7,9 @@ select
     amount_usd,
     period,
     version,
-    available_at
-from landed
-qualify version = max(version) over (partition by period)
+    greatest(
+        cast(order_date + interval 1 day as timestamp),
+        case when version > 1 then cast(landed_at as timestamp) end
+    ) as available_at
+from {{ source('raw', 'orders') }}
+where {{ in_force(source('raw', 'orders')) }}

@@ -11,7 +11,7 @@ from boucle.errors import ConfigurationError
 from boucle.features.raw_source import Kind, RawColumn, RawSource
 from boucle_platform.defs.repurchase.schema import raw_schema
 
-SOURCE = RawSource(
+ORDERS = RawSource(
     model=ModelName("repurchase"),
     name="orders",
     columns=(
@@ -23,6 +23,8 @@ SOURCE = RawSource(
     schema=raw_schema,
 )
 
+SOURCES = (ORDERS,)
+
 _MEMBER = "lifetimes/datasets/CDNOW_master.txt"
 
 
@@ -31,7 +33,7 @@ def published_periods() -> tuple[str, ...]:
     return tuple(sorted(_history()["order_date"].str[:7].unique()))
 
 
-def export_period(period_key: str) -> pd.DataFrame:
+def export_period(source: str, period_key: str) -> pd.DataFrame:  # noqa: ARG001 - there is one source
     """One period's orders as the source system writes them: text, ISO dates, in the order of the history.
 
     Raises:
@@ -50,7 +52,7 @@ def export_period(period_key: str) -> pd.DataFrame:
 @cache
 def _history() -> pd.DataFrame:
     rows = pd.read_csv(_history_file(), sep=r"\s+", dtype=str)
-    rows.columns = pd.Index(SOURCE.column_names)
+    rows.columns = pd.Index(ORDERS.column_names)
     day = rows["order_date"]
     return rows.assign(order_date=day.str[:4] + "-" + day.str[4:6] + "-" + day.str[6:])
 

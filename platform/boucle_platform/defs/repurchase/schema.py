@@ -52,6 +52,7 @@ FEATURES = pa.DataFrameSchema(
         "user_id": pa.Column(str, description="The customer the row is about"),
         "as_of": pa.Column("datetime64[us]", description="Moment of the features (UTC)"),
         "event_time": pa.Column("datetime64[us]", description="Day of the newest order that counts (UTC)"),
+        "available_at": pa.Column("datetime64[us]", description="Moment from which all that counts was known (UTC)"),
         "recency": feature("int64", "Days from the last order to as_of", unit="days", minimum=1),
         "tenure": feature("int64", "Days from the first order to as_of", unit="days", minimum=1),
         "freq": feature("int64", "Days with an order so far", unit="count", minimum=1),

@@ -27,9 +27,18 @@ MAX_PAGE_FEATURES = 4
 
 
 def measure_drift(
-    home: Home, spec: LoopSpec, period: Period, predictions: pd.DataFrame, outcomes: pd.DataFrame
+    home: Home, spec: LoopSpec, period: Period, predictions: pd.DataFrame, outcomes: pd.DataFrame, *, draw: bool
 ) -> tuple[DriftReport, Path | None]:
-    """Judge what the production version answered in the window. Without a version or answers there is no verdict."""
+    """Judge what the production version answered in the window. Without a version or answers there is no verdict.
+
+    Args:
+        home: Where snapshots and the reference lie.
+        spec: The model.
+        period: The window, named by its last period.
+        predictions: What was answered in it.
+        outcomes: Answers whose outcome became known in it.
+        draw: Whether to render Evidently's page; it takes a second.
+    """
     production = home.state.production(spec.name)
     if production is None:
         return _report(home, spec, period, None, predictions=0, labelled=0), None
@@ -41,7 +50,7 @@ def measure_drift(
     report = _report(
         home, spec, period, production, predictions=len(seen), labelled=len(judged), facts=facts, drifted=drifted
     )
-    return report, None if seen.empty else _page(home, spec, period, reference, seen)
+    return report, _page(home, spec, period, reference, seen) if draw and len(seen) else None
 
 
 def _facts(spec: LoopSpec, reference: ReferenceProfile, seen: pd.DataFrame, judged: pd.DataFrame) -> LiveFacts:
@@ -91,7 +100,7 @@ def _report(
         newest_mature_as_of=mature[-1] if mature else None,
         mature_periods=len(mature),
         trained_up_to=_trained_up_to(home, spec),
-        created_at=home.clock.now(),
+        created_at=home.clock(spec.name).now(),
     )
 
 

@@ -136,7 +136,7 @@ def _evidence(
         baseline=facts.baseline,
         gates=(*manifest.gates, *candidate.gates, *evaluate_gates(spec.promotion, facts)),
         run_id=run_id,
-        created_at=home.clock.now(),
+        created_at=home.clock(spec.name).now(),
     )
 
 

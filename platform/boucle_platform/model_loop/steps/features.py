@@ -14,10 +14,10 @@ from boucle.contracts.online import OnlineManifest
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.contracts.windows import Period
 from boucle.errors import AsOfError, DataContractError, NotEnoughDataError, UnknownEntityError
-from boucle.features.contract import apply_contract, feature_specs
+from boucle.features.contract import Split, apply_contract, feature_specs
 from boucle_adapters.home import Home
 from boucle_adapters.online_store import Snapshot, prepared_snapshot
-from boucle_adapters.snapshots import SnapshotStore
+from boucle_adapters.snapshots import CURRENT, RESTATED, SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.quarantine import FEATURES
 
@@ -25,6 +25,8 @@ CONTRACT, NO_FUTURE = "contract", "no_feature_from_the_future"
 GATES = (CONTRACT, NO_FUTURE)
 ONLINE_EQUALS_OFFLINE = "online_equals_offline"
 SAMPLE_ROWS = 500
+RESTATED_COLUMN = "restated"
+"""Of the dbt model: rows made with corrections that landed after their as_of (dbt_features/macros/window.sql)."""
 
 
 class FeaturesRefusedError(DataContractError):
@@ -37,9 +39,13 @@ class FeaturesRefusedError(DataContractError):
 
 @dataclass(frozen=True, kw_only=True)
 class Validated:
-    """A snapshot, what its gates measured, and one line per feature for people."""
+    """A snapshot, what its gates measured, and one line per feature for people.
+
+    `restated` is the snapshot of the same rows made with corrections that landed later, where there were any.
+    """
 
     snapshot: SnapshotManifest
+    restated: SnapshotManifest | None
     gates: tuple[Gate, ...]
     profile: list[dict[str, Any]]
 
@@ -56,17 +62,38 @@ def validate(home: Home, spec: LoopSpec, period: Period) -> Validated:
         NotEnoughDataError: The period has no feature rows.
         FeaturesRefusedError: Too many rows break the contract; the last good snapshot stays.
     """
-    schema, keys = spec.hook("schema").FEATURES, list(spec.hook("schema").KEYS)
-    rows = home.warehouse.query(
-        f"select * from {spec.features} where as_of = ?",  # noqa: S608 - our own table name
-        [period.end.replace(tzinfo=None)],
+    built = home.warehouse.query(
+        f"select * from {spec.features} where as_of > ? and as_of <= ?",  # noqa: S608 - our own table name
+        [period.start.replace(tzinfo=None), period.end.replace(tzinfo=None)],
     )
-    if rows.empty:
-        raise NotEnoughDataError(f"{spec.features} has no row as of {period.end:%Y-%m-%d}: build {period.key} first.")
-    split = apply_contract(schema, rows.reset_index(drop=True))
-    gates = _gates(spec, rows, rejected=len(split.rejected))
+    late = built.pop(RESTATED_COLUMN)
+    regular, restated = (built[mask].reset_index(drop=True) for mask in (~late, late))
+    if regular.empty:
+        raise NotEnoughDataError(
+            f"{spec.features} has no row with an as_of in ({period.start:%Y-%m-%d}, {period.end:%Y-%m-%d}]: build "
+            f"{period.key} first."
+        )
     store = SnapshotStore(home.settings.home_dir)
+    split = apply_contract(spec.hook("schema").FEATURES, regular)
+    gates = _gates(spec, regular, rejected=len(split.rejected))
     store.write_quarantine(split.rejected, model=spec.name, source=FEATURES, period=period.key)
+    _require(gates, spec, period)
+    snapshot = _keep(home, spec, period, split, pointer=CURRENT)
+    again = None
+    if len(restated):
+        known_later = apply_contract(spec.hook("schema").FEATURES, restated)
+        # Its facts may have become known after as_of: that is what restated means.
+        later = restated.assign(available_at=restated["as_of"])
+        _require(_gates(spec, later, rejected=len(known_later.rejected)), spec, period)
+        again = _keep(home, spec, period, known_later, pointer=RESTATED)
+    if again is None or again.content_digest == snapshot.content_digest:
+        store.without_restated(spec.name, period.key)
+        again = None
+    profile = _profile(split.valid, feature_names(spec))
+    return Validated(snapshot=snapshot, restated=again, gates=gates, profile=profile)
+
+
+def _require(gates: tuple[Gate, ...], spec: LoopSpec, period: Period) -> None:
     if broken := [gate for gate in gates if gate.verdict is not Verdict.PASSED]:
         raise FeaturesRefusedError(
             f"Features of {period.key} were refused: {'; '.join(gate.figures() for gate in broken)}. "
@@ -74,15 +101,18 @@ def validate(home: Home, spec: LoopSpec, period: Period) -> Validated:
             "snapshot stays.",
             gates,
         )
-    snapshot = store.write(
+
+
+def _keep(home: Home, spec: LoopSpec, period: Period, split: Split, *, pointer: str) -> SnapshotManifest:
+    return SnapshotStore(home.settings.home_dir).write(
         split.valid,
         model=spec.name,
         period=period,
-        keys=keys,
+        keys=list(spec.hook("schema").KEYS),
         quarantined=len(split.rejected),
-        created_at=home.clock.now(),
+        created_at=home.clock(spec.name).now(),
+        pointer=pointer,
     )
-    return Validated(snapshot=snapshot, gates=gates, profile=_profile(split.valid, feature_names(spec)))
 
 
 def publish_online(home: Home, spec: LoopSpec, period: Period) -> tuple[OnlineManifest, Gate]:
@@ -97,7 +127,7 @@ def publish_online(home: Home, spec: LoopSpec, period: Period) -> tuple[OnlineMa
     store, names = SnapshotStore(home.settings.home_dir), feature_names(spec)
     if store.current(spec.name, period.key) is None:
         raise NotEnoughDataError(f"No validated snapshot of '{spec.model}' for {period.key}: materialise it first.")
-    in_force = store.in_force(spec.name)
+    in_force = store.served(spec.name)
     watermark = in_force[-1].as_of
     oldest = watermark - timedelta(days=spec.online.retention_days)
     manifests = [manifest for manifest in in_force if oldest < manifest.as_of]
@@ -140,10 +170,17 @@ def online_equals_offline(spec: LoopSpec, online: Snapshot, offline: pd.DataFram
     )
 
 
-def known_entities(home: Home, spec: LoopSpec) -> list[str]:
-    """Every entity of the newest snapshot, sorted."""
+def known_entities(home: Home, spec: LoopSpec, period: Period) -> list[str]:
+    """Every entity of a period's snapshot, sorted.
+
+    Raises:
+        NotEnoughDataError: It has none.
+    """
     store = SnapshotStore(home.settings.home_dir)
-    rows = store.read(store.in_force(spec.name)[-1], columns=[spec.entity])
+    manifest = store.current(spec.name, period.key)
+    if manifest is None:
+        raise NotEnoughDataError(f"No validated snapshot of '{spec.model}' for {period.key}: materialise it first.")
+    rows = store.read(manifest, columns=[spec.entity])
     return sorted(rows[spec.entity].astype(str))
 
 
@@ -157,8 +194,8 @@ def _answers(online: Snapshot, entity_key: EntityKey, as_of: datetime, expected:
 
 
 def _gates(spec: LoopSpec, rows: pd.DataFrame, *, rejected: int) -> tuple[Gate, ...]:
-    share, limit = rejected / len(rows), spec.landing.max_rejected_share
-    future = int((rows["event_time"] >= rows["as_of"]).sum())
+    share, limit = rejected / len(rows), spec.contract.max_rejected_share
+    future = int(((rows["event_time"] >= rows["as_of"]) | (rows["available_at"] > rows["as_of"])).sum())
     return (
         Gate(
             name=CONTRACT,

@@ -1,7 +1,10 @@
 """Landing files: published by the stand-in for the source system, found by the sensor, loaded into the warehouse."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 from boucle.contracts.data import LandingReceipt
@@ -9,10 +12,12 @@ from boucle.contracts.ids import Digest, PeriodKey
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.contracts.windows import Period, previous_period
 from boucle.errors import ConfigurationError, LandingError
+from boucle.features.arrivals import content_of_files
 from boucle.features.contract import REASON
+from boucle.features.knowledge import BuildWindow, build_windows
 from boucle.features.raw_source import ACCEPTED, RowsRefusedError
 from boucle.policy.freshness import FreshnessReading, read_freshness
-from boucle_adapters.duckdb_warehouse import landed_rows
+from boucle_adapters.duckdb_warehouse import correction_moments, landed_rows
 from boucle_adapters.home import Home
 from boucle_adapters.ingestion import ingest
 from boucle_adapters.landing_zone import file_digest, landing_file, publish, published
@@ -20,58 +25,65 @@ from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.quarantine import kinds_of_reason
 
+NO_FILE = "No file of this source has landed; the period is loaded without it."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What loading a landing file did; `reasons` counts the rows set aside."""
+    """What loading a landing file did; `reasons` counts the rows set aside. No receipt where no file had landed."""
 
-    receipt: LandingReceipt
+    receipt: LandingReceipt | None
     gate: Gate
     reasons: list[dict[str, Any]]
 
 
 def feed(home: Home, spec: LoopSpec, key: str = "") -> dict[str, Any]:
-    """Land one period's file (the next one by default) and move the home's clock on to its publication.
+    """Land one period's files (the next one's by default) and move the model's clock on to their publication.
 
     Raises:
         ConfigurationError: There is no such period, or an earlier one was not landed yet.
     """
     hook = spec.hook("landing")
-    landed = published(home.settings.landing_dir, spec.name, spec.source)
+    landed = landed_files(home, spec)
     waiting = [name for name in hook.published_periods() if name not in landed]
     if not key and not waiting:
-        raise ConfigurationError(f"The whole history of '{spec.model}' has landed; its last period is {landed[-1]}.")
+        raise ConfigurationError(f"The whole history of '{spec.model}' has landed; its last period is {max(landed)}.")
     if key and waiting and key > waiting[0]:
         raise ConfigurationError(f"{key} cannot land before {waiting[0]}: land the periods in order.")
     period = spec.period(key or waiting[0])
-    rows = hook.export_period(period.key)
-    file = landing_file(home.settings.landing_dir, spec.name, spec.source, period.key)
-    publish(rows, file)
+    exported = {source: hook.export_period(source, period.key) for source in spec.sources}
+    files = {source: file_of(home, spec, source, period) for source, rows in exported.items() if rows is not None}
+    # A period is complete with its required files: they land last, so that a kill in between leaves it waiting.
+    for source in sorted(files, key=lambda name: spec.sources[name].required):
+        publish(exported[source], files[source])
     # Never back: an earlier period that lands again is a correction. Not from `waiting`, so that feeding again after a
     # kill between file and clock moves it.
-    if not home.settings.clock_file.exists() or period.end > home.clock.now():
-        home.clock.set(period.end)
+    clock = home.clock(spec.name)
+    if not clock.is_simulated or period.end > clock.now():
+        clock.set(period.end)
     return {
         "period": period.key,
-        "rows": len(rows),
-        "file": str(file),
-        "now": home.clock.now().isoformat(timespec="seconds"),
+        "rows": sum(len(exported[source]) for source in files),
+        "files": [str(file) for file in files.values()],
+        "now": clock.now().isoformat(timespec="seconds"),
     }
 
 
-def load(home: Home, spec: LoopSpec, period: Period) -> Loaded:
-    """Load the period's landing file as its next version; rows that break the contract go to quarantine.
+def load(home: Home, spec: LoopSpec, source: str, period: Period) -> Loaded:
+    """Load a source's landing file of the period as its next version; rows that break the contract go to quarantine.
 
     Raises:
         LandingError: The file was refused whole, or the period before was not loaded; the period stays as it was.
     """
-    source = spec.hook("landing").SOURCE
-    _require_period_before(home, spec, period)
-    file = landing_file(home.settings.landing_dir, spec.name, spec.source, period.key)
-    receipt, rejected = ingest(source, period, file, home.warehouse, now=home.clock.now(), limits=spec.landing)
-    SnapshotStore(home.settings.home_dir).write_quarantine(
-        rejected, model=spec.name, source=spec.source, period=period.key
-    )
+    declared, settings = spec.source(source), spec.sources[source]
+    if settings.required:
+        _require_period_before(home, spec, source, period)
+    file = file_of(home, spec, source, period)
+    if not (settings.required or file.exists()):
+        return Loaded(receipt=None, gate=_unmeasured(spec, source, Verdict.INCONCLUSIVE, NO_FILE), reasons=[])
+    now = home.clock(spec.name).now()
+    receipt, rejected = ingest(declared, period, file, home.warehouse, now=now, limits=settings.landing)
+    SnapshotStore(home.settings.home_dir).write_quarantine(rejected, model=spec.name, source=source, period=period.key)
     counts = kinds_of_reason(rejected[REASON].tolist()) if len(rejected) else Counter[str]()
     total = receipt.rows + receipt.quarantined
     gate = Gate(
@@ -79,54 +91,86 @@ def load(home: Home, spec: LoopSpec, period: Period) -> Loaded:
         verdict=Verdict.PASSED,
         measured=receipt.quarantined / total,
         bound=Bound.AT_MOST,
-        limit=spec.landing.max_rejected_share,
+        limit=settings.landing.max_rejected_share,
         unit="ratio of rows set aside",
         sample_size=total,
     )
     return Loaded(receipt=receipt, gate=gate, reasons=[{"reason": r, "rows": n} for r, n in counts.most_common()])
 
 
-def refused(spec: LoopSpec, error: LandingError) -> Gate:
+def content(home: Home, spec: LoopSpec, period: Period, loaded: LandingReceipt | None) -> Digest:
+    """Digest of what has landed of a period; of the source that was just loaded, what was loaded counts."""
+    files = {source: file_of(home, spec, source, period) for source in spec.sources}
+    digests = {source: file_digest(file) for source, file in files.items() if file.exists()}
+    return content_of_files(digests if loaded is None else {**digests, loaded.source: loaded.file_digest})
+
+
+def windows(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> tuple[BuildWindow, ...]:
+    """The dbt builds that make the features of a row of periods, in order."""
+    with home.warehouse.connect() as connection:
+        corrections = correction_moments(connection, spec.name, periods[-1].key)
+    start, end = periods[0].start, periods[-1].end
+    return build_windows(start, end, [moment.replace(tzinfo=UTC) for moment in corrections])
+
+
+def refused(spec: LoopSpec, source: str, error: LandingError) -> Gate:
     """The gate of a file that was not loaded: what was measured of its rows, or nothing where none could be read."""
     if isinstance(error, RowsRefusedError):
         return error.gate
-    return Gate(
-        name=ACCEPTED,
-        verdict=Verdict.FAILED,
-        measured=None,
-        bound=Bound.AT_MOST,
-        limit=spec.landing.max_rejected_share,
-        unit="ratio of rows set aside",
-        sample_size=0,
-        detail=str(error),
-    )
+    return _unmeasured(spec, source, Verdict.FAILED, str(error))
+
+
+def file_of(home: Home, spec: LoopSpec, source: str, period: Period) -> Path:
+    """Where a source's file of the period lands."""
+    return landing_file(home.settings.landing_dir, spec.name, source, period.key)
 
 
 def landed_files(home: Home, spec: LoopSpec) -> dict[PeriodKey, Digest]:
-    """SHA-256 of the landing file of each period that has one."""
+    """Digest of what has landed of each period of which every required file is there."""
     folder = home.settings.landing_dir
-    periods = published(folder, spec.name, spec.source)
-    return {period: file_digest(landing_file(folder, spec.name, spec.source, period)) for period in periods}
+    found: dict[PeriodKey, dict[str, Digest]] = {}
+    for source in spec.sources:
+        for period in published(folder, spec.name, source):
+            digest = file_digest(landing_file(folder, spec.name, source, period))
+            found.setdefault(period, {})[source] = digest
+    return {period: content_of_files(files) for period, files in found.items() if _is_complete(spec, files)}
 
 
-def freshness(home: Home, spec: LoopSpec) -> FreshnessReading:
-    """Whether the source delivers: the age of the newest period that has landed and is over."""
-    landed = published(home.settings.landing_dir, spec.name, spec.source)
-    now = home.clock.now()
+def freshness(home: Home, spec: LoopSpec, source: str) -> FreshnessReading:
+    """Whether a source delivers: the age of its newest period that has landed and is over."""
+    landed = published(home.settings.landing_dir, spec.name, source)
+    now = home.clock(spec.name).now()
     over = (period for period in map(spec.period, filter(spec.is_period, landed)) if period.end <= now)
     newest = max(over, key=lambda period: period.end, default=None)
     ended = newest is not None and newest.key == spec.last_period
-    return read_freshness(spec.freshness, newest, now, ended=ended)
+    return read_freshness(spec.sources[source].freshness, newest, now, ended=ended)
 
 
-def _require_period_before(home: Home, spec: LoopSpec, period: Period) -> None:
+def _is_complete(spec: LoopSpec, files: Mapping[str, Digest]) -> bool:
+    return all(source in files for source, settings in spec.sources.items() if settings.required)
+
+
+def _unmeasured(spec: LoopSpec, source: str, verdict: Verdict, detail: str) -> Gate:
+    return Gate(
+        name=ACCEPTED,
+        verdict=verdict,
+        measured=None,
+        bound=Bound.AT_MOST,
+        limit=spec.sources[source].landing.max_rejected_share,
+        unit="ratio of rows set aside",
+        sample_size=0,
+        detail=detail,
+    )
+
+
+def _require_period_before(home: Home, spec: LoopSpec, source: str, period: Period) -> None:
     if spec.starts(period):
         return
     before = previous_period(period, spec.cadence)
     with home.warehouse.connect() as connection:
-        loaded = landed_rows(connection, spec.hook("landing").SOURCE)
+        loaded = landed_rows(connection, spec.source(source))
     if before.key not in loaded:
         raise LandingError(
-            f"{spec.raw} of {before.key} is not loaded, so features of {period.key} would miss its rows. "
+            f"raw_{source} of {before.key} is not loaded, so features of {period.key} would miss its rows. "
             f"Materialise {before.key} first. {period.key} stays as it was."
         )

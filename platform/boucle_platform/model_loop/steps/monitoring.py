@@ -1,6 +1,7 @@
 """What happened to the answers: predictions collected, joined with outcomes, measured, compared with the reference."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,11 +11,11 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from boucle.contracts.ids import ModelVersion
+from boucle.contracts.ids import ModelVersion, PeriodKey
 from boucle.contracts.monitoring import DriftReport, WindowPerformance
 from boucle.contracts.prediction import PredictionRecord
 from boucle.contracts.verdict import Verdict, overall
-from boucle.contracts.windows import Period
+from boucle.contracts.windows import Period, previous_period
 from boucle.stats.metrics import log_loss
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
@@ -36,11 +37,15 @@ class Collected:
 
 @dataclass(frozen=True, kw_only=True)
 class Joined:
-    """Outcomes that became known in one period, and how many predictions had to get theirs in it."""
+    """Outcomes that became known in one period, and how many predictions had to get theirs in it.
+
+    `void` counts predictions of which it became known that there is no outcome (a cancelled flight); they are not due.
+    """
 
     rows: int
     positives: int
     due: int
+    void: int
     file: str
 
     @property
@@ -49,37 +54,51 @@ class Joined:
         return self.rows / self.due if self.due else None
 
 
-def collect_predictions(home: Home, spec: LoopSpec, period: Period) -> Collected:
-    """Write the period's served predictions as an immutable snapshot."""
-    rows = _frame(list(home.log.read(spec.name, period.start, period.end)))
+def collect_predictions(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> dict[PeriodKey, Collected]:
+    """Write the predictions served in each of a row of periods as an immutable snapshot; the log is read once."""
+    served = _frame(list(home.log.read(spec.name, periods[0].start, periods[-1].end)))
+    gaps = tuple(home.log.segment_gaps(spec.name))
+    return {period.key: _collected(home, spec, period, served, gaps) for period in periods}
+
+
+def _collected(home: Home, spec: LoopSpec, period: Period, served: pd.DataFrame, gaps: tuple[str, ...]) -> Collected:
+    at = served["at"]
+    rows = served[(at >= _naive(period.start)) & (at < _naive(period.end))].reset_index(drop=True)
     file = write_rows(_file(home, spec, PREDICTIONS, period.key), rows)
     counts = rows["model_version"].value_counts().sort_index()
     return Collected(
         rows=len(rows),
         file=str(file),
         by_version=[{"version": int(str(version)), "predictions": int(n)} for version, n in counts.items()],
-        gaps=tuple(home.log.segment_gaps(spec.name)),
+        gaps=gaps,
     )
 
 
 def join_outcomes(home: Home, spec: LoopSpec, period: Period) -> Joined:
-    """Join predictions with the outcome of (entity, moment of the features), where that became known in the period.
+    """Join predictions with the outcome of (entity, moment of the features), once both are there.
 
-    A request may ask as of any moment; the answer is about the horizon that begins with the feature row it was made of.
+    That is the period in which the outcome became known, or the one of the prediction where somebody asked later. A
+    request may ask as of any moment; the answer is about the horizon that begins with the feature row it was made of.
     """
-    predictions = _all(home, spec, PREDICTIONS)
+    start, end, horizon = _naive(period.start), _naive(period.end), timedelta(days=spec.horizon_days)
+    predictions = _served_between(home, spec, start - horizon, end)
     labels = home.warehouse.query(
         f"select {spec.entity} as entity_key, as_of as features_as_of, label, known_at from {spec.labels} "  # noqa: S608 - our own names
-        "where known_at > ? and known_at <= ?",
-        [_naive(period.start), _naive(period.end)],
+        "where as_of >= ? and known_at <= ?",
+        [end if predictions.empty else predictions["features_as_of"].min(), end],
     )
     labels["features_as_of"] = labels["features_as_of"].astype("datetime64[us]")
     rows = predictions.merge(labels, on=["entity_key", "features_as_of"], how="inner", validate="many_to_one")
-    file = write_rows(_file(home, spec, GROUND_TRUTH, period.key), rows)
+    rows = rows[(rows["known_at"] > start) | (rows["at"] >= start)]
+    known = rows.dropna(subset="label").astype({"label": "int64"})
+    due = predictions["features_as_of"] + horizon
+    is_due = (due <= end) & ((due > start) | (predictions["at"] >= start))
+    file = write_rows(_file(home, spec, GROUND_TRUTH, period.key), known)
     return Joined(
-        rows=len(rows),
-        positives=int(rows["label"].sum()),
-        due=_due(predictions, spec, period),
+        rows=len(known),
+        positives=int(known["label"].sum()),
+        due=int(is_due.sum()) - (len(rows) - len(known)),
+        void=len(rows) - len(known),
         file=str(file),
     )
 
@@ -116,9 +135,15 @@ def performance_history(home: Home, spec: LoopSpec) -> list[tuple[str, float]]:
     return history
 
 
-def drift(home: Home, spec: LoopSpec, period: Period) -> tuple[DriftReport, Path | None]:
-    """The drift report of the period, and Evidently's page where there was something to compare."""
-    return measure_drift(home, spec, period, predictions_of(home, spec, period), outcomes(home, spec, period.key))
+def drift(home: Home, spec: LoopSpec, period: Period, *, draw: bool = True) -> tuple[DriftReport, Path | None]:
+    """The drift report of the window that ends with the period, and Evidently's page where there is one to draw."""
+    parts = [period]
+    while len(parts) < spec.monitoring.window_periods and not spec.starts(parts[0]):
+        parts.insert(0, previous_period(parts[0], spec.cadence))
+    window = period.model_copy(update={"start": parts[0].start})
+    seen = _joined_up([_all(home, spec, PREDICTIONS, part.key) for part in parts])
+    judged = _joined_up([outcomes(home, spec, part.key) for part in parts])
+    return measure_drift(home, spec, window, seen, judged, draw=draw)
 
 
 def drift_check(report: DriftReport) -> dg.AssetCheckResult:
@@ -137,6 +162,7 @@ def drift_check(report: DriftReport) -> dg.AssetCheckResult:
 def coverage_check(joined: Joined) -> dg.AssetCheckResult:
     """Missing outcomes warn: what is measured on the rest may be measured on the wrong ones."""
     described = f"{joined.rows} of {joined.due} due predictions have their outcome"
+    described += f"; {joined.void} never get one" if joined.void else ""
     return dg.AssetCheckResult(
         check_name="coverage_complete",
         passed=joined.due > 0 and joined.rows == joined.due,
@@ -177,18 +203,23 @@ def _frame(records: list[PredictionRecord]) -> pd.DataFrame:
     return rows.sort_values(["at", "prediction_id"], ignore_index=True)
 
 
-def _due(predictions: pd.DataFrame, spec: LoopSpec, period: Period) -> int:
-    """Predictions whose outcome had to become known in the period."""
-    known = predictions["features_as_of"] + timedelta(days=spec.horizon_days)
-    return int(((known > _naive(period.start)) & (known <= _naive(period.end))).sum())
+def _served_between(home: Home, spec: LoopSpec, start: datetime, end: datetime) -> pd.DataFrame:
+    """Predictions of the periods that overlap `[start, end)`."""
+    keys = (file.stem for file in sorted((data_dir(home, spec) / PREDICTIONS).glob("*.parquet")))
+    periods = (spec.period(key) for key in keys if spec.is_period(key))
+    overlapping = [period for period in periods if _naive(period.end) > start and _naive(period.start) < end]
+    return _joined_up([_all(home, spec, PREDICTIONS, period.key) for period in overlapping] or [_frame([])])
 
 
 def _all(home: Home, spec: LoopSpec, kind: str, period: str = "*") -> pd.DataFrame:
     files = sorted((data_dir(home, spec) / kind).glob(f"{period}.parquet"))
-    frames = [frame for frame in (pd.read_parquet(file) for file in files) if len(frame)]
-    if frames:
-        return pd.concat(frames, ignore_index=True)
-    return _frame([]) if kind == PREDICTIONS else _frame([]).assign(label=pd.Series(dtype="int64"))
+    empty = _frame([]) if kind == PREDICTIONS else _frame([]).assign(label=pd.Series(dtype="int64"))
+    return _joined_up([pd.read_parquet(file) for file in files] or [empty])
+
+
+def _joined_up(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """All rows of at least one table; empty ones only lend their columns."""
+    return pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
 
 
 def _file(home: Home, spec: LoopSpec, kind: str, period: str) -> Path:

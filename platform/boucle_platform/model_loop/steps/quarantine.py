@@ -34,35 +34,38 @@ def quarantine_counts(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
 
 
 def quarantined_rows(home: Home, spec: LoopSpec, key: str, *, source: str = "") -> pd.DataFrame:
-    """The rows of one period that were set aside, with their reason; by default those of its landing file."""
+    """The rows of one period that were set aside, with their reason; by default those of its first source."""
     period = spec.period(key)
-    if source not in {"", spec.source, FEATURES}:
-        raise ConfigurationError(f"There is no quarantine of '{source}': it is {spec.source} or {FEATURES}.")
-    return SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, source or spec.source, period.key)
+    if source not in {"", *spec.sources, FEATURES}:
+        known = ", ".join(spec.sources)
+        raise ConfigurationError(f"There is no quarantine of '{source}': it is {known} or {FEATURES}.")
+    source = source or next(iter(spec.sources))
+    return SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, source, period.key)
 
 
-def release(home: Home, spec: LoopSpec, key: str, mended: Path) -> dict[str, Any]:
-    """Land the period's file again with the mended rows in place: it takes the way of every landing file.
+def release(home: Home, spec: LoopSpec, key: str, mended: Path, *, source: str = "") -> dict[str, Any]:
+    """Land a source's file of the period again with the mended rows in place: it takes the way of every landing file.
 
     Args:
         home: Where the file has landed.
         spec: The model.
         key: The period.
         mended: A CSV of rows as `quarantine show --csv` writes them.
+        source: Whose file it is; by default the model's first source.
 
     Raises:
         LandingError: The mended rows do not fit; nothing was changed.
     """
-    source, period = spec.hook("landing").SOURCE, spec.period(key)
-    set_aside = quarantined_rows(home, spec, key)
+    declared, period = spec.source(source or next(iter(spec.sources))), spec.period(key)
+    set_aside = quarantined_rows(home, spec, key, source=declared.name)
     if set_aside.empty:
-        raise LandingError(f"No row of {spec.source} {key} is in quarantine. Nothing was changed.")
-    file = landing_file(home.settings.landing_dir, spec.name, spec.source, period.key)
-    landed = read_landing(file, source.column_names).rows
+        raise LandingError(f"No row of {declared.name} {key} is in quarantine. Nothing was changed.")
+    file = landing_file(home.settings.landing_dir, spec.name, declared.name, period.key)
+    landed = read_landing(file, declared.column_names).rows
     fixed = read_table(mended, list(set_aside.columns))
-    rows, changed = with_mended_rows(landed, set_aside, fixed, source.column_names)
-    left = read_rows(source, period, rows).rejected
-    publish(rows[list(source.column_names)], file)
+    rows, changed = with_mended_rows(landed, set_aside, fixed, declared.column_names)
+    left = read_rows(declared, period, rows).rejected
+    publish(rows[list(declared.column_names)], file)
     return {"period": period.key, "released": changed, "still_set_aside": len(left), "file": str(file)}
 
 

@@ -2,16 +2,16 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from boucle.contracts.bundle import CONTRACT_FILE, BundleContract
-from boucle.contracts.ids import Digest
+from boucle.contracts.ids import Digest, PeriodKey
 from boucle.contracts.verdict import Gate
-from boucle.contracts.windows import Period, period_at
+from boucle.contracts.windows import Period
 from boucle.errors import BundleError, NotEnoughDataError
 from boucle.features.skew import differing_values
 from boucle.policy import gates
@@ -42,8 +42,8 @@ def training_serving_skew(home: Home, spec: LoopSpec, period: Period) -> Skew:
     try:
         for digest, rows in predictions.groupby("bundle_digest"):
             names = _feature_names(home, Digest(str(digest)))
-            for _, part in rows.groupby("features_as_of"):
-                found = _differing(home, spec, part, names)
+            for key, part in rows.groupby(rows["features_as_of"].map(partial(_asking, spec))):
+                found = _differing(home, spec, PeriodKey(str(key)), part, names)
                 differing += int(found.any(axis="columns").sum())
                 counts.update({name: int(found[name].sum()) for name in names})
     except (BundleError, NotEnoughDataError) as error:
@@ -53,16 +53,20 @@ def training_serving_skew(home: Home, spec: LoopSpec, period: Period) -> Skew:
     return Skew(gate=gate, by_feature=[{"feature": name, "predictions": n} for name, n in counts.most_common() if n])
 
 
-def _differing(home: Home, spec: LoopSpec, rows: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-    """Which values of predictions from one moment differ from every content of its snapshot."""
+def _asking(spec: LoopSpec, features_as_of: pd.Timestamp) -> PeriodKey:
+    return spec.asking(features_as_of.tz_localize("UTC").to_pydatetime()).key
+
+
+def _differing(
+    home: Home, spec: LoopSpec, period: PeriodKey, rows: pd.DataFrame, names: tuple[str, ...]
+) -> pd.DataFrame:
+    """Which values of predictions made of one period's features differ from every content of its snapshot."""
     values = pd.DataFrame(np.vstack(rows["features"].to_list()).astype(np.float64), columns=names, index=rows.index)
     served = pd.concat([rows[["entity_key", "features_as_of"]], values], axis="columns")
-    moment = pd.Timestamp(rows["features_as_of"].iloc[0]).tz_localize("UTC").to_pydatetime()
-    made_of = period_at(moment - timedelta(microseconds=1), spec.cadence)
     store = SnapshotStore(home.settings.home_dir)
-    versions = store.versions(spec.name, made_of.key)
+    versions = store.versions(spec.name, period)
     if not versions:
-        raise NotEnoughDataError(f"'{spec.model}' has no validated features of {made_of.key}: materialise them again.")
+        raise NotEnoughDataError(f"'{spec.model}' has no validated features of {period}: materialise them again.")
     differing = pd.DataFrame(data=True, columns=names, index=rows.index)
     for number, manifest in enumerate(versions):
         left = differing.index[differing.any(axis="columns")]

@@ -57,13 +57,14 @@ def assemble(home: Home, spec: LoopSpec) -> TrainingManifest:
     snapshots = SnapshotStore(home.settings.home_dir).in_force(spec.name)
     watermark = snapshots[-1].as_of
     labels = home.warehouse.query(
-        f"select {spec.entity}, as_of, label, known_at from {spec.labels} where known_at <= ?",  # noqa: S608 - own names
+        f"select {spec.entity}, as_of, label, known_at from {spec.labels} "  # noqa: S608 - own names
+        "where known_at <= ? and label is not null",
         [watermark.replace(tzinfo=None)],
     )
     rows = _labelled(home, spec, snapshots, labels)
     split = split_by_time(rows, watermark=_naive(watermark), holdout_periods=spec.training.holdout_periods)
     kept = pd.concat([split.train.assign(part=TRAIN), split.holdout.assign(part=HOLDOUT)], ignore_index=True)
-    kept = kept.drop(columns="known_at")
+    kept = kept.drop(columns=["known_at", "period_end"])
     digest = content_digest(kept, KEYS)
     facts = TrainingFacts(
         train_rows=len(split.train),
@@ -72,7 +73,7 @@ def assemble(home: Home, spec: LoopSpec) -> TrainingManifest:
         holdout_positives=int(split.holdout["label"].sum()),
         late_labels=int((split.train["known_at"] > split.holdout_from).sum()),
     )
-    used = {moment.date() for moment in (*split.train_as_of, *split.holdout_as_of)}
+    used = {_utc(moment) for moment in (*split.train_as_of, *split.holdout_as_of)}
     return TrainingManifest(
         model=spec.name,
         watermark=watermark,
@@ -80,7 +81,7 @@ def assemble(home: Home, spec: LoopSpec) -> TrainingManifest:
         train_as_of=tuple(_utc(moment) for moment in split.train_as_of),
         holdout_as_of=tuple(_utc(moment) for moment in split.holdout_as_of),
         holdout_from=_utc(split.holdout_from),
-        snapshots={m.period: m.content_digest for m in snapshots if m.as_of.date() in used},
+        snapshots={m.period: m.content_digest for m in snapshots if m.as_of in used},
         feature_names=feature_names(spec),
         train_rows=facts.train_rows,
         train_positives=facts.train_positives,
@@ -205,14 +206,15 @@ def split_table(manifest: TrainingManifest) -> list[dict[str, Any]]:
 def _labelled(home: Home, spec: LoopSpec, snapshots: Sequence[SnapshotManifest], labels: pd.DataFrame) -> pd.DataFrame:
     store = SnapshotStore(home.settings.home_dir)
     columns = [spec.entity, "as_of", *feature_names(spec)]
-    mature = set(labels["as_of"].dt.date)
-    wanted = [manifest for manifest in snapshots if manifest.as_of.date() in mature]
-    if not wanted:
+    horizon, watermark = timedelta(days=spec.horizon_days), snapshots[-1].as_of
+    wanted = [manifest for manifest in snapshots if manifest.as_of + horizon <= watermark]
+    if not wanted or labels.empty:
         raise NotEnoughDataError(
             f"No label of '{spec.model}' is mature at {snapshots[-1].as_of:%Y-%m-%d}: a label is known "
             f"{spec.horizon_days} days after its as_of. Land further periods. Nothing was trained."
         )
-    features = pd.concat([store.read(manifest, columns=columns) for manifest in wanted], ignore_index=True)
+    parts = [store.read(m, columns=columns).assign(period_end=_naive(m.as_of)) for m in wanted]
+    features = pd.concat(parts, ignore_index=True)
     rows = features.merge(labels, on=[spec.entity, "as_of"], how="inner", validate="one_to_one")
     return rows.rename(columns={spec.entity: "entity_key"}).sort_values(list(KEYS), ignore_index=True)
 
