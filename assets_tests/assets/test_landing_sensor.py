@@ -7,7 +7,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from boucle.contracts.ids import PeriodKey
+from boucle.contracts.ids import Digest, PeriodKey
 from boucle.features.arrivals import landing_stamp
 from boucle_adapters.home import Home
 from boucle_adapters.landing_zone import checksum_file, landing_file, publish
@@ -17,6 +17,7 @@ from boucle_platform.model_loop.automation import LANDING_TAG, landing_sensor
 from boucle_platform.model_loop.component import partitions_of
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.loaded import STAMP, loaded_periods
+from boucle_platform.model_loop.spec import LoopSpec, SourceSettings
 from boucle_platform.model_loop.steps.landing import landed_files
 from boucle_platform.resources.home import HomeResource
 
@@ -75,16 +76,16 @@ class World:
         self.materialise("drift_report", period)
         return stamp
 
-    def tick(self) -> dg.RunRequest | dg.SkipReason:
+    def tick(self, spec: LoopSpec = SPEC) -> dg.RunRequest | dg.SkipReason:
         """Evaluate the sensor as a daemon does that has no cursor."""
         with dg.build_sensor_context(
             instance=self.instance, sensor_name="repurchase_landing", resources={"home": HomeResource.of(self.settings)}
         ) as context:
-            return landing_sensor(SPEC, DATA, partitions_of(SPEC))(context)
+            return landing_sensor(spec, DATA, partitions_of(spec))(context)
 
-    def request(self) -> dg.RunRequest:
+    def request(self, spec: LoopSpec = SPEC) -> dg.RunRequest:
         """What one tick requests."""
-        request = self.tick()
+        request = self.tick(spec)
         assert isinstance(request, dg.RunRequest), request.skip_message
         return request
 
@@ -96,7 +97,7 @@ class World:
 
     def run(self, status: dg.DagsterRunStatus, request: dg.RunRequest) -> str:
         """The run of a request, in some status."""
-        tags = {**request.tags, "dagster/partition": request.partition_key}
+        tags = {**request.tags, **({"dagster/partition": request.partition_key} if request.partition_key else {})}
         return self.instance.create_run_for_job(PERIOD, tags=tags, status=status).run_id
 
 
@@ -234,3 +235,83 @@ def test_content_that_comes_back_is_requested_under_a_key_of_its_own(world: Worl
     again = world.request()
     assert again.tags[LANDING_TAG] == first.tags[LANDING_TAG]
     assert again.run_key != first.run_key
+
+
+TOGETHER = SPEC.model_copy(update={"periods_per_run": 3})
+JULY = PeriodKey("1997-07")
+
+
+def periods_of(request: dg.RunRequest) -> tuple[str, str]:
+    """The first and the last period of a request."""
+    if request.partition_key:
+        return request.partition_key, request.partition_key
+    return request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]
+
+
+def test_landed_periods_that_wait_are_requested_together_up_to_the_limit(world: World):
+    for period in (APRIL, MAY, JUNE, JULY):
+        world.land(period)
+    assert periods_of(world.request(TOGETHER)) == (APRIL, JUNE)
+
+
+def test_a_gap_ends_what_is_requested_together(world: World):
+    for period in (APRIL, MAY, JULY):
+        world.land(period)
+    assert periods_of(world.request(TOGETHER)) == (APRIL, MAY)
+
+
+def test_periods_that_were_monitored_are_not_requested_together_with_new_ones(world: World):
+    world.land(APRIL)
+    world.finish(APRIL)
+    world.land(APRIL, "corrected")
+    world.land(MAY)
+    request = world.request(TOGETHER)
+    assert (periods_of(request), request.asset_selection) == ((APRIL, APRIL), DATA)
+
+
+@pytest.mark.parametrize("status", [FAILURE, dg.DagsterRunStatus.CANCELED])
+def test_where_a_run_of_several_failed_its_periods_are_requested_one_by_one(world: World, status: dg.DagsterRunStatus):
+    for period in (APRIL, MAY, JUNE):
+        world.land(period)
+    world.run(status, world.request(TOGETHER))
+    assert periods_of(world.request(TOGETHER)) == (APRIL, APRIL)
+    before = world.finish(APRIL)
+    alone = world.request(TOGETHER)
+    assert periods_of(alone) == (MAY, MAY)
+    failed = world.run(FAILURE, alone)
+    assert failed[:8] in world.tick(TOGETHER).skip_message
+    world.land(MAY, "corrected")
+    assert periods_of(world.request(TOGETHER)) == (MAY, MAY)
+    before = world.finish(MAY, before)
+    assert periods_of(world.request(TOGETHER)) == (JUNE, JUNE)
+
+
+TWO_SOURCES = SPEC.model_copy(update={"sources": {**SPEC.sources, "weather": SourceSettings(required=False)}})
+
+
+def test_a_period_waits_for_the_files_it_requires_and_for_no_other(world: World):
+    home = Home(world.settings)
+    publish(pd.DataFrame({"content": ["rain"]}), landing_file(world.settings.landing_dir, SPEC.name, "weather", APRIL))
+    assert landed_files(home, TWO_SOURCES) == {}
+    world.land(APRIL)
+    world.land(MAY)
+    assert set(landed_files(home, TWO_SOURCES)) == {APRIL, MAY}
+
+
+def test_a_file_that_comes_later_than_its_period_was_loaded_is_loaded(world: World):
+    world.land(APRIL)
+    stamp = world.finish(APRIL)
+    world.materialise("raw_weather", APRIL, **{STAMP: stamp})
+    world.materialise("online_features", APRIL)
+    assert isinstance(world.tick(TWO_SOURCES), dg.SkipReason)
+    publish(pd.DataFrame({"content": ["rain"]}), landing_file(world.settings.landing_dir, SPEC.name, "weather", APRIL))
+    assert periods_of(world.request(TWO_SOURCES)) == (APRIL, APRIL)
+
+
+def test_a_source_that_somebody_loaded_alone_brings_the_whole_period(world: World):
+    world.land(APRIL)
+    stamp = world.finish(APRIL)
+    world.materialise("raw_weather", APRIL, **{STAMP: stamp})
+    world.materialise("online_features", APRIL)
+    world.materialise("raw_weather", APRIL, **{STAMP: landing_stamp("", Digest("7" * 64))})
+    assert periods_of(world.request(TWO_SOURCES)) == (APRIL, APRIL)

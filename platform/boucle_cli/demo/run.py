@@ -28,8 +28,8 @@ from boucle_cli.services import Service, free_port, python, running, wait_health
 from boucle_platform.instance import Runner
 from boucle_platform.model_loop.automation import TRIGGER_TAG, period_job_name, retrain_job_name
 from boucle_platform.model_loop.catalogue import spec_of
-from boucle_platform.model_loop.steps import landing
 from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps import landing
 from boucle_platform.model_loop.steps.features import known_entities
 
 FOLLOW_TIMEOUT_SECONDS = 20
