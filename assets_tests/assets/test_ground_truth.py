@@ -9,6 +9,7 @@ import pytest
 from assets_tests.judging import MODEL, day
 from boucle.contracts.ids import Digest, EntityKey, ModelVersion
 from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.windows import Period
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import catalogue
@@ -21,29 +22,33 @@ from boucle_platform.model_loop.steps.monitoring import (
 )
 
 SPEC = catalogue.spec_of("repurchase")
-MAY = SPEC.period("1997-05")
+ASKED = day("1997-05-20")
+MAY, JUNE = SPEC.period("1997-05"), SPEC.period("1997-06")
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """Customers 4 and 7 have features of 1 May; only customer 4's outcome became known in May: an order."""
+    """Customers 4, 7, 9 have features of 1 May; on 31 May an order of 4 is known, and that 9 never has an outcome."""
     made = Home(Settings(home=str(tmp_path)))
     with made.warehouse.connect() as connection:
         connection.execute(
             f"create table {SPEC.labels} ({SPEC.entity} varchar, as_of timestamp, label integer, known_at timestamp)"
         )
-        connection.execute(f"insert into {SPEC.labels} values ('4', '1997-05-01', 1, '1997-05-31')")
+        connection.execute(
+            f"insert into {SPEC.labels} values ('4', '1997-05-01', 1, '1997-05-31'), "
+            "('9', '1997-05-01', null, '1997-05-31')"
+        )
     yield made
     made.log.close()
 
 
-def ask(home: Home, number: int, *, entity: str, as_of: datetime) -> None:
-    """An answer of 20 May, made of the features of 1 May."""
+def ask(home: Home, number: int, *, entity: str, as_of: datetime, at: datetime = ASKED) -> None:
+    """An answer made of the features of 1 May."""
     home.log.append(
         PredictionRecord(
             prediction_id=str(number),
             request_id="r",
-            at=day("1997-05-20"),
+            at=at,
             model=MODEL,
             entity_key=EntityKey(entity),
             as_of=as_of,
@@ -62,9 +67,9 @@ def ask(home: Home, number: int, *, entity: str, as_of: datetime) -> None:
     )
 
 
-def joined(home: Home) -> Joined:
-    collect_predictions(home, SPEC, [MAY])
-    return join_outcomes(home, SPEC, MAY)
+def joined(home: Home, period: Period = MAY) -> Joined:
+    collect_predictions(home, SPEC, [MAY, JUNE])
+    return join_outcomes(home, SPEC, period)
 
 
 def test_a_prediction_asked_between_two_feature_rows_gets_the_outcome_of_the_row_that_answered(home: Home):
@@ -92,3 +97,28 @@ def test_without_a_due_prediction_coverage_is_not_known_and_not_passed(home: Hom
     assert found.coverage is None
     assert not coverage_check(found).passed
     assert coverage_check(found).description == "no prediction was due in the period: nothing is known"
+
+
+def test_a_prediction_that_never_gets_an_outcome_is_neither_due_nor_negative(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    ask(home, 2, entity="9", as_of=day("1997-05-01"))
+    found = joined(home)
+    assert (found.rows, found.positives, found.due, found.void) == (1, 1, 1, 1)
+    assert set(outcomes(home, SPEC, "1997-05")["entity_key"]) == {"4"}
+    assert coverage_check(found).passed
+    assert coverage_check(found).description == "1 of 1 due predictions have their outcome; 1 never get one"
+
+
+def test_a_question_about_a_moment_whose_outcome_is_known_gets_it_in_the_period_of_the_question(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"), at=day("1997-06-05"))
+    assert (joined(home, MAY).rows, joined(home, MAY).due) == (0, 0)
+    found = joined(home, JUNE)
+    assert (found.rows, found.due, found.coverage) == (1, 1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("at", "period"), [("1997-05-01", MAY), ("1997-05-31", MAY), ("1997-06-01", JUNE), ("1997-06-30", JUNE)]
+)
+def test_each_prediction_gets_its_outcome_exactly_once(home: Home, at: str, period: Period):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"), at=day(at))
+    assert [joined(home, each).rows for each in (MAY, JUNE)] == [int(period == each) for each in (MAY, JUNE)]
