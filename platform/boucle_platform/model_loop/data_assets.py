@@ -22,6 +22,7 @@ from boucle_platform.model_loop.loaded import STAMP, loaded_periods
 from boucle_platform.model_loop.model_assets import asset_arguments, by_period, periods_of
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import features, landing
+from boucle_platform.model_loop.steps.quarantine import quarantine_counts
 from boucle_platform.resources.home import HomeResource
 
 # A gate that does not pass is on record, with its number, before the step fails: then nothing is materialised.
@@ -42,6 +43,7 @@ def data_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> lis
         *(_raw(spec, source, partitions) for source in spec.sources),
         _dbt(spec, partitions),
         _validated_features(spec, partitions),
+        _quarantine(spec, partitions),
         _online_features(spec, partitions),
     ]
 
@@ -225,6 +227,27 @@ def _validated(validated: features.Validated) -> dict[str, Any]:
         "file": dg.MetadataValue.path(snapshot.file),
         "profile": presentation.table(validated.profile),
     }
+
+
+def _quarantine(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    @dg.asset(
+        **asset_arguments(spec, "quarantine", "parquet"),
+        **by_period(spec, partitions),
+        deps=[*(key_of(spec, raw) for raw in spec.raws), key_of(spec, "validated_features")],
+    )
+    def quarantine(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        """The rows of the period that were set aside, raw ones and features, counted by the rule that they broke."""
+        for period in periods_of(context, spec):
+            counts = quarantine_counts(home.connect(), spec, period.key)
+            metadata = {
+                "dagster/row_count": sum(count["rows"] for count in counts),
+                "by_rule": presentation.table(counts),
+                "show": f"boucle quarantine show {period.key} {spec.model}",
+            }
+            context.add_asset_metadata(metadata, partition_key=period.key)
+        return dg.MaterializeResult()
+
+    return quarantine
 
 
 def _online_features(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:

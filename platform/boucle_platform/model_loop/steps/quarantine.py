@@ -20,12 +20,12 @@ FEATURES = "features"
 """The quarantine of feature rows; the others are named as their sources."""
 
 
-def quarantine_counts(home: Home, spec: LoopSpec) -> list[dict[str, Any]]:
-    """Rows in quarantine by source, period and kind of reason."""
+def quarantine_counts(home: Home, spec: LoopSpec, period: str = "*") -> list[dict[str, Any]]:
+    """Rows in quarantine by source, period and kind of reason; of one period or of all."""
     store = SnapshotStore(home.settings.home_dir)
     folder = home.settings.data_dir / spec.model / "quarantine"
     rows: list[dict[str, Any]] = []
-    for file in sorted(folder.glob("*/*.parquet")):
+    for file in sorted(folder.glob(f"*/{period}.parquet")):
         source, period = file.parent.name, PeriodKey(file.stem)
         frame = store.read_quarantine(spec.name, source, period)
         reasons = kinds_of_reason(frame[REASON].tolist()) if len(frame) else Counter[str]()
