@@ -1,6 +1,7 @@
 """When the landing sensor requests a period: what has landed against what the event log says is loaded."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -17,7 +18,7 @@ from boucle_platform.model_loop.automation import LANDING_TAG, landing_sensor
 from boucle_platform.model_loop.component import partitions_of
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.loaded import STAMP, loaded_periods
-from boucle_platform.model_loop.spec import LoopSpec, SourceSettings
+from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.landing import landed_files
 from boucle_platform.resources.home import HomeResource
 
@@ -286,7 +287,11 @@ def test_where_a_run_of_several_failed_its_periods_are_requested_one_by_one(worl
     assert periods_of(world.request(TOGETHER)) == (JUNE, JUNE)
 
 
-TWO_SOURCES = SPEC.model_copy(update={"sources": {**SPEC.sources, "weather": SourceSettings(required=False)}})
+TWO_SOURCES = SPEC.model_copy()
+vars(TWO_SOURCES)["sources"] = {
+    **SPEC.sources,
+    "weather": replace(SPEC.source("orders"), name="weather", required=False),
+}
 
 
 def test_a_period_waits_for_the_files_it_requires_and_for_no_other(world: World):

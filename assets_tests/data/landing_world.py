@@ -8,13 +8,11 @@ import pandas as pd
 
 from boucle.contracts.data import LandingReceipt
 from boucle.contracts.windows import Cadence, Period, period_of
-from boucle.features.raw_source import LandingLimits
 from boucle_adapters.duckdb_warehouse import DuckDBWarehouse
 from boucle_adapters.ingestion import ingest
 from boucle_adapters.landing_zone import landing_file, publish
-from boucle_platform.defs.repurchase.landing import ORDERS
+from boucle_platform.defs.repurchase.schema import ORDERS
 
-LIMITS = LandingLimits(max_rejected_share=0.05, min_volume_ratio=0.15, max_volume_ratio=5.0)
 Order = tuple[str, str, str, str]
 
 
@@ -52,7 +50,7 @@ class Shop:
     def land_file(self, key: str = "1997-04", now: datetime | None = None) -> tuple[LandingReceipt, pd.DataFrame]:
         """Land the file that is there."""
         period = month(key)
-        return ingest(ORDERS, period, self.file(key), self.warehouse, now=now or period.end, limits=LIMITS)
+        return ingest(ORDERS, period, self.file(key), self.warehouse, now=now or period.end)
 
     def counts(self) -> dict[int, int]:
         """Rows of raw.orders by version."""

@@ -3,11 +3,12 @@
 import pandas as pd
 import pytest
 
-from assets_tests.data.landing_world import LIMITS, Shop, month
+from assets_tests.data.landing_world import Shop, month
 from boucle.errors import ConfigurationError
 from boucle.features.raw_source import check_volume
 from boucle_adapters.landing_zone import publish
 from boucle_platform.defs.repurchase import landing
+from boucle_platform.defs.repurchase.schema import ORDERS
 
 PERIODS = landing.published_periods()
 
@@ -39,7 +40,7 @@ def test_customer_ids_keep_their_leading_zeros(history):
 
 def test_every_month_is_within_the_volume_limits(history):
     counts = history["order_date"].str[:7].value_counts().sort_index().tolist()
-    ratios = [check_volume(count, counts[:n], LIMITS, file="real") for n, count in enumerate(counts)]
+    ratios = [check_volume(count, counts[:n], ORDERS.limits, file="real") for n, count in enumerate(counts)]
     assert min(ratio for ratio in ratios if ratio is not None) == pytest.approx(0.287, abs=0.001)
 
 

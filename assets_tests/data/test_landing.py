@@ -9,7 +9,7 @@ import pytest
 from assets_tests.data.landing_world import Shop, frame, month, orders
 from boucle.errors import LandingError
 from boucle_adapters.landing_zone import checksum_file, publish, published, read_landing
-from boucle_platform.defs.repurchase.landing import ORDERS
+from boucle_platform.defs.repurchase.schema import ORDERS
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ import textwrap
 import threading
 from dataclasses import replace
 
+import pandera.pandas as pa
 import pytest
 
 from assets_tests.data.landing_world import Shop, month, orders
 from boucle.contracts.ids import Digest, ModelName
 from boucle.errors import ConfigurationError, NotEnoughDataError
-from boucle.features.raw_source import Kind, RawColumn
 from boucle_adapters.duckdb_warehouse import DuckDBWarehouse, WarehouseBusyError, landed_rows, load_landing
-from boucle_platform.defs.repurchase.landing import ORDERS
+from boucle_platform.defs.repurchase.schema import ORDERS
 
 HOLDER = """
     import sys
@@ -171,7 +171,7 @@ def test_two_models_cannot_share_the_name_of_a_source(shop):
 
 def test_a_source_whose_columns_changed_is_refused(shop):
     shop.land()
-    wider = replace(ORDERS, columns=(*ORDERS.columns, RawColumn(name="colour", kind=Kind.TEXT)))
+    wider = replace(ORDERS, schema=lambda period: ORDERS.schema(period).add_columns({"colour": pa.Column(str)}))
     rows = shop.warehouse.query("SELECT * FROM raw.orders").assign(colour="red")
     with pytest.raises(ConfigurationError, match=r"raw\.orders has the columns"):
         land_as(shop, wider, rows)

@@ -56,7 +56,7 @@ class DbtWorld:
         horizon_days: int = 30,
         known_at: str | None = None,
     ) -> str:
-        """Build a month, or several in one build; return what dbt said. By default it knows what had landed by its start."""
+        """Build a month, or several at once; return what dbt said. By default it knows what had landed by its start."""
         start, end = period_of(key, Cadence.MONTHLY).start, period_of(through or key, Cadence.MONTHLY).end
         window = {
             "BOUCLE_PERIOD_START": f"{start:%Y-%m-%d}",

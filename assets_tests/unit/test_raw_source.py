@@ -8,13 +8,14 @@ import pytest
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.windows import Cadence, period_of
-from boucle.errors import LandingError
+from boucle.errors import ConfigurationError, LandingError
+from boucle.features.contract import MAX_MISSING, Missing, feature, worst_missing
 from boucle.features.raw_source import (
-    Kind,
     LandingLimits,
-    RawColumn,
     RawRows,
     RawSource,
+    RowsRefusedError,
+    check_missing,
     check_rejected_share,
     check_volume,
     read_rows,
@@ -33,15 +34,17 @@ GOOD = {
 SOURCE = RawSource(
     model=ModelName("test"),
     name="readings",
-    columns=(
-        RawColumn(name="name", kind=Kind.TEXT),
-        RawColumn(name="day", kind=Kind.DATE),
-        RawColumn(name="count", kind=Kind.INTEGER, nullable=True),
-        RawColumn(name="usd", kind=Kind.MONEY, nullable=True),
-        RawColumn(name="wind", kind=Kind.NUMBER, nullable=True),
-        RawColumn(name="seen_at", kind=Kind.MOMENT, nullable=True),
+    schema=lambda period: pa.DataFrameSchema(
+        {
+            "name": pa.Column(str),
+            "day": pa.Column("datetime64[s]"),
+            "count": pa.Column("Int64", nullable=True),
+            "usd": pa.Column(object, nullable=True),
+            "wind": pa.Column("float64", nullable=True, metadata={MAX_MISSING: 0.5}),
+            "seen_at": pa.Column(pd.DatetimeTZDtype("us", "UTC"), nullable=True),
+        },
+        name=f"readings of {period.key}",
     ),
-    schema=lambda period: pa.DataFrameSchema(name=f"readings of {period.key}"),
 )
 
 
@@ -106,6 +109,41 @@ def test_a_file_without_one_valid_row_is_refused_whatever_the_limit():
     anything = LandingLimits(max_rejected_share=1.0, min_volume_ratio=0, max_volume_ratio=9)
     with pytest.raises(LandingError, match="1 of 1 rows"):
         check_rejected_share(read({"name": ""}), anything, file="a.csv")
+
+
+def test_a_share_of_missing_values_at_the_limit_of_its_column_is_accepted():
+    check_missing(read({"wind": ""}, {}), SOURCE, MAY, file="a.csv")
+
+
+def test_a_column_that_is_missing_too_often_refuses_the_file_with_its_share():
+    rows = read({"wind": ""}, {"wind": ""}, {})
+    with pytest.raises(
+        RowsRefusedError, match=r"wind is missing in 66\.7% of the rows \(limit 50\.0%\).*as it was"
+    ) as why:
+        check_missing(rows, SOURCE, MAY, file="a.csv")
+    gate = why.value.gate
+    assert (gate.measured, gate.limit, gate.sample_size) == (pytest.approx(2 / 3), 0.5, 3)
+
+
+def test_of_several_columns_the_one_farthest_beyond_its_limit_is_named():
+    schema = pa.DataFrameSchema(
+        {
+            "a": feature("float64", "a", unit="count", nullable=True, max_missing=0.5),
+            "b": feature("float64", "b", unit="count", nullable=True, max_missing=0.0),
+            "free": feature("float64", "free", unit="count", nullable=True),
+        }
+    )
+    frame = pd.DataFrame({"a": [None, 1.0], "b": [None, 1.0], "free": [None, None]})
+    assert worst_missing(schema, frame) == Missing(column="b", share=0.5, limit=0.0)
+    assert worst_missing(schema, frame.head(0)) is None
+
+
+def test_a_column_of_a_type_that_no_file_is_read_as_is_named():
+    strange = RawSource(
+        model=ModelName("test"), name="strange", schema=lambda _: pa.DataFrameSchema({"flag": pa.Column(bool)})
+    )
+    with pytest.raises(ConfigurationError, match="raw column 'flag' has the type bool"):
+        strange.columns  # noqa: B018 - asking is the point
 
 
 def test_the_first_period_has_no_volume_to_compare_with():

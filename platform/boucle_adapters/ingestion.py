@@ -7,7 +7,7 @@ import pandas as pd
 
 from boucle.contracts.data import LandingReceipt
 from boucle.contracts.windows import Period
-from boucle.features.raw_source import LandingLimits, RawSource, check_rejected_share, check_volume, read_rows
+from boucle.features.raw_source import RawSource, check_missing, check_rejected_share, check_volume, read_rows
 from boucle_adapters.duckdb_warehouse import DuckDBWarehouse, landed_rows, load_landing
 from boucle_adapters.landing_zone import read_landing
 
@@ -19,7 +19,6 @@ def ingest(
     warehouse: DuckDBWarehouse,
     *,
     now: datetime,
-    limits: LandingLimits,
 ) -> tuple[LandingReceipt, pd.DataFrame]:
     """Land one file: read, check, type, and load it as the period's next version; the same content changes nothing.
 
@@ -32,10 +31,11 @@ def ingest(
     source_file = "/".join(file.parts[-3:])
     text = read_landing(file, source.column_names)
     rows = read_rows(source, period, text.rows)
-    check_rejected_share(rows, limits, file=source_file)
+    check_rejected_share(rows, source.limits, file=source_file)
+    check_missing(rows, source, period, file=source_file)
     with warehouse.connect() as connection:
         earlier = [count for key, count in landed_rows(connection, source).items() if key < period.key]
-        check_volume(len(rows.valid), earlier, limits, file=source_file)
+        check_volume(len(rows.valid), earlier, source.limits, file=source_file)
         receipt = load_landing(
             connection,
             source,

@@ -13,6 +13,8 @@ from boucle.errors import DataContractError
 
 REASON = "reason"
 DUPLICATE = "duplicate row"
+MAX_MISSING = "max_missing"
+"""In the metadata of a column: the largest share of missing values in a period, ratio."""
 _UNIT = "unit"
 _UNIQUE = "multiple_fields_uniqueness"
 
@@ -54,14 +56,52 @@ def feature(
     minimum: float | None = None,
     maximum: float | None = None,
     nullable: bool = False,
+    max_missing: float | None = None,
 ) -> pa.Column:
-    """A feature column of a schema, with its closed range and unit."""
+    """A feature column of a schema, with its closed range and unit.
+
+    Args:
+        dtype: Its type.
+        description: What it is.
+        unit: Of its values.
+        minimum: The smallest value that is possible.
+        maximum: The largest.
+        nullable: Whether a value may be missing.
+        max_missing: The largest share of missing values in a period, ratio; any where None.
+    """
     checks = []
     if minimum is not None:
         checks.append(pa.Check.greater_than_or_equal_to(minimum, error=f"at least {minimum:g}"))
     if maximum is not None:
         checks.append(pa.Check.less_than_or_equal_to(maximum, error=f"at most {maximum:g}"))
-    return pa.Column(dtype, checks, nullable=nullable, description=description, metadata={_UNIT: unit})
+    return pa.Column(
+        dtype, checks, nullable=nullable, description=description, metadata={_UNIT: unit, MAX_MISSING: max_missing}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """A column's share of missing values and the most that its contract allows, ratios."""
+
+    column: str
+    share: float
+    limit: float
+
+
+def worst_missing(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> Missing | None:
+    """The column whose share of missing values is farthest beyond, or least below, its `max_missing`.
+
+    None where no column of the schema has a limit, or there is no row.
+    """
+    limits = {str(name): (column.metadata or {}).get(MAX_MISSING) for name, column in schema.columns.items()}
+    if frame.empty:
+        return None
+    found = [
+        Missing(column=name, share=float(frame[name].isna().mean()), limit=float(limit))
+        for name, limit in limits.items()
+        if limit is not None
+    ]
+    return max(found, key=lambda missing: missing.share - missing.limit, default=None)
 
 
 def feature_specs(schema: pa.DataFrameSchema) -> tuple[FeatureSpec, ...]:

@@ -1,10 +1,11 @@
-"""A source of raw rows: its columns, how their text is read, and when a landing file is refused whole."""
+"""A source of raw rows: its contract, how the text of its columns is read, and when a landing file is refused whole."""
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -14,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.verdict import Bound, Gate, Verdict
-from boucle.contracts.windows import Period
-from boucle.errors import LandingError
-from boucle.features.contract import REASON, apply_contract
+from boucle.contracts.windows import Cadence, Period, period_of
+from boucle.errors import ConfigurationError, LandingError
+from boucle.features.contract import REASON, apply_contract, worst_missing
+from boucle.features.freshness import FreshnessPolicy
 
 LINE = "line_number"
 """Line of a row in its landing file; the header is line 1."""
@@ -44,21 +46,6 @@ class RawColumn:
     nullable: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class RawSource:
-    """What one model reads from one source system. `schema` gives the contract of a period's typed rows."""
-
-    model: ModelName
-    name: str
-    columns: tuple[RawColumn, ...]
-    schema: Callable[[Period], pa.DataFrameSchema]
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """Names in the order of the file."""
-        return tuple(column.name for column in self.columns)
-
-
 class LandingLimits(BaseModel):
     """When a landing file is refused whole. The period then stays as it was."""
 
@@ -67,6 +54,46 @@ class LandingLimits(BaseModel):
     max_rejected_share: float = Field(default=0.05, ge=0, le=1, description="ratio of rows set aside")
     min_volume_ratio: float = Field(default=0.15, ge=0, description="rows against the median of earlier periods")
     max_volume_ratio: float = Field(default=5.0, gt=0, description="rows against the median of earlier periods")
+
+
+@dataclass(frozen=True)
+class RawSource:
+    """The data contract of what one model reads from one source system.
+
+    `schema` gives the contract of a period's typed rows: columns in the order of the file, types, ranges, null rates
+    (`max_missing` in a column's metadata). A period waits for the file of a source that is `required`, and is loaded
+    without that of another.
+    """
+
+    model: ModelName
+    name: str
+    schema: Callable[[Period], pa.DataFrameSchema]
+    limits: LandingLimits = field(default_factory=LandingLimits)
+    freshness: FreshnessPolicy = field(default_factory=FreshnessPolicy)
+    required: bool = True
+
+    @cached_property
+    def columns(self) -> tuple[RawColumn, ...]:
+        """The columns of the schema, which are the same in every period.
+
+        Raises:
+            ConfigurationError: A column has a type that no landing file is read as.
+        """
+        return tuple(_column(str(name), column) for name, column in self.schema(_ANY_PERIOD).columns.items())
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names in the order of the file."""
+        return tuple(column.name for column in self.columns)
+
+
+def _column(name: str, column: pa.Column) -> RawColumn:
+    dtype = str(column.dtype)
+    if dtype not in _KINDS:
+        raise ConfigurationError(
+            f"The raw column '{name}' has the type {dtype}; landing files are read as {', '.join(_KINDS)}."
+        )
+    return RawColumn(name=name, kind=_KINDS[dtype], nullable=bool(column.nullable))
 
 
 class RowsRefusedError(LandingError):
@@ -85,6 +112,17 @@ class RawRows:
     rejected: pd.DataFrame
 
 
+_KINDS = {
+    "str": Kind.TEXT,
+    "datetime64[ns]": Kind.DATE,  # what pandera calls any datetime64 without a time zone
+    "int64": Kind.INTEGER,
+    "Int64": Kind.INTEGER,
+    "object": Kind.MONEY,
+    "float64": Kind.NUMBER,
+    "datetime64[us, UTC]": Kind.MOMENT,
+}
+"""What text becomes a column of this type. Money is exact, a Python Decimal."""
+_ANY_PERIOD = period_of("1970-01", Cadence.MONTHLY)
 _PATTERNS = {
     Kind.TEXT: r".*",
     Kind.DATE: r"\d{4}-\d{2}-\d{2}",
@@ -154,6 +192,31 @@ def check_rejected_share(rows: RawRows, limits: LandingLimits, *, file: str) -> 
     )
 
 
+def check_missing(rows: RawRows, source: RawSource, period: Period, *, file: str) -> None:
+    """Refuse a file in which a column has more missing values than its contract allows.
+
+    Raises:
+        RowsRefusedError: With the column that is farthest beyond its limit.
+    """
+    found = worst_missing(source.schema(period), rows.valid)
+    if found is None or found.share <= found.limit:
+        return
+    raise RowsRefusedError(
+        f"{file}: {found.column} is missing in {found.share:.1%} of the rows (limit {found.limit:.1%}). Have the "
+        "source system send the file again; if the change is real, raise max_missing in schema.py. The period stays as "
+        "it was.",
+        Gate(
+            name=ACCEPTED,
+            verdict=Verdict.FAILED,
+            measured=found.share,
+            bound=Bound.AT_MOST,
+            limit=found.limit,
+            unit=f"ratio of rows without {found.column}",
+            sample_size=len(rows.valid),
+        ),
+    )
+
+
 def check_volume(rows: int, earlier_rows: Sequence[int], limits: LandingLimits, *, file: str) -> float | None:
     """The period's rows over the median of earlier periods (ratio), or None for the first period, which has no measure.
 
@@ -170,7 +233,7 @@ def check_volume(rows: int, earlier_rows: Sequence[int], limits: LandingLimits, 
     raise RowsRefusedError(
         f"{file}: {rows} rows, {ratio:.2f} of the median {typical:g} of {len(earlier_rows)} earlier periods (limits "
         f"{limits.min_volume_ratio:g} to {limits.max_volume_ratio:g}). Check that the file is whole; if the change is "
-        "real, widen the limits in defs.yaml and land it again. The period stays as it was.",
+        "real, widen the limits in schema.py and land it again. The period stays as it was.",
         Gate(
             name=ACCEPTED,
             verdict=Verdict.FAILED,

@@ -12,8 +12,8 @@ from boucle.contracts.verdict import worst
 from boucle.contracts.windows import previous_period
 from boucle.errors import LandingError
 from boucle.features.arrivals import landing_stamp
+from boucle.features.freshness import Freshness
 from boucle.features.raw_source import ACCEPTED
-from boucle.policy.freshness import Freshness
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import dbt_project, presentation
 from boucle_platform.model_loop.dbt_build import stream_build
@@ -31,7 +31,8 @@ AssetEvents = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
 LANDING_GATES = {ACCEPTED: "The file was not refused: few rows set aside, and about as many as in other periods."}
 FEATURE_GATES = {
     features.CONTRACT: "Few rows break the data contract of the model; those that do are in quarantine.",
-    features.NO_FUTURE: "No feature of an as_of comes from an event at or after it.",
+    features.NO_FUTURE: "No feature of an as_of comes from an event at or after it, or from one that was known later.",
+    features.MISSING: "No feature is missing in more rows than its contract allows.",
 }
 ONLINE_GATES = {features.ONLINE_EQUALS_OFFLINE: "Looked up online, sampled rows are those of the feature snapshot."}
 

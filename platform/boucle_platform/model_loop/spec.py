@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from boucle.contracts.ids import ModelName
 from boucle.contracts.windows import Cadence, Period, period_asking, period_at, period_of
 from boucle.errors import ConfigurationError
-from boucle.features.raw_source import LandingLimits, RawSource
-from boucle.policy.freshness import FreshnessPolicy
+from boucle.features.raw_source import RawSource
 from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.promotion import PromotionPolicy
 from boucle.policy.retraining import RetrainingPolicy
@@ -22,14 +21,6 @@ from boucle.policy.retraining import RetrainingPolicy
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SourceSettings(_Section):
-    """One source of a model: landing/<model>/<source>/, raw.<source>, asset raw_<source>."""
-
-    required: bool = Field(default=True, description="a period waits for its file; false: it is loaded without one")
-    landing: LandingLimits = LandingLimits()
-    freshness: FreshnessPolicy = FreshnessPolicy()
 
 
 class FeatureSettings(_Section):
@@ -63,7 +54,6 @@ class LoopSpec(_Section):
     module: str
     owners: list[str]
     entity: str
-    sources: dict[str, SourceSettings] = Field(min_length=1, description="by name; as `landing.SOURCES` declares them")
     target: str = Field(description="what proba is the probability of")
     cadence: Cadence = Cadence.MONTHLY
     first_period: str
@@ -98,6 +88,22 @@ class LoopSpec(_Section):
         """The raw assets, one per source."""
         return tuple(f"raw_{source}" for source in self.sources)
 
+    @cached_property
+    def sources(self) -> dict[str, RawSource]:
+        """What the model reads, by name, in the order of its schema module.
+
+        Raises:
+            ConfigurationError: It declares none, or one of another model.
+        """
+        declared: tuple[RawSource, ...] = self.hook("schema").SOURCES
+        strange = [source.name for source in declared if source.model != self.model]
+        if strange or not declared:
+            raise ConfigurationError(
+                f"{self.module}.schema.SOURCES must hold at least one source, each with model='{self.model}'"
+                f"{'; not so: ' + ', '.join(strange) if strange else ''}."
+            )
+        return {source.name: source for source in declared}
+
     @property
     def features(self) -> str:
         """The dbt model with the features."""
@@ -129,20 +135,10 @@ class LoopSpec(_Section):
         return period == period_at(self.period(self.first_period).start, self.cadence)
 
     def source(self, name: str) -> RawSource:
-        """Columns and contract of one source.
-
-        Raises:
-            ConfigurationError: The model's landing module does not declare it.
-        """
-        declared: dict[str, RawSource] = {source.name: source for source in self.hook("landing").SOURCES}
-        if set(declared) != set(self.sources):
-            raise ConfigurationError(
-                f"The sources of '{self.model}' are {', '.join(self.sources)} in defs.yaml, "
-                f"but {', '.join(declared)} in {self.module}.landing.SOURCES: they must be the same."
-            )
-        if name not in declared:
-            raise ConfigurationError(f"'{self.model}' has no source '{name}'; it has {', '.join(declared)}.")
-        return declared[name]
+        """The contract of one source. Raises ConfigurationError when the model has none of this name."""
+        if name not in self.sources:
+            raise ConfigurationError(f"'{self.model}' has no source '{name}'; it has {', '.join(self.sources)}.")
+        return self.sources[name]
 
     def hook(self, name: Literal["landing", "schema", "estimator"]) -> ModuleType:
         """One of the model's own modules."""

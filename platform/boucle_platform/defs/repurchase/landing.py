@@ -1,4 +1,4 @@
-"""The shop's orders: how they land, and the real CDNOW history that stands for the shop (1997-01 to 1998-06)."""
+"""The real CDNOW history that stands for the shop: what it writes for each month (1997-01 to 1998-06)."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -6,24 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from boucle.contracts.ids import ModelName
 from boucle.errors import ConfigurationError
-from boucle.features.raw_source import Kind, RawColumn, RawSource
-from boucle_platform.defs.repurchase.schema import raw_schema
-
-ORDERS = RawSource(
-    model=ModelName("repurchase"),
-    name="orders",
-    columns=(
-        RawColumn(name="customer_id", kind=Kind.TEXT),
-        RawColumn(name="order_date", kind=Kind.DATE),
-        RawColumn(name="cds", kind=Kind.INTEGER),
-        RawColumn(name="amount_usd", kind=Kind.MONEY),
-    ),
-    schema=raw_schema,
-)
-
-SOURCES = (ORDERS,)
+from boucle_platform.defs.repurchase.schema import ORDERS
 
 _MEMBER = "lifetimes/datasets/CDNOW_master.txt"
 

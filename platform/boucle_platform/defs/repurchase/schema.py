@@ -1,4 +1,8 @@
-"""The data contracts of `repurchase`: raw orders and features. What a bundle says of its features comes from here."""
+"""The data contracts of `repurchase`: raw orders and features.
+
+Columns, types, units, ranges, volume and freshness are said here and nowhere else: the reading of landing files, the
+warehouse, the gates, what a bundle says of its features and what requests are checked against come from it.
+"""
 
 from datetime import timedelta
 from typing import Any
@@ -6,8 +10,11 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
+from boucle.contracts.ids import ModelName
 from boucle.contracts.windows import Period
 from boucle.features.contract import feature
+from boucle.features.freshness import FreshnessPolicy
+from boucle.features.raw_source import LandingLimits, RawSource
 
 KEYS = ("user_id", "as_of")
 
@@ -33,6 +40,18 @@ def raw_schema(period: Period) -> pa.DataFrameSchema:
         unique=["customer_id", "order_date", "cds", "amount_usd"],
         report_duplicates="exclude_first",
     )
+
+
+ORDERS = RawSource(
+    model=ModelName("repurchase"),
+    name="orders",
+    schema=raw_schema,
+    # Rows against the median of earlier months: the real history goes down to 0.26.
+    limits=LandingLimits(max_rejected_share=0.05, min_volume_ratio=0.15, max_volume_ratio=5.0),
+    # A month lands on the first day of the next.
+    freshness=FreshnessPolicy(warn_days=35, fail_days=40),
+)
+SOURCES = (ORDERS,)
 
 
 def _naive(moment: Any) -> pd.Timestamp:

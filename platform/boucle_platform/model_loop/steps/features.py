@@ -14,15 +14,15 @@ from boucle.contracts.online import OnlineManifest
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.contracts.windows import Period
 from boucle.errors import AsOfError, DataContractError, NotEnoughDataError, UnknownEntityError
-from boucle.features.contract import Split, apply_contract, feature_specs
+from boucle.features.contract import Split, apply_contract, feature_specs, worst_missing
 from boucle_adapters.home import Home
 from boucle_adapters.online_store import Snapshot, prepared_snapshot
 from boucle_adapters.snapshots import CURRENT, RESTATED, SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.quarantine import FEATURES
 
-CONTRACT, NO_FUTURE = "contract", "no_feature_from_the_future"
-GATES = (CONTRACT, NO_FUTURE)
+CONTRACT, NO_FUTURE, MISSING = "contract", "no_feature_from_the_future", "few_missing_values"
+GATES = (CONTRACT, NO_FUTURE, MISSING)
 ONLINE_EQUALS_OFFLINE = "online_equals_offline"
 SAMPLE_ROWS = 500
 RESTATED_COLUMN = "restated"
@@ -215,6 +215,23 @@ def _gates(spec: LoopSpec, rows: pd.DataFrame, *, rejected: int) -> tuple[Gate, 
             unit="rows",
             sample_size=len(rows),
         ),
+        _missing_gate(spec, rows),
+    )
+
+
+def _missing_gate(spec: LoopSpec, rows: pd.DataFrame) -> Gate:
+    """The column nearest to, or farthest beyond, what its contract allows; without a limit any share is allowed."""
+    found = worst_missing(spec.hook("schema").FEATURES, rows)
+    share, limit = (found.share, found.limit) if found else (float(rows.isna().mean().max()), 1.0)
+    return Gate(
+        name=MISSING,
+        verdict=Verdict.PASSED if share <= limit else Verdict.FAILED,
+        measured=share,
+        bound=Bound.AT_MOST,
+        limit=limit,
+        unit="ratio of rows without a value",
+        sample_size=len(rows),
+        detail=f"Of {found.column}." if found else "No feature has a limit.",
     )
 
 

@@ -14,9 +14,9 @@ from boucle.contracts.windows import Period, previous_period
 from boucle.errors import ConfigurationError, LandingError
 from boucle.features.arrivals import content_of_files
 from boucle.features.contract import REASON
+from boucle.features.freshness import FreshnessReading, read_freshness
 from boucle.features.knowledge import BuildWindow, build_windows
 from boucle.features.raw_source import ACCEPTED, RowsRefusedError
-from boucle.policy.freshness import FreshnessReading, read_freshness
 from boucle_adapters.duckdb_warehouse import correction_moments, landed_rows
 from boucle_adapters.home import Home
 from boucle_adapters.ingestion import ingest
@@ -75,14 +75,14 @@ def load(home: Home, spec: LoopSpec, source: str, period: Period) -> Loaded:
     Raises:
         LandingError: The file was refused whole, or the period before was not loaded; the period stays as it was.
     """
-    declared, settings = spec.source(source), spec.sources[source]
-    if settings.required:
+    declared = spec.source(source)
+    if declared.required:
         _require_period_before(home, spec, source, period)
     file = file_of(home, spec, source, period)
-    if not (settings.required or file.exists()):
+    if not (declared.required or file.exists()):
         return Loaded(receipt=None, gate=_unmeasured(spec, source, Verdict.INCONCLUSIVE, NO_FILE), reasons=[])
     now = home.clock(spec.name).now()
-    receipt, rejected = ingest(declared, period, file, home.warehouse, now=now, limits=settings.landing)
+    receipt, rejected = ingest(declared, period, file, home.warehouse, now=now)
     SnapshotStore(home.settings.home_dir).write_quarantine(rejected, model=spec.name, source=source, period=period.key)
     counts = kinds_of_reason(rejected[REASON].tolist()) if len(rejected) else Counter[str]()
     total = receipt.rows + receipt.quarantined
@@ -91,7 +91,7 @@ def load(home: Home, spec: LoopSpec, source: str, period: Period) -> Loaded:
         verdict=Verdict.PASSED,
         measured=receipt.quarantined / total,
         bound=Bound.AT_MOST,
-        limit=settings.landing.max_rejected_share,
+        limit=declared.limits.max_rejected_share,
         unit="ratio of rows set aside",
         sample_size=total,
     )
@@ -147,7 +147,7 @@ def freshness(home: Home, spec: LoopSpec, source: str) -> FreshnessReading:
 
 
 def _is_complete(spec: LoopSpec, files: Mapping[str, Digest]) -> bool:
-    return all(source in files for source, settings in spec.sources.items() if settings.required)
+    return all(name in files for name, source in spec.sources.items() if source.required)
 
 
 def _unmeasured(spec: LoopSpec, source: str, verdict: Verdict, detail: str) -> Gate:
@@ -156,7 +156,7 @@ def _unmeasured(spec: LoopSpec, source: str, verdict: Verdict, detail: str) -> G
         verdict=verdict,
         measured=None,
         bound=Bound.AT_MOST,
-        limit=spec.sources[source].landing.max_rejected_share,
+        limit=spec.sources[source].limits.max_rejected_share,
         unit="ratio of rows set aside",
         sample_size=0,
         detail=detail,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from boucle.contracts.windows import Cadence, period_of
-from boucle.policy.freshness import Freshness, FreshnessPolicy, read_freshness
+from boucle.features.freshness import Freshness, FreshnessPolicy, read_freshness
 
 POLICY = FreshnessPolicy(warn_days=35, fail_days=40)
 APRIL = period_of("1997-04", Cadence.MONTHLY)
