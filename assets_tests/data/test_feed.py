@@ -42,7 +42,7 @@ def test_an_earlier_month_that_lands_again_leaves_the_clock(home: Home):
 
 
 def test_an_earlier_month_leaves_the_clock_once_the_whole_history_has_landed(home: Home, monkeypatch):
-    monkeypatch.setattr(SPEC.hook("landing"), "published_periods", lambda: (JANUARY, FEBRUARY))
+    monkeypatch.setattr(SPEC.history, "published_periods", lambda: (JANUARY, FEBRUARY))
     feed(home, SPEC)
     feed(home, SPEC)
     feed(home, SPEC, JANUARY)

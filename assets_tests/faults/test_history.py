@@ -69,7 +69,7 @@ def corrected(four_months: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         store = SnapshotStore(loop.path)
         before = {manifest.period: manifest for manifest in store.in_force(SPEC.name)}
         learnt_from, online = assemble(loop.home, SPEC), (loop.path / "online" / SPEC.model / "CURRENT").read_text()
-        rows = SPEC.hook("landing").export_period("orders", FEBRUARY)
+        rows = SPEC.history.export_period("orders", FEBRUARY)
         publish(rows.iloc[200:], landing_file(loop.runner.settings.landing_dir, SPEC.name, "orders", FEBRUARY))
         for _ in MONTHS:
             with loop.runner.tick("repurchase_landing") as requests:

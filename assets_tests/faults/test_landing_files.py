@@ -12,7 +12,7 @@ from boucle_adapters.landing_zone import checksum_file, landing_file, publish
 from boucle_adapters.snapshots import SnapshotStore
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
-APRIL = SPEC.hook("landing").export_period("orders", NEWEST)
+APRIL = SPEC.history.export_period("orders", NEWEST)
 
 
 def april(loop: LoopHome) -> Path:

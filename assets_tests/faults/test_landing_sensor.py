@@ -59,7 +59,7 @@ def test_a_corrected_january_rebuilds_both_months_and_leaves_their_drift_reports
     reports = {month: document_file(loop.home, SPEC, "drift_report", month) for month in (JANUARY, FEBRUARY)}
     before = {month: file.stat().st_mtime_ns for month, file in reports.items()}
     as_it_was = {month: loop.period_result(month) for month in reports}
-    rows = SPEC.hook("landing").export_period("orders", JANUARY)
+    rows = SPEC.history.export_period("orders", JANUARY)
     publish(rows.iloc[:-5], landing_file(loop.runner.settings.landing_dir, SPEC.name, "orders", JANUARY))
     assert [requested_and_run(loop) for _ in range(3)] == [[JANUARY], [FEBRUARY], []]
     assert {month: file.stat().st_mtime_ns for month, file in reports.items()} == before

@@ -14,7 +14,7 @@ from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.loaded import loaded_periods
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
-APRIL = SPEC.hook("landing").export_period("orders", NEWEST)
+APRIL = SPEC.history.export_period("orders", NEWEST)
 
 
 @pytest.fixture

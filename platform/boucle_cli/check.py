@@ -171,7 +171,7 @@ def _loop_once(spec: LoopSpec, settings: Settings, progress: Callable[[str], Non
 
 def _jobs(spec: LoopSpec) -> Sequence[tuple[str, Sequence[str]]]:
     # All rows of a few periods: sampling entities as well would save 2 of 45 CPU seconds and miss limits (`min_rows`).
-    periods = spec.hook("landing").published_periods()[: spec.check_periods]
+    periods = spec.history.published_periods()[: spec.check_periods]
     if not periods:
         return []
     runs = [periods[first : first + spec.periods_per_run] for first in range(0, len(periods), spec.periods_per_run)]

@@ -7,6 +7,7 @@ import pandas as pd
 
 from boucle.contracts.data import TrainingManifest
 from boucle.contracts.windows import Period
+from boucle.errors import ConfigurationError
 from boucle.features.contract import REASON
 from boucle.features.digest import content_digest
 from boucle.features.raw_source import Kind
@@ -61,7 +62,9 @@ def _shuffled(home: Home, spec: LoopSpec, manifest: TrainingManifest) -> Trainin
 
 def broken_files(runner: Runner, spec: LoopSpec, period: Period) -> Quarantined:
     """Land the newest period again twice, broken: with bad rows, then without a column; then as it was."""
-    home, good = runner.home, spec.hook("landing").export_period(_first(spec), period.key)
+    home, good = runner.home, spec.history.export_period(_first(spec), period.key)
+    if good is None:
+        raise ConfigurationError(f"{_first(spec)} delivers nothing for {period.key}: there is no file to break.")
     with_bad_rows = pd.concat([good, _bad_rows(good, spec)], ignore_index=True)
     _land(runner, spec, period, with_bad_rows)
     set_aside = SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, _first(spec), period.key)

@@ -118,7 +118,7 @@ class Replay:
 
     def history(self, until: str) -> None:
         """Month by month: land its periods, load them, judge, retrain where asked for, serve."""
-        published = self.spec.hook("landing").published_periods()
+        published = self.spec.history.published_periods()
         # `until` may be a month where periods are days.
         keys = [key for key in published if not until or key[: len(until)] <= until]
         if not keys:

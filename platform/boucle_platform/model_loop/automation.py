@@ -59,12 +59,13 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
         dg.AssetCheckKey(key_of(spec, "production_alias"), "alias_equals_ledger"),
         dg.AssetCheckKey(key_of(spec, "traffic_plan"), "traffic_equals_ledger"),
     )
+    land = dg.define_asset_job(
+        f"{spec.model}_land",
+        dg.AssetSelection.assets(key_of(spec, "landing")).without_checks(),
+        description="Land one period: the stand-in for the source system, what `boucle feed` does.",
+    )
     return [
-        dg.define_asset_job(
-            f"{spec.model}_land",
-            dg.AssetSelection.assets(key_of(spec, "landing")).without_checks(),
-            description="Land one period: the stand-in for the source system, what `boucle feed` does.",
-        ),
+        *([land] if spec.has_history else []),
         dg.define_asset_job(
             period_job_name(spec),
             period_assets | as_the_ledger_says,

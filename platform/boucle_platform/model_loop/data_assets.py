@@ -40,7 +40,7 @@ ONLINE_GATES = {features.ONLINE_EQUALS_OFFLINE: "Looked up online, sampled rows 
 def data_assets(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
     """The model's assets from landing to online features, by period."""
     return [
-        _landing(spec, partitions),
+        *([_landing(spec, partitions)] if spec.has_history else []),
         *(_raw(spec, source, partitions) for source in spec.sources),
         _dbt(spec, partitions),
         _validated_features(spec, partitions),
@@ -68,7 +68,7 @@ def _raw(spec: LoopSpec, source: str, partitions: dg.PartitionsDefinition[str]) 
     @dg.asset(
         **asset_arguments(spec, f"raw_{source}", "duckdb", checks=LANDING_GATES),
         **by_period(spec, partitions),
-        deps=[key_of(spec, "landing")],
+        deps=[key_of(spec, "landing")] if spec.has_history else [],
         pool="warehouse",
         freshness_policy=dg.FreshnessPolicy.time_window(
             fail_window=timedelta(days=freshness.fail_days), warn_window=timedelta(days=freshness.warn_days)

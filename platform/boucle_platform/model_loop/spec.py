@@ -4,9 +4,10 @@ import hashlib
 from datetime import datetime
 from functools import cached_property
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +18,19 @@ from boucle.features.raw_source import RawSource
 from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.promotion import PromotionPolicy
 from boucle.policy.retraining import RetrainingPolicy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class History(Protocol):
+    """A history that is shipped with a model and stands for its source systems."""
+
+    def published_periods(self) -> tuple[str, ...]:
+        """Keys of the periods that the source systems can publish, oldest first."""
+
+    def export_period(self, source: str, period_key: str) -> "pd.DataFrame | None":
+        """What one source writes for one period, as text; None where it delivers nothing."""
 
 
 class _Section(BaseModel):
@@ -47,7 +61,7 @@ class TrainingSettings(_Section):
 
 
 class LoopSpec(_Section):
-    """One model's loop. `module` is the package with its `landing`, `schema` and `estimator` modules."""
+    """One model's loop. `module` is the package with its modules `schema`, `estimator` and perhaps `landing`."""
 
     model: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     description: str
@@ -140,6 +154,25 @@ class LoopSpec(_Section):
             raise ConfigurationError(f"'{self.model}' has no source '{name}'; it has {', '.join(self.sources)}.")
         return self.sources[name]
 
-    def hook(self, name: Literal["landing", "schema", "estimator"]) -> ModuleType:
+    @property
+    def has_history(self) -> bool:
+        """Whether a history is shipped with the model: a module `landing` that stands for its source systems."""
+        return find_spec(f"{self.module}.landing") is not None
+
+    @cached_property
+    def history(self) -> History:
+        """The stand-in for the source systems.
+
+        Raises:
+            ConfigurationError: The model has none: only its real sources land files.
+        """
+        if not self.has_history:
+            raise ConfigurationError(
+                f"No history is shipped with '{self.model}' (no module {self.module}.landing): its source systems land "
+                f"their files in <home>/landing/{self.model}/<source>/<period>.csv."
+            )
+        return cast("History", import_module(f"{self.module}.landing"))
+
+    def hook(self, name: Literal["schema", "estimator"]) -> ModuleType:
         """One of the model's own modules."""
         return import_module(f"{self.module}.{name}")

@@ -1,6 +1,6 @@
 -- One row per (user_id, as_of), for every end of a month in the window of this build. Only orders strictly before as_of
 -- count, so an order on the as_of day itself does not. Money is exact until the last step.
-{{ config(pre_hook="{{ replace_window('as_of', restated()) }}") }}
+{{ config(materialized="incremental", pre_hook="{{ replace_window('as_of', restated()) }}") }}
 
 with moments as (
 

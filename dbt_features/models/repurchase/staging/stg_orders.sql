@@ -11,5 +11,5 @@ select
         cast(order_date + interval 1 day as timestamp),
         case when version > 1 then cast(landed_at as timestamp) end
     ) as available_at
-from {{ source('raw', 'orders') }}
-where {{ in_force(source('raw', 'orders')) }}
+from {{ source('raw_repurchase', 'orders') }}
+where {{ in_force(source('raw_repurchase', 'orders')) }}

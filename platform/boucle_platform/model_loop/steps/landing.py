@@ -43,7 +43,7 @@ def feed(home: Home, spec: LoopSpec, key: str = "") -> dict[str, Any]:
     Raises:
         ConfigurationError: There is no such period, or an earlier one was not landed yet.
     """
-    hook = spec.hook("landing")
+    hook = spec.history
     landed = landed_files(home, spec)
     waiting = [name for name in hook.published_periods() if name not in landed]
     if not key and not waiting:
@@ -52,10 +52,11 @@ def feed(home: Home, spec: LoopSpec, key: str = "") -> dict[str, Any]:
         raise ConfigurationError(f"{key} cannot land before {waiting[0]}: land the periods in order.")
     period = spec.period(key or waiting[0])
     exported = {source: hook.export_period(source, period.key) for source in spec.sources}
-    files = {source: file_of(home, spec, source, period) for source, rows in exported.items() if rows is not None}
+    rows = {source: found for source, found in exported.items() if found is not None}
+    files = {source: file_of(home, spec, source, period) for source in rows}
     # A period is complete with its required files: they land last, so that a kill in between leaves it waiting.
-    for source in sorted(files, key=lambda name: spec.sources[name].required):
-        publish(exported[source], files[source])
+    for source in sorted(rows, key=lambda name: spec.sources[name].required):
+        publish(rows[source], files[source])
     # Never back: an earlier period that lands again is a correction. Not from `waiting`, so that feeding again after a
     # kill between file and clock moves it.
     clock = home.clock(spec.name)
@@ -63,7 +64,7 @@ def feed(home: Home, spec: LoopSpec, key: str = "") -> dict[str, Any]:
         clock.set(period.end)
     return {
         "period": period.key,
-        "rows": sum(len(exported[source]) for source in files),
+        "rows": sum(map(len, rows.values())),
         "files": [str(file) for file in files.values()],
         "now": clock.now().isoformat(timespec="seconds"),
     }
