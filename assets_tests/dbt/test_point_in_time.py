@@ -175,7 +175,7 @@ def test_rows_without_a_fact_are_kept():
 
 
 def test_one_clock_needs_no_second_look_at_the_facts():
-    call = "{{ as_of_join('asked_rows', 'known_facts', ['key'], ['value'], event_time='available_at', max_age='3 hours') }}"
+    call = "{{ as_of_join('asked_rows', 'known_facts', ['key'], ['value'], '3 hours', event_time='available_at') }}"
     assert "qualify" not in jinja2.Environment().from_string(MACROS.read_text() + call).render()
     assert run(call, [("a", NOON)], [fact(-1, value=7), fact(-2, value=9)]) == [("a", NOON, 7)]
 
