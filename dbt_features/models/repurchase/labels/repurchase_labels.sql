@@ -1,5 +1,5 @@
--- Labels that became known in the window of this build: as_of + horizon lies in it. One row per feature row; the label is
--- 1 if the customer ordered in [as_of, as_of + horizon).
+-- Labels that became known in the window of this build: as_of + horizon lies in it. One row per feature row; the label
+-- is 1 if the customer ordered in [as_of, as_of + horizon).
 {{ config(materialized="incremental", pre_hook="{{ replace_window('known_at') }}") }}
 
 with maturing as (
