@@ -31,7 +31,7 @@ AssetEvents = Iterator[dg.AssetCheckResult | dg.MaterializeResult]
 LANDING_GATES = {ACCEPTED: "The file was not refused: few rows set aside, and about as many as in other periods."}
 FEATURE_GATES = {
     features.CONTRACT: "Few rows break the data contract of the model; those that do are in quarantine.",
-    features.NO_FUTURE: "No feature of an as_of comes from an event at or after it, or from one that was known later.",
+    features.NO_FUTURE: "No feature of an as_of comes from an event after it, or from one that was known later.",
     features.MISSING: "No feature is missing in more rows than its contract allows.",
 }
 ONLINE_GATES = {features.ONLINE_EQUALS_OFFLINE: "Looked up online, sampled rows are those of the feature snapshot."}

@@ -195,7 +195,7 @@ def _answers(online: Snapshot, entity_key: EntityKey, as_of: datetime, expected:
 
 def _gates(spec: LoopSpec, rows: pd.DataFrame, *, rejected: int) -> tuple[Gate, ...]:
     share, limit = rejected / len(rows), spec.contract.max_rejected_share
-    future = int(((rows["event_time"] >= rows["as_of"]) | (rows["available_at"] > rows["as_of"])).sum())
+    future = int(((rows["event_time"] > rows["as_of"]) | (rows["available_at"] > rows["as_of"])).sum())
     return (
         Gate(
             name=CONTRACT,
@@ -236,14 +236,16 @@ def _missing_gate(spec: LoopSpec, rows: pd.DataFrame) -> Gate:
 
 
 def _profile(rows: pd.DataFrame, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    table = rows[list(names)].astype("float64")
+    quantiles = table.quantile([0.05, 0.5, 0.95])
     return [
         {
             "feature": name,
-            "missing": int(rows[name].isna().sum()),
-            "mean": float(rows[name].mean()),
-            "p05": float(rows[name].quantile(0.05)),
-            "median": float(rows[name].median()),
-            "p95": float(rows[name].quantile(0.95)),
+            "missing": int(table[name].isna().sum()),
+            "mean": float(table[name].mean()),
+            "p05": float(quantiles.at[0.05, name]),
+            "median": float(quantiles.at[0.5, name]),
+            "p95": float(quantiles.at[0.95, name]),
         }
         for name in names
     ]
