@@ -8,6 +8,7 @@ import pytest
 
 from assets_tests.faults.loop_home import NEWEST, PERIOD, SPEC, LoopHome, copied, opened
 from boucle.contracts.ids import PeriodKey
+from boucle.features.contract import MAX_MISSING
 from boucle_adapters import online_store
 from boucle_adapters.landing_zone import landing_file, publish
 from boucle_platform.model_loop.keys import key_of
@@ -68,15 +69,43 @@ def test_a_file_without_a_column_is_a_red_gate_that_names_it(loop: LoopHome):
     assert NEWEST in loaded_periods(loop.runner.instance, SPEC).stamps
 
 
-def test_features_outside_their_contract_are_a_red_gate_with_their_share(loop: LoopHome):
+@pytest.mark.parametrize(
+    ("change", "gate", "measured"),
+    [
+        ("recency = -1", "contract", "contract: failed (measured 1 ratio of rows set aside"),
+        ("event_time = as_of + interval 1 second", "no_feature_from_the_future", "failed (measured 2.357e+04 rows"),
+        ("available_at = as_of + interval 1 second", "no_feature_from_the_future", "failed (measured 2.357e+04 rows"),
+    ],
+    ids=["out of range", "happened later", "known later"],
+)
+def test_features_that_must_not_be_are_a_red_gate_with_their_number(
+    loop: LoopHome, change: str, gate: str, measured: str
+):
     with loop.home.warehouse.connect() as connection:
-        connection.execute(f"update {SPEC.features} set recency = -1 where as_of = '1997-05-01'")
-    key = dg.AssetCheckKey(key_of(SPEC, "validated_features"), "contract")
+        connection.execute(f"update {SPEC.features} set {change} where as_of = '1997-05-01'")
+    key = dg.AssetCheckKey(key_of(SPEC, "validated_features"), gate)
     assert not loop.run(PERIOD, partition=NEWEST, only=("validated_features",)).succeeded
     record = loop.runner.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
-    assert "contract: failed (measured 1 ratio of rows set aside" in (
-        record.event.dagster_event.asset_check_evaluation_data.description
-    )
+    assert measured in record.event.dagster_event.asset_check_evaluation_data.description
+
+
+def test_a_feature_that_is_missing_too_often_is_a_red_gate_that_names_it(loop: LoopHome, monkeypatch):
+    schema = SPEC.hook("schema").FEATURES
+    column = schema.columns["mean_gap"]
+    monkeypatch.setattr(column, "metadata", {**column.metadata, MAX_MISSING: 0.1})
+    gate = refused(loop, "validated_features", "few_missing_values")
+    assert gate.metadata["measured"].value > 0.4
+    assert "Of mean_gap." in gate.description
+
+
+def test_the_quarantine_says_how_many_rows_broke_which_rule(loop: LoopHome):
+    land_again(loop, APRIL.assign(cds=["0", "0", *APRIL["cds"].iloc[2:]]))
+    assert loop.run(PERIOD, partition=NEWEST, only=("raw_orders", "quarantine")).succeeded
+    wanted = dg.AssetRecordsFilter(asset_key=key_of(SPEC, "quarantine"), asset_partitions=[NEWEST])
+    record = loop.runner.instance.fetch_materializations(wanted, limit=1).records[0]
+    metadata = record.asset_materialization.metadata
+    assert metadata["dagster/row_count"].value == 2 + APRIL.duplicated().sum()
+    assert "| orders | 1997-04 | 2 | cds: not at least 1 |" in metadata["by_rule"].value
 
 
 def test_online_rows_that_differ_are_a_red_gate_with_their_number(loop: LoopHome, monkeypatch):
