@@ -45,7 +45,7 @@ from boucle_platform.model_loop import dbt_build, dbt_project
 from boucle_platform.model_loop.automation import period_job_name, retrain_job_name
 from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps import evaluation, features, landing, monitoring, skew, training
+from boucle_platform.model_loop.steps import evaluation, features, landing, monitoring, quarantine, skew, training
 
 PREPARED = ("1997-01", "1997-02", "1997-03", "1997-04")
 MEASURED = "1997-05"
@@ -207,22 +207,21 @@ def bare(one: Pass) -> None:
     with one.stage("landing"):
         landing.feed(home, spec, MEASURED)
     with one.stage("raw_orders"):
-        landing.load(home, spec, period)
+        landing.load(home, spec, "orders", period)
+    (window,) = landing.windows(home, spec, [period])
     with one.stage("dbt"), home.warehouse.lock():
-        os.environ.update(
-            BOUCLE_PERIOD_START=f"{period.start:%Y-%m-%d}",
-            BOUCLE_PERIOD_END=f"{period.end:%Y-%m-%d}",
-            BOUCLE_HORIZON_DAYS=str(spec.horizon_days),
-        )
+        os.environ.update(dbt_project.window_environment(window, horizon_days=spec.horizon_days))
         select = ("--select", f"fqn:boucle_features.{spec.model}")
         _, error = dbt_build.run_dbt([*dbt_build.SILENT, *dbt_build.BUILD, *select])
         expect(not error, error)
     with one.stage("validated_features"):
         features.validate(home, spec, period)
+    with one.stage("quarantine"):
+        quarantine.quarantine_counts(home, spec, period.key)
     with one.stage("online_features"):
         features.publish_online(home, spec, period)
     with one.stage("prediction_log"):
-        monitoring.collect_predictions(home, spec, period)
+        monitoring.collect_predictions(home, spec, [period])
         skew.training_serving_skew(home, spec, period)
     with one.stage("ground_truth"):
         monitoring.join_outcomes(home, spec, period)
@@ -237,7 +236,7 @@ def bare_retraining(one: Pass) -> None:
     """From the training set to traffic."""
     import mlflow
 
-    home, spec, actor = one.home, one.spec, one.home.actor("benchmark")
+    home, spec, actor = one.home, one.spec, one.home.actor("benchmark", one.spec.name)
     with one.stage("training_set"):
         manifest = training.assemble(home, spec)
     with one.stage("candidate_model"):
