@@ -34,6 +34,19 @@ def test_the_code_at_hand_passes_and_leaves_reports_but_no_home(tmp_path: Path):
     assert not (tmp_path / "home").exists()
 
 
+def test_the_second_model_passes_on_its_first_weeks():
+    report = run_checks(spec_of("flight_delay"))
+    assert report.errors == []
+    assert [outcome for outcome in report.outcomes if outcome.blocks] == []
+    judged = {(outcome.asset, outcome.check) for outcome in report.outcomes if outcome.passed}
+    assert judged >= {
+        ("flight_delay/raw_flights", "landing_accepted"),
+        ("flight_delay/validated_features", "no_feature_from_the_future"),
+        ("flight_delay/online_features", "online_equals_offline"),
+        ("flight_delay/evaluation_report", "no_regression"),
+    }
+
+
 def test_a_gate_that_does_not_pass_is_named_and_what_comes_after_it_is_missing():
     spec = spec_of("repurchase")
     strict = spec.model_copy(update={"promotion": spec.promotion.model_copy(update={"min_auc": 0.99})})
