@@ -16,10 +16,12 @@ from boucle.contracts.ids import ModelName, PeriodKey
 from boucle.contracts.monitoring import TriggerOutcome
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
+from boucle_adapters.snapshots import SnapshotStore
 from boucle_cli.demo.traffic import Caller, send
 from boucle_cli.services import free_port, tool
 from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.steps.features import known_entities
+from boucle_platform.model_loop.steps.landing import feed
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -34,7 +36,8 @@ STAGES = (
 TRAINING = ("training_set", "candidate_model", "evaluation_report", "production_alias", "traffic_plan")
 RUN_TIMEOUT = 120
 LOOP_TIMEOUT = 300
-SPEC = spec_of("repurchase")
+SPEC, FLIGHTS = spec_of("repurchase"), spec_of("flight_delay")
+DAYS = ("2013-01-01", "2013-01-02", "2013-01-03")
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,19 @@ def test_promoting_the_same_evidence_again_decides_nothing_new(stack):
     state.close()
 
 
+def test_days_that_wait_are_loaded_by_one_run_of_the_daemon(stack):
+    _, addresses, home = stack
+    ui, ports = DagsterUI(addresses["dagster"]), Home(Settings(home=str(home)))
+    for _ in DAYS:
+        feed(ports, FLIGHTS)
+    ui.switch_on("flight_delay_landing")
+    _wait_for_periods(ui, 1, job="flight_delay_period")
+    in_force = SnapshotStore(ports.settings.home_dir).in_force(FLIGHTS.name)
+    assert [manifest.period for manifest in in_force] == list(DAYS)
+    assert ui.metadata("flight_delay", "raw_flights")["dagster/row_count"] > 700
+    assert ui.metadata("flight_delay", "raw_planes")["source_file"] == "none has landed"
+
+
 def test_one_interrupt_ends_every_process(stack):
     process, addresses, home = stack
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -161,13 +177,13 @@ def test_one_interrupt_ends_every_process(stack):
     assert [free_port(port) for port in ports] == ports
 
 
-def _wait_for_periods(ui: DagsterUI, count: int) -> None:
+def _wait_for_periods(ui: DagsterUI, count: int, *, job: str = "repurchase_period") -> None:
     """Until so many runs of the period job ended well."""
     deadline = time.monotonic() + LOOP_TIMEOUT
     while time.monotonic() < deadline:
         runs = ui.runs()
         assert [run for run in runs if run[1] == "FAILURE"] == []
-        if runs.count(("repurchase_period", "SUCCESS")) == count:
+        if runs.count((job, "SUCCESS")) == count:
             return
         time.sleep(0.5)
     raise AssertionError(f"not {count} period runs within {LOOP_TIMEOUT} s: {ui.runs()}")
