@@ -1,6 +1,6 @@
 """What a replay does wrong on purpose: a candidate that learnt from shuffled labels, landing files that are broken."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pandas as pd
@@ -60,24 +60,37 @@ def _shuffled(home: Home, spec: LoopSpec, manifest: TrainingManifest) -> Trainin
     )
 
 
-def broken_files(runner: Runner, spec: LoopSpec, period: Period) -> Quarantined:
-    """Land the newest period again twice, broken: with bad rows, then without a column; then as it was."""
-    home, good = runner.home, spec.history.export_period(_first(spec), period.key)
-    if good is None:
-        raise ConfigurationError(f"{_first(spec)} delivers nothing for {period.key}: there is no file to break.")
+def broken_files(runner: Runner, spec: LoopSpec, landed: Sequence[Period]) -> Quarantined:
+    """Land one of the newest periods again twice, broken: with bad rows, then without a column; then as it was."""
+    home, (period, good) = runner.home, _large_enough(spec, landed)
     with_bad_rows = pd.concat([good, _bad_rows(good, spec)], ignore_index=True)
     _land(runner, spec, period, with_bad_rows)
     set_aside = SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, _first(spec), period.key)
     refused = _land(runner, spec, period, good.drop(columns=good.columns[-1]))
     feed(home, spec, period.key)
-    with runner.tick(f"{spec.model}_landing") as requests:
-        for request in requests:
-            runner.run_requested(period_job_name(spec), request)
+    for _ in landed:
+        with runner.tick(f"{spec.model}_landing") as requests:
+            for request in requests:
+                runner.run_requested(period_job_name(spec), request)
+        if not requests:
+            break
     reasons = set_aside[REASON].str.split(" (value", regex=False).str[0].value_counts()
     return Quarantined(
         rows=len(set_aside),
         reasons={str(reason): int(count) for reason, count in reasons.items()},
         refused_whole="" if refused.succeeded else refused.error.splitlines()[0],
+    )
+
+
+def _large_enough(spec: LoopSpec, landed: Sequence[Period]) -> tuple[Period, pd.DataFrame]:
+    """The newest period of which so few bad rows are set aside and not the whole file."""
+    source = spec.source(_first(spec))
+    for period in reversed(landed):
+        rows = spec.history.export_period(source.name, period.key)
+        if rows is not None and BROKEN_ROWS <= source.limits.max_rejected_share * len(rows):
+            return period, rows
+    raise ConfigurationError(
+        f"No file of {source.name} is so large that {BROKEN_ROWS} bad rows may be set aside of it."
     )
 
 

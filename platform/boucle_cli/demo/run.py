@@ -106,6 +106,7 @@ class Replay:
         self.summary = Summary()
         self.totals = Tally()
         self.current: tuple[Period, ...] = ()
+        self.landed: list[Period] = []
         self.progress = Progress(
             TextColumn("[bold]{task.fields[month]}"),
             BarColumn(),
@@ -141,7 +142,7 @@ class Replay:
             last = self.home.state.decisions(self.spec.name)[-1].decision
             refused = last.kind is DecisionKind.REJECT and self.home.state.production(self.spec.name) == before
             self.summary.worse_candidate_refused = refused and self._answering() == before
-            self.summary.quarantine = faults.broken_files(self.runner, self.spec, self._now())
+            self.summary.quarantine = faults.broken_files(self.runner, self.spec, self.landed)
 
     def roll_back(self) -> None:
         """Back to the previous version, seen in the answers."""
@@ -168,6 +169,7 @@ class Replay:
         with self._stage("land"):
             for period in periods:
                 landing.feed(self.home, self.spec, period.key)
+                self.landed.append(period)
         with self._stage("features and monitoring"):
             while self._load():
                 pass
