@@ -113,3 +113,12 @@ def test_a_column_of_several_kinds_is_refused_by_name():
 def test_a_missing_key_column_is_refused_by_name():
     with pytest.raises(DataContractError, match="no key column user_id"):
         content_digest(pd.DataFrame({"k": [1]}), ["user_id"])
+
+
+def test_a_yes_or_no_that_is_missing_is_neither():
+    def digest(label: object) -> str:
+        labels = pd.Series([True, label], dtype="boolean")
+        return content_digest(pd.DataFrame({"key": ["a", "b"], "label": labels}), ["key"])
+
+    assert len({digest(True), digest(False), digest(None)}) == 3
+    assert digest(None) == digest(pd.NA)

@@ -178,6 +178,17 @@ def load_landing(
     return receipt
 
 
+def declare_source(connection: duckdb.DuckDBPyConnection, source: RawSource) -> None:
+    """Make the source's table, empty, where it is not there yet: SQL may read a source that has not landed anything."""
+    connection.begin()
+    try:
+        _create_tables(connection, source)
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+
+
 def landed_rows(connection: duckdb.DuckDBPyConnection, source: RawSource) -> dict[PeriodKey, int]:
     """Rows of the newest version of each landed period, oldest period first."""
     if not _exists(connection, "landings"):

@@ -100,7 +100,8 @@ def _canonical(series: "pd.Series[Any]") -> _Column:
         moments = pd.to_datetime(present, utc=True).astype("datetime64[us, UTC]")
         values = moments.where(~missing, pd.Timestamp(0, tz="UTC")).astype("int64")
     else:
-        values = present.astype("Int64" if kind == "integer" else "boolean").fillna(0).astype("int64")
+        whole = present.astype("Int64") if kind == "integer" else present.astype("boolean").astype("Int64")
+        values = whole.fillna(0).astype("int64")
     return _Column(kind, missing, values)
 
 

@@ -87,7 +87,7 @@ def _large_enough(spec: LoopSpec, landed: Sequence[Period]) -> tuple[Period, pd.
     source = spec.source(_first(spec))
     for period in reversed(landed):
         rows = spec.history.export_period(source.name, period.key)
-        if rows is not None and BROKEN_ROWS <= source.limits.max_rejected_share * len(rows):
+        if rows is not None and source.limits.max_rejected_share * len(rows) >= BROKEN_ROWS:
             return period, rows
     raise ConfigurationError(
         f"No file of {source.name} is so large that {BROKEN_ROWS} bad rows may be set aside of it."

@@ -17,7 +17,7 @@ from boucle.features.contract import REASON
 from boucle.features.freshness import FreshnessReading, read_freshness
 from boucle.features.knowledge import BuildWindow, build_windows
 from boucle.features.raw_source import ACCEPTED, RowsRefusedError
-from boucle_adapters.duckdb_warehouse import correction_moments, landed_rows
+from boucle_adapters.duckdb_warehouse import correction_moments, declare_source, landed_rows
 from boucle_adapters.home import Home
 from boucle_adapters.ingestion import ingest
 from boucle_adapters.landing_zone import file_digest, landing_file, publish, published
@@ -81,6 +81,8 @@ def load(home: Home, spec: LoopSpec, source: str, period: Period) -> Loaded:
         _require_period_before(home, spec, source, period)
     file = file_of(home, spec, source, period)
     if not (declared.required or file.exists()):
+        with home.warehouse.connect() as connection:
+            declare_source(connection, declared)
         return Loaded(receipt=None, gate=_unmeasured(spec, source, Verdict.INCONCLUSIVE, NO_FILE), reasons=[])
     now = home.clock(spec.name).now()
     receipt, rejected = ingest(declared, period, file, home.warehouse, now=now)
