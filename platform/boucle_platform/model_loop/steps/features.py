@@ -237,15 +237,15 @@ def _missing_gate(spec: LoopSpec, rows: pd.DataFrame) -> Gate:
 
 def _profile(rows: pd.DataFrame, names: tuple[str, ...]) -> list[dict[str, Any]]:
     table = rows[list(names)].astype("float64")
-    quantiles = table.quantile([0.05, 0.5, 0.95])
+    low, middle, high = table.quantile([0.05, 0.5, 0.95]).to_numpy(dtype=np.float64)
     return [
         {
             "feature": name,
             "missing": int(table[name].isna().sum()),
             "mean": float(table[name].mean()),
-            "p05": float(quantiles.at[0.05, name]),
-            "median": float(quantiles.at[0.5, name]),
-            "p95": float(quantiles.at[0.95, name]),
+            "p05": float(low[place]),
+            "median": float(middle[place]),
+            "p95": float(high[place]),
         }
-        for name in names
+        for place, name in enumerate(names)
     ]
