@@ -64,7 +64,7 @@ class DbtWorld:
             "BOUCLE_KNOWN_AT": f"{start:%Y-%m-%d}" if known_at is None else known_at,
             "BOUCLE_HORIZON_DAYS": str(horizon_days),
         }
-        done = self.dbt(*command, window=window)
+        done = self.dbt(*command, "--select", "fqn:boucle_features.repurchase", window=window)
         assert done.returncode == 0, done.stdout[-3000:]
         return done.stdout
 

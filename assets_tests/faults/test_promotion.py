@@ -194,7 +194,7 @@ def test_a_registry_that_is_away_does_not_hold_up_a_rollback(in_production: Path
         update={"version": 2, "production_version": 1}
     )
     assert register(loop) == 2
-    actor = loop.home.actor("test")
+    actor = loop.home.actor("test", SPEC.name)
     promotion.promote(loop.home.state, loop.home.registry, evidence=second, policy="automatic", actor=actor)
     promotion.start_traffic(loop.home.state, SPEC.name, actor=actor)
     done = boucle(loop, "rollback", "--reason", "test", BOUCLE_MLFLOW_TRACKING_URI="http://127.0.0.1:9")
