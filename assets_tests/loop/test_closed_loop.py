@@ -139,7 +139,7 @@ def test_status_names_the_version_after_the_rollback(demo: Demo):
 def test_an_unknown_model_is_an_error_for_people(demo: Demo, verb: str):
     done = boucle(demo.home, *verb.split(), "churn")
     assert done.returncode == 1
-    assert "There is no model 'churn'; defs/ declares: repurchase" in done.stderr
+    assert "There is no model 'churn'; defs/ declares: flight_delay, repurchase" in done.stderr
     assert "Traceback" not in done.stderr
 
 
