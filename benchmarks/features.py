@@ -73,8 +73,8 @@ PERIOD_WINDOWS = {"30d": "30 days", "90d": "90 days", "180d": "180 days"}
 MONTHS, ORDERS, CUSTOMERS, PERIOD_REPEATS = 120, 50_000, 20_000, 5
 FIRST_MONTH = "timestamp '2015-01-01'"
 NOT_FULL, FIRST_FULL, EARLY, LATE = 3, 7, 12, 111
-JOINS = ("boucle", "duckdb", "pandas", "polars", "feast duckdb", "feast file")
 PEER_JOINS = ("polars", "feast duckdb", "feast file")
+JOINS = ("boucle", "duckdb", "pandas", *PEER_JOINS)
 WINDOW_WAYS = ("boucle", "prefix sums over a union", "join by range")
 TARGETS = {
     "ratio_to_duckdb_asof": ("at most", 1.3),
@@ -110,8 +110,7 @@ def main() -> None:
     parser.add_argument("--job", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
-        job = json.loads(arguments.job)
-        print(json.dumps(JOBS[job["job"]](job)))
+        print(json.dumps(JOBS[(job := json.loads(arguments.job))["job"]](job)))
         return
     peers, missing = peers_python(arguments.peers_venv, install=not arguments.quick)
     with tempfile.TemporaryDirectory(prefix="boucle-benchmark-", ignore_cleanup_errors=True) as folder:
@@ -131,11 +130,9 @@ def peers_python(folder: Path, *, install: bool) -> tuple[str, str]:
     if not install:
         return "", "not installed yet: a run without --quick does"
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}") or "uv"
-    commands = (
-        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
-        [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *PEERS],
-    )
-    for command in commands:
+    make = [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)]
+    fill = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *PEERS]
+    for command in (make, fill):
         try:
             done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=TIMEOUT_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -251,7 +248,6 @@ def generate(job: Json) -> Json:
         select {entity.format("i")} as entity_key, {moment.format("i")} as available_at,
             cast(hash(i * 3 + 2) % 1000 as integer) as value
         from range({events}) as numbers(i) order by i"""
-    # Rows ask from the first half year on, a tenth of them at the moment of an event.
     event = f"cast(hash(j * 13 + 5) % {events} as bigint)"
     asked = f"""
         select distinct
@@ -321,13 +317,12 @@ def pandas_join(job: Json) -> Work:
 
 def polars_join(job: Json) -> Work:
     """`join_asof`, lazily."""
-    pl, folder = import_module("polars"), Path(job["folder"])
+    pl, clocks = import_module("polars"), {"left_on": "as_of", "right_on": "available_at"}
 
     def work() -> Any:
-        asked = pl.scan_parquet(folder / "asked.parquet").sort("as_of")
-        facts = pl.scan_parquet(folder / "facts.parquet").sort("available_at")
-        keys = {"left_on": "as_of", "right_on": "available_at", "by": "entity_key"}
-        joined = asked.join_asof(facts, **keys, strategy="backward", check_sortedness=False)
+        asked = pl.scan_parquet(f"{job['folder']}/asked.parquet").sort("as_of")
+        facts = pl.scan_parquet(f"{job['folder']}/facts.parquet").sort("available_at")
+        joined = asked.join_asof(facts, **clocks, by="entity_key", strategy="backward", check_sortedness=False)
         return joined.select("entity_key", "as_of", "value").collect()
 
     return work, lambda frame: frame.write_parquet(job["result"])
@@ -373,9 +368,8 @@ def compare(job: Json) -> Json:
     connection, values = import_module("duckdb").connect(), ["value"] if job["kind"] == "join" else SUMS
     cast = ", ".join(f"cast({column} as bigint) as {column}" for column in ("entity_key", *values))
     for table, name in (("expected", job["reference"]), ("got", job["name"])):
-        result = f"read_parquet('{job['folder']}/result-{name}.parquet')"
-        columns = f"cast(as_of as timestamp) as as_of, {cast}"
-        connection.execute(f"create table {table} as select {columns} from {result}")
+        columns, file = f"cast(as_of as timestamp) as as_of, {cast}", f"{job['folder']}/result-{name}.parquet"
+        connection.execute(f"create table {table} as select {columns} from read_parquet('{file}')")
     missing = "select * from expected anti join got using (entity_key, as_of)"
     queries = ("from expected except all from got", "from got except all from expected", missing)
     counts = [connection.execute(f"select count(*) from ({query})").fetchall()[0][0] for query in queries]
@@ -402,8 +396,7 @@ def periods(job: Json) -> Json:
     medians = {month: round(statistics.median(times), 4) for month, times in seconds.items()}
     one, other = (round(statistics.median(medians[month] for month in part), 4) for part in (early, late))
     known = {"ratio": ratio(other, one), "early_seconds": one, "late_seconds": other, "seconds": medians}
-    note = f"early from month {FIRST_FULL}, the first whose lookback is full"
-    return {**known, f"month_{NOT_FULL}_seconds": medians[NOT_FULL], "note": note}
+    return {**known, f"month_{NOT_FULL}_seconds": medians[NOT_FULL], "note": f"early from month {FIRST_FULL}"}
 
 
 def period_sql(month: int) -> str:
@@ -435,9 +428,7 @@ def report(value: Json) -> None:
     console.print(table)
     parts = [f"{name} {shown(periods.get(f'{name}_seconds'))} s" for name in ("early", "late", f"month_{NOT_FULL}")]
     console.print(f"A month's features: {', '.join([*parts, periods.get('note') or periods['error']])}")
-    headline = Table(title="Against the targets, at the largest size run", title_justify="left")
-    for column in ("figure", "measured", "target", ""):
-        headline.add_column(column)
+    headline = Table("figure", "measured", "target", "", title="At the largest size run", title_justify="left")
     for name, (side, target) in TARGETS.items():
         got = value[name]
         met = got is not None and (got <= target if side == "at most" else got >= target)
