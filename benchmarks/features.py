@@ -187,7 +187,11 @@ class Benchmark:
         command, limit = [python, __file__, "--job", payload], TIMEOUT_SECONDS
         try:
             done = subprocess.run(command, capture_output=True, check=False, env=environment, text=True, timeout=limit)
-            text = f'{{"error": {json.dumps(last_line(done.stderr))}}}' if done.returncode else last_line(done.stdout)
+            text = (
+                f'{{"error": {json.dumps(last_line(done.stderr)[:200])}}}'
+                if done.returncode
+                else last_line(done.stdout)
+            )
             answer: Json = json.loads(text)
         except subprocess.TimeoutExpired:
             answer = {"error": f"over {limit} s"}
@@ -229,7 +233,7 @@ class Benchmark:
 
 def last_line(text: str) -> str:
     """Where an error says what it is."""
-    return (text.strip().splitlines() or ["no output"])[-1][:200]
+    return (text.strip().splitlines() or ["no output"])[-1]
 
 
 def ratio(one: float | None, *others: float | None) -> float | None:
