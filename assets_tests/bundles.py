@@ -18,6 +18,7 @@ from boucle.contracts.bundle import (
     WARMUP_FILE,
     BundleContract,
     FeatureSpec,
+    KeySpec,
     OutputSpec,
     RecordedRequest,
     WarmUp,
@@ -39,6 +40,9 @@ def sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value))
 
 
+USER_KEY = KeySpec(max_length=64, pattern="^[0-9]+$", description="The customer")
+
+
 def write_bundle(
     directory: Path,
     *,
@@ -46,6 +50,7 @@ def write_bundle(
     features: Sequence[str] = FEATURES,
     model: ModelName = MODEL,
     entity: str = "user_id",
+    key: KeySpec = USER_KEY,
     expected_offset: float = 0.0,
 ) -> Path:
     """Files of a bundle whose answer is `sigmoid(weights . features)`; an offset makes its recorded answer wrong."""
@@ -54,6 +59,7 @@ def write_bundle(
     contract = BundleContract(
         model=model,
         entity=entity,
+        key=key,
         features=tuple(FeatureSpec(name=name, dtype="float64", nullable=False) for name in features),
         output=OutputSpec(description="orders again within the horizon"),
         max_feature_age_days=45,

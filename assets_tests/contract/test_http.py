@@ -185,6 +185,9 @@ def test_an_answer_is_in_the_log_with_all_that_made_it(world: World):
         (b'{"user_id": 4.5, "as_of": "1997-10-01"}', ["user_id"]),
         (b'{"user_id": "", "as_of": "1997-10-01"}', ["user_id"]),
         (b'{"user_id": "\\ud800", "as_of": "1997-10-01"}', ["user_id"]),
+        (b'{"user_id": "four", "as_of": "1997-10-01"}', ["user_id"]),
+        (b'{"user_id": -4, "as_of": "1997-10-01"}', ["user_id"]),
+        (b'{"user_id": "%s", "as_of": "1997-10-01"}' % (b"4" * 65), ["user_id"]),
         (b'{"user_id": "4", "as_of": "\\ud800"}', ["as_of"]),
         (b'{"user_id": "4", "asof": "1997-10-01"}', ["asof", "as_of"]),
         (b'{"user_id": "4", "as_of": "1997-10-01", "\\ud800": 1}', ["\\ud800"]),
@@ -194,6 +197,13 @@ def test_a_malformed_request_is_422_and_names_each_field(world: World, body: byt
     document = assert_problem(world.http.post("/predict", content=body), 422, "invalid-request")
     assert [error["field"] for error in document["errors"]] == fields  # type: ignore[attr-defined]
     assert world.logged() == []
+
+
+def test_a_key_that_the_contract_of_the_data_does_not_allow_is_told_what_it_allows(world: World):
+    document = assert_problem(
+        world.http.post("/predict", json={"user_id": "C4", "as_of": "1997-10-01"}), 422, "invalid-request"
+    )
+    assert document["detail"] == "user_id: must match ^[0-9]+$ (The customer), not 'C4'"
 
 
 def test_an_unknown_entity_is_404(world: World):

@@ -16,7 +16,7 @@ NOON = datetime.fromisoformat("2024-05-01T12:00")
 HOUR = timedelta(hours=1)
 WINDOWS = {"1h": timedelta(hours=1), "6h": timedelta(hours=6)}
 MAX_AGE = timedelta(hours=3)
-few = settings(max_examples=40, deadline=None)
+examples = settings(max_examples=40, deadline=None)
 
 
 @dataclass(frozen=True, order=True)
@@ -78,12 +78,14 @@ def newest(asked: list[Row], known: list[Fact], max_age: str = "") -> list[tuple
 
 
 def sums(asked: list[Row], known: list[Fact]) -> list[tuple[object, ...]]:
-    return run(
+    """Of keys asked about few moments, of others, and of both kinds at once: never another answer."""
+    call = (
         "{{ window_aggregates('asked_rows', 'known_facts', ['key'], {'total': 'value', 'n': '1'}, "
-        "{'1h': '1 hour', '6h': '6 hours'}) }}",
-        asked,
-        known,
+        "{'1h': '1 hour', '6h': '6 hours'}, few=%d) }}"
     )
+    by_range, by_running_sums, by_either = (run(call % few, asked, known) for few in (64, 0, 2))
+    assert by_range == by_running_sums == by_either
+    return by_range
 
 
 def slow_newest(asked: list[Row], known: list[Fact], max_age: timedelta | None = None) -> list[tuple[object, ...]]:
@@ -108,20 +110,20 @@ def slow_sums(asked: list[Row], known: list[Fact]) -> list[tuple[object, ...]]:
     return found
 
 
-@few
+@examples
 @given(asked=rows, known=facts)
 def test_the_join_equals_the_slow_program(asked: list[Row], known: list[Fact]):
     assert newest(asked, known) == slow_newest(asked, known)
     assert newest(asked, known, "3 hours") == slow_newest(asked, known, MAX_AGE)
 
 
-@few
+@examples
 @given(asked=rows, known=facts)
 def test_window_sums_equal_the_slow_program(asked: list[Row], known: list[Fact]):
     assert sums(asked, known) == slow_sums(asked, known)
 
 
-@few
+@examples
 @given(asked=rows, known=facts, future=facts, by=st.integers(1, 20))
 def test_what_became_known_after_as_of_changes_no_row_whenever_it_happened(
     asked: list[Row], known: list[Fact], future: list[Fact], by: int
@@ -134,7 +136,7 @@ def test_what_became_known_after_as_of_changes_no_row_whenever_it_happened(
     assert sums(asked, [*known, *late]) == sums(asked, known)
 
 
-@few
+@examples
 @given(asked=rows, known=facts, order=st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter(asked: list[Row], known: list[Fact], order):
     mixed = order.sample(known, len(known))

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boucle.contracts.bundle import FeatureSpec
-from boucle.errors import DataContractError
-from boucle.features.contract import apply_contract, feature, feature_specs
+from boucle.contracts.bundle import FeatureSpec, KeySpec
+from boucle.errors import ConfigurationError, DataContractError
+from boucle.features.contract import apply_contract, feature, feature_specs, key_spec
 
 SCHEMA = pa.DataFrameSchema(
     {
@@ -55,6 +55,13 @@ def test_a_missing_value_is_named():
 
 def test_a_rule_over_several_columns_is_named():
     assert reason(("a", 13, 2.0)) == "breaks the rule 'never thirteen'"
+
+
+def test_a_rule_over_several_columns_has_the_values_of_the_columns_it_names():
+    rule = pa.Check(lambda frame: frame["sold"] <= frame["made"], error="sold is at most made")
+    schema = pa.DataFrameSchema({name: pa.Column("int64") for name in ("made", "sold", "old")}, checks=[rule])
+    (found,) = apply_contract(schema, pd.DataFrame({"made": [3, 1], "sold": [3, 2], "old": [7, 8]})).rejected["reason"]
+    assert found == "breaks the rule 'sold is at most made' (values: made 1, sold 2)"
 
 
 def test_of_equal_keys_the_first_row_stays():
@@ -123,3 +130,16 @@ def test_feature_specs_are_the_feature_columns_in_their_order():
             description="Days between orders",
         ),
     )
+
+
+def test_the_key_of_requests_is_the_key_of_the_schema():
+    length, pattern = pa.Check.str_length(1, 12), pa.Check.str_matches("^[A-Z]{2}-")
+    schema = pa.DataFrameSchema({"tail": pa.Column(str, [length, pattern], description="The plane")})
+    assert key_spec(schema, "tail") == KeySpec(max_length=12, pattern="^[A-Z]{2}-", description="The plane")
+    assert key_spec(SCHEMA, "user_id") == KeySpec(min_length=1, max_length=256)
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("orders_30d", "has the type int64"), ("flight", "is missing")])
+def test_a_key_that_is_no_text_is_refused(name: str, wrong: str):
+    with pytest.raises(ConfigurationError, match=f"'{name}' {wrong} in the contract 'test'"):
+        key_spec(SCHEMA, name)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from boucle.errors import ConfigurationError
+from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import catalogue
+from boucle_platform.model_loop.dbt_project import sql_version
 from boucle_platform.model_loop.spec import LoopSpec
 
 NUMBERS = itertools.count()
@@ -52,6 +54,21 @@ def test_a_change_of_a_models_own_files_marks_its_assets_as_stale(folder: Path, 
     assert spec_in(folder).code_version == before
     (folder / name).write_text((folder / name).read_text() + "\n# changed" if (folder / name).exists() else "# new")
     assert spec_in(folder).code_version != before
+
+
+@pytest.mark.parametrize("name", ["models/toy/toy_features.sql", "macros/landed.sql"])
+def test_a_change_of_sql_or_of_a_macro_marks_the_assets_of_dbt_as_stale(tmp_path: Path, name: str):
+    def version() -> str:
+        return sql_version(Settings(project_dir=tmp_path), (project / "models/toy/toy_features.sql").read_text())
+
+    project = tmp_path / "dbt_features"
+    for file in ("models/toy/toy_features.sql", "macros/landed.sql"):
+        (project / file).parent.mkdir(parents=True, exist_ok=True)
+        (project / file).write_text("select 1")
+    before = version()
+    assert version() == before
+    (project / name).write_text("select 2")
+    assert version() != before
 
 
 def test_a_model_without_a_landing_module_has_no_history_and_says_where_files_go(folder: Path):

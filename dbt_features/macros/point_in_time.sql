@@ -44,10 +44,11 @@
     differences of running sums, and those of doubles differ from run to run. `windows` maps names to intervals, such as
     {'7d': '7 days'}.
 
-    Running sums once over the facts, then one `ASOF JOIN` with both edges of every window: of 10M facts and 1M rows as fast as
-    the join by range, and of entities with 10,000 facts each more than twice as fast as running sums over a union
-    (benchmarks/features.py). -#}
-{%- macro window_aggregates(rows, facts, by, measures, windows, available_at='available_at') -%}
+    Keys that are asked about at most `few` moments get their sums from a join by range, which reads each fact once per
+    moment. The others get them from running sums, which sort the facts once, and one `ASOF JOIN` with both edges of every
+    window. Of 10M facts the join by range took a quarter of the time of running sums at one moment a key, four fifths at
+    ten, twice the time at 100 (benchmarks/features.py). -#}
+{%- macro window_aggregates(rows, facts, by, measures, windows, available_at='available_at', few=64) -%}
     {%- set keys = by | join(', ') -%}
     with asked as (
 
@@ -55,12 +56,60 @@
 
     ),
 
+    many as (
+
+        select {{ keys }} from asked group by {{ keys }} having count(*) > {{ few }}
+
+    ),
+
+    -- Twice in use, each time with a filter of its own.
+    measured as not materialized (
+
+        select
+            {{ keys }},
+            {{ available_at }} as known_at
+            {%- for name, expression in measures.items() %},
+            {{ expression }} as {{ name }}
+            {%- endfor %}
+        from {{ facts }}
+
+    ),
+
+    few as (
+
+        select
+            {{ keys }},
+            as_of,
+            least({% for window in windows.values() %}as_of - interval '{{ window }}'{{ ", " if not loop.last }}{% endfor %}) as since
+        from asked
+        anti join many using ({{ keys }})
+
+    ),
+
+    by_range as (
+
+        select
+            {% for key in by %}few.{{ key }}, {% endfor %}few.as_of
+            {%- for name, window in windows.items() %}
+            {%- for measure in measures %},
+            coalesce(sum({{ measure }}) filter (where known_at > few.as_of - interval '{{ window }}'), 0) as {{ measure }}_{{ name }}
+            {%- endfor %}
+            {%- endfor %}
+        from few
+        left join measured
+            on {% for key in by %}few.{{ key }} = measured.{{ key }} and {% endfor %}known_at > since and known_at <= few.as_of
+        group by {% for key in by %}few.{{ key }}, {% endfor %}few.as_of
+
+    ),
+
     edges as (
 
-        select {{ keys }}, as_of, as_of as edge_at, '' as edge from asked
+        select {{ keys }}, as_of, as_of as edge_at, '' as edge from asked semi join many using ({{ keys }})
         {%- for name, window in windows.items() %}
         union all
-        select {{ keys }}, as_of, as_of - interval '{{ window }}' as edge_at, '{{ name }}' as edge from asked
+        select {{ keys }}, as_of, as_of - interval '{{ window }}' as edge_at, '{{ name }}' as edge
+        from asked
+        semi join many using ({{ keys }})
         {%- endfor %}
 
     ),
@@ -69,14 +118,15 @@
 
         select
             {{ keys }},
-            {{ available_at }} as known_at
-            {%- for name, expression in measures.items() %},
-            sum({{ expression }}) over so_far as {{ name }}
+            known_at
+            {%- for name in measures %},
+            sum({{ name }}) over so_far as {{ name }}
             {%- endfor %}
-        from {{ facts }}
+        from measured
+        semi join many using ({{ keys }})
         -- Older facts are in no window.
-        where {{ available_at }} > (select min(edge_at) from edges)
-        window so_far as (partition by {{ keys }} order by {{ available_at }} range unbounded preceding)
+        where known_at > (select min(edge_at) from edges)
+        window so_far as (partition by {{ keys }} order by known_at range unbounded preceding)
 
     ),
 
@@ -92,17 +142,25 @@
         asof left join running
             on {% for key in by %}edges.{{ key }} = running.{{ key }} and {% endfor %}edges.edge_at >= running.known_at
 
+    ),
+
+    by_running_sums as (
+
+        select
+            {{ keys }},
+            as_of
+            {%- for window in windows %}
+            {%- for name in measures %},
+            max({{ name }}) filter (where edge = '') - max({{ name }}) filter (where edge = '{{ window }}')
+                as {{ name }}_{{ window }}
+            {%- endfor %}
+            {%- endfor %}
+        from at_edges
+        group by {{ keys }}, as_of
+
     )
 
-    select
-        {{ keys }},
-        as_of
-        {%- for window in windows %}
-        {%- for name in measures %},
-        max({{ name }}) filter (where edge = '') - max({{ name }}) filter (where edge = '{{ window }}')
-            as {{ name }}_{{ window }}
-        {%- endfor %}
-        {%- endfor %}
-    from at_edges
-    group by {{ keys }}, as_of
+    select * from by_range
+    union all by name
+    select * from by_running_sums
 {%- endmacro -%}

@@ -1,6 +1,7 @@
 """One prediction, from the parsed request to the logged answer."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from functools import cache
 from secrets import token_hex
 from time import perf_counter
 
+from boucle.contracts.bundle import BundleContract
 from boucle.contracts.ids import EntityKey, ModelName
 from boucle.contracts.prediction import PredictionRecord
 from boucle.errors import FeatureLookupError, NoProductionModelError
@@ -17,8 +19,6 @@ from boucle_serving.metrics import ServingMetrics
 from boucle_serving.predictor import Predictor, ServedModel
 from boucle_serving.problems import FieldError, InvalidRequestError, LogUnavailableError, UnknownModelError
 from boucle_serving.router import Routed
-
-_MAX_KEY_LENGTH = 256
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,13 @@ class PredictionService:
         self._metrics.logged.labels(record.model).inc()
 
 
-def parse_question(payload: object, *, entity: str) -> Question:
-    """Check a request of the form `{<entity>: key, "as_of": moment}`.
+def parse_question(payload: object, contract: BundleContract) -> Question:
+    """Check a request of the form `{<entity>: key, "as_of": moment}` against the contract of the bundle in production.
 
     Raises:
         InvalidRequestError: A field is missing, unknown or malformed; all of them are named at once.
     """
+    entity = contract.entity
     if not isinstance(payload, dict):
         raise InvalidRequestError(
             FieldError("body", f'must be a JSON object like {{"{entity}": "4", "as_of": "1997-10-01"}}')
@@ -151,14 +152,15 @@ def parse_question(payload: object, *, entity: str) -> Question:
         for name in payload
         if name not in (entity, "as_of")
     ]
-    key = _entity_key(payload, entity, errors)
+    key = _entity_key(payload, contract, errors)
     as_of = _as_of(payload, errors)
     if errors or as_of is None:
         raise InvalidRequestError(*errors)
     return Question(EntityKey(key), as_of, {entity: payload[entity], "as_of": payload["as_of"]})
 
 
-def _entity_key(payload: Mapping[str, object], entity: str, errors: list[FieldError]) -> str:
+def _entity_key(payload: Mapping[str, object], contract: BundleContract, errors: list[FieldError]) -> str:
+    entity, key = contract.entity, contract.key
     value = payload.get(entity)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -166,8 +168,10 @@ def _entity_key(payload: Mapping[str, object], entity: str, errors: list[FieldEr
         errors.append(FieldError(entity, "is required"))
     elif not isinstance(value, str):
         errors.append(FieldError(entity, f"must be a string or a whole number, not {value!r:.80}"))
-    elif not 0 < len(value) <= _MAX_KEY_LENGTH or not value.isprintable():
-        errors.append(FieldError(entity, f"must have 1 to {_MAX_KEY_LENGTH} printable characters"))
+    elif not key.min_length <= len(value) <= key.max_length or not value.isprintable():
+        errors.append(FieldError(entity, f"must have {key.min_length} to {key.max_length} printable characters"))
+    elif not re.match(key.pattern, value):
+        errors.append(FieldError(entity, f"must match {key.pattern} ({key.description}), not {value!r:.80}"))
     else:
         return value
     return ""

@@ -30,6 +30,15 @@ class FeatureSpec(Document):
     description: str = ""
 
 
+class KeySpec(Document):
+    """The entity key as text: its length in characters and, where it has one, the regular expression it begins with."""
+
+    min_length: int = 1
+    max_length: int = 256
+    pattern: str = ""
+    description: str = ""
+
+
 class OutputSpec(Document):
     """The answer: a probability in [0, 1], of the event that `description` names."""
 
@@ -40,11 +49,12 @@ class OutputSpec(Document):
 
 
 class BundleContract(Document):
-    """What a request needs and what an answer is. `entity` names the key in requests (`user_id`)."""
+    """What a request needs and what an answer is. `entity` names the key in requests (`user_id`), `key` what it may be."""
 
     schema_version: Literal[1] = 1
     model: ModelName
     entity: str
+    key: KeySpec = KeySpec()
     features: tuple[FeatureSpec, ...]
     output: OutputSpec
     max_feature_age_days: float

@@ -1,5 +1,6 @@
-"""The data contract of a table: a pandera schema applied row by row, and the features that a bundle takes from it."""
+"""The data contract of a table: a pandera schema applied row by row, and what a bundle takes from it."""
 
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,8 +9,8 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
-from boucle.contracts.bundle import FeatureSpec
-from boucle.errors import DataContractError
+from boucle.contracts.bundle import FeatureSpec, KeySpec
+from boucle.errors import ConfigurationError, DataContractError
 
 REASON = "reason"
 DUPLICATE = "duplicate row"
@@ -121,9 +122,33 @@ def feature_specs(schema: pa.DataFrameSchema) -> tuple[FeatureSpec, ...]:
     )
 
 
+def key_spec(schema: pa.DataFrameSchema, name: str) -> KeySpec:
+    """What requests may send as the entity key: the checks `str_length` and `str_matches` of the schema's column.
+
+    Raises:
+        ConfigurationError: The column is missing or does not hold text.
+    """
+    column = schema.columns.get(name)
+    if column is None or str(column.dtype) != "str":
+        wrong = "is missing" if column is None else f"has the type {column.dtype}"
+        raise ConfigurationError(
+            f"The entity key '{name}' {wrong} in the contract '{schema.name}': it must be a column of text (str)."
+        )
+    arguments = {"min_length": "min_value", "max_length": "max_value", "pattern": "pattern"}
+    found = {word: _statistic(column, argument) for word, argument in arguments.items()}
+    said = {word: value for word, value in found.items() if value is not None}
+    return KeySpec(description=str(column.description or ""), **said)
+
+
 def _limit(column: pa.Column, name: str) -> float | None:
-    limits = [check.statistics[name] for check in column.checks if name in (check.statistics or {})]
-    return float(limits[0]) if limits else None
+    limit = _statistic(column, name)
+    return None if limit is None else float(limit)
+
+
+def _statistic(column: pa.Column, name: str) -> Any:
+    """What the first check of a column that has this argument was given for it; None where there is none."""
+    found = [check.statistics[name] for check in column.checks if name in (check.statistics or {})]
+    return found[0] if found else None
 
 
 def _reasons(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> "pd.Series[str]":
@@ -163,7 +188,9 @@ def _sentence(failure: dict[Any, Any], frame: pd.DataFrame) -> str:
     if check == _UNIQUE:
         return DUPLICATE
     if failure["schema_context"] == "DataFrameSchema":
-        return f"breaks the rule '{check}'"
+        named = [name for name in frame.columns if re.search(rf"\b{re.escape(str(name))}\b", check)]
+        values = ", ".join(f"{name} {frame.at[failure['index'], name]!s}" for name in named)
+        return f"breaks the rule '{check}'" + (f" (values: {values})" if values else "")
     if check == "not_nullable":
         return f"{column}: missing"
     return f"{column}: not {check} (value {frame.at[failure['index'], column]!s})"

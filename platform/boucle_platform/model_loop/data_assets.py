@@ -165,6 +165,10 @@ def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
             """The model's owners."""
             return spec.owners
 
+        def get_code_version(self, dbt_resource_props: Mapping[str, Any]) -> str:
+            """The model's SQL and the macros."""
+            return dbt_project.sql_version(settings, dbt_resource_props.get("raw_code", ""))
+
     settings = Settings()
 
     @dbt_assets(

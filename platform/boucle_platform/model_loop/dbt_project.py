@@ -1,6 +1,7 @@
 """The dbt project as boucle runs it: manifest made when the SQL changed, target and logs in the home."""
 
 import fcntl
+import hashlib
 import os
 from datetime import datetime
 from pathlib import Path
@@ -64,6 +65,11 @@ def manifest(settings: Settings) -> Path:
             _parse(settings)
             stamp.write_text(digest)
     return file
+
+
+def sql_version(settings: Settings, sql: str) -> str:
+    """What marks a dbt model's asset as stale when it changes: its own SQL, and every macro of the project."""
+    return hashlib.sha256(f"{tree_digest(project_path(settings), ('macros',))}\n{sql}".encode()).hexdigest()[:12]
 
 
 def _parse(settings: Settings) -> None:

@@ -37,6 +37,7 @@ def _summary(served: ServedModel) -> dict[str, Any]:
         "plan_revision": served.plan.revision,
         "bundle_digest": served.production.digest,
         "entity": contract.entity,
+        "key": contract.key.model_dump(mode="json"),
         "max_feature_age_days": contract.max_feature_age_days,
         "output": contract.output.model_dump(mode="json"),
         "features": [feature.model_dump(mode="json") for feature in contract.features],

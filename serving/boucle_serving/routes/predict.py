@@ -86,7 +86,7 @@ async def _predict(service: PredictionService, metrics: ServingMetrics, model: M
     try:
         payload = await _payload(request)
         served = service.served(model)
-        question = parse_question(payload, entity=served.production.contract.entity)
+        question = parse_question(payload, served.production.contract)
         routed = route(served, question.entity_key)
         version, role = str(routed.answering.version), routed.answering.role.value
         body = service.answer(served, routed, question, request_id=request.state.request_id, started=started)

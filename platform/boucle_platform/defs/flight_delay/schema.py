@@ -245,8 +245,9 @@ def _weather(description: str, *, unit: str, maximum: float) -> pa.Column:
 
 FEATURES = pa.DataFrameSchema(
     {
-        "flight_id": pa.Column(
-            str, description="The flight: carrier-flight-origin-YYYY-MM-DD, date of departure, local"
+        "flight_id": _text(
+            r"[0-9A-Z]{2}-\d{1,4}-(EWR|JFK|LGA)-\d{4}-\d{2}-\d{2}",
+            "The flight: carrier-flight-origin-YYYY-MM-DD, date of departure, local",
         ),
         "as_of": pa.Column("datetime64[us]", description="Two hours before the scheduled departure (UTC)"),
         "event_time": pa.Column("datetime64[us]", nullable=True, description="Newest event that counts (UTC)"),

@@ -68,7 +68,7 @@ def _windows_nest(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 FEATURES = pa.DataFrameSchema(
     {
-        "user_id": pa.Column(str, description="The customer the row is about"),
+        "user_id": pa.Column(str, pa.Check.str_length(1, 64), description="The customer the row is about"),
         "as_of": pa.Column("datetime64[us]", description="Moment of the features (UTC)"),
         "event_time": pa.Column("datetime64[us]", description="Day of the newest order that counts (UTC)"),
         "available_at": pa.Column("datetime64[us]", description="Moment from which all that counts was known (UTC)"),

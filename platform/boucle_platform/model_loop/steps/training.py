@@ -19,7 +19,7 @@ from boucle.contracts.facts import TrainingFacts
 from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.profile import ReferenceProfile
 from boucle.errors import NotEnoughDataError
-from boucle.features.contract import feature_specs
+from boucle.features.contract import feature_specs, key_spec
 from boucle.features.digest import content_digest
 from boucle.policy.candidate import bundle_equals_estimator, training_gates, within_compute_budget
 from boucle_adapters.code_version import code_version, environment_digest
@@ -147,10 +147,12 @@ def cost_of(fitted: "Fitted") -> dict[str, float]:
 
 def contract_of(spec: LoopSpec) -> BundleContract:
     """What requests need and answers are, from the model's schema."""
+    schema = spec.hook("schema").FEATURES
     return BundleContract(
         model=spec.name,
         entity=spec.entity,
-        features=feature_specs(spec.hook("schema").FEATURES),
+        key=key_spec(schema, spec.entity),
+        features=feature_specs(schema),
         output=OutputSpec(description=spec.target),
         max_feature_age_days=spec.online.max_age_days,
     )
