@@ -49,7 +49,7 @@ class OutputSpec(Document):
 
 
 class BundleContract(Document):
-    """What a request needs and what an answer is. `entity` names the key in requests (`user_id`), `key` what it may be."""
+    """What a request needs and what an answer is: `entity` names the key (`user_id`), `key` says what it may be."""
 
     schema_version: Literal[1] = 1
     model: ModelName
