@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from boucle.contracts.evidence import Evidence, ModelMetrics
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.verdict import Bound, Gate, Verdict
-from boucle.operations.promotion import Actor
+from boucle.operations.actor import Actor
 from boucle.policy.promotion import REQUIRED
 
 MODEL = ModelName("repurchase")

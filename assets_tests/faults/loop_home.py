@@ -25,6 +25,7 @@ from boucle_adapters.settings import Settings
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.instance import Runner, RunOutcome
 from boucle_platform.model_loop import catalogue
+from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.landing import feed
 from boucle_platform.model_loop.steps.store import document_file, read_document, read_drift_report
 
@@ -151,10 +152,10 @@ def check_named(loop: LoopHome, name: str) -> dg.AssetCheckEvaluation:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[LoopHome]:
-    """Open a home in this process; the environment is put back afterwards."""
+def opened(path: Path, spec: LoopSpec | None = None) -> Iterator[LoopHome]:
+    """Open a home in this process, perhaps with a model declared otherwise; the environment is put back afterwards."""
     before = dict(os.environ)
-    runner = Runner(Settings(home=path))
+    runner = Runner(Settings(home=path), spec)
     try:
         yield LoopHome(runner)
     finally:

@@ -15,6 +15,7 @@ from boucle.contracts.bundle import MODEL_FILE
 from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.verdict import Verdict
 from boucle.operations import promotion
+from boucle.policy.promotion import PromotionPolicy
 from boucle_adapters.home import Home
 from boucle_platform.instance import PROCESS_TAG, this_process
 from boucle_platform.model_loop.steps.store import document_file, read_document, write_document
@@ -195,7 +196,7 @@ def test_a_registry_that_is_away_does_not_hold_up_a_rollback(in_production: Path
     )
     assert register(loop) == 2
     actor = loop.home.actor("test", SPEC.name)
-    promotion.promote(loop.home.state, loop.home.registry, evidence=second, policy="automatic", actor=actor)
+    promotion.promote(loop.home.state, loop.home.registry, evidence=second, policy=PromotionPolicy(), actor=actor)
     promotion.start_traffic(loop.home.state, SPEC.name, actor=actor)
     done = boucle(loop, "rollback", "--reason", "test", BOUCLE_MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,5 +1,8 @@
 """Promote, reject and roll back, over stores in memory."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from assets_tests.scenarios import MODEL, SOMEBODY, digest_of, evidence, version
@@ -7,8 +10,10 @@ from boucle.contracts.decision import DecisionKind
 from boucle.contracts.ledger import verify_chain
 from boucle.contracts.traffic_plan import Role, Strategy
 from boucle.contracts.verdict import Verdict
-from boucle.errors import ConflictError, NoProductionModelError, PromotionRefusedError
-from boucle.operations import promotion
+from boucle.errors import ApprovalError, ConflictError, NoProductionModelError, PromotionRefusedError
+from boucle.operations import approval, promotion
+from boucle.policy.approval import ApprovalPolicy, PromotionMode
+from boucle.policy.promotion import PromotionPolicy
 from boucle_adapters.memory import MemoryRegistry, MemoryStateStore
 
 
@@ -35,7 +40,7 @@ def reject(state, registry, subject, reason="worse"):
 
 def promote(state, registry, number, against=None):
     return promotion.promote(
-        state, registry, evidence=evidence(number, against=against), policy="automatic", actor=SOMEBODY
+        state, registry, evidence=evidence(number, against=against), policy=PromotionPolicy(), actor=SOMEBODY
     )
 
 
@@ -63,7 +68,7 @@ def test_evidence_that_did_not_pass_moves_nothing(state, registry, verdict):
     promote(state, registry, 1)
     with pytest.raises(PromotionRefusedError, match="no_regression"):
         promotion.promote(
-            state, registry, evidence=evidence(2, against=1, verdict=verdict), policy="automatic", actor=SOMEBODY
+            state, registry, evidence=evidence(2, against=1, verdict=verdict), policy=PromotionPolicy(), actor=SOMEBODY
         )
     assert state.production(MODEL) == 1
     assert registry.alias(MODEL, "production") == 1
@@ -117,7 +122,7 @@ def test_every_refusal_is_on_record_before_it_is_raised(state, registry):
             state,
             registry,
             evidence=doubtful,
-            policy="automatic",
+            policy=PromotionPolicy(),
             actor=SOMEBODY,
             doubts=["latency was never checked"],
         )
@@ -155,7 +160,7 @@ def test_a_promotion_that_loses_the_race_is_on_record_as_refused(state, registry
 def test_an_alias_moved_behind_the_ledger_is_named_by_the_promotion_that_puts_it_right(state, registry):
     promote(state, registry, 1)
     registry.set_alias(MODEL, "production", version(4))
-    done = promotion.promote(state, registry, evidence=evidence(2, against=1), policy="automatic", actor=SOMEBODY)
+    done = promotion.promote(state, registry, evidence=evidence(2, against=1), policy=PromotionPolicy(), actor=SOMEBODY)
     sentence = "alias 'production' points to version 4, the ledger says version 1"
     assert done.repaired == (sentence,)
     assert done.decision.decision.reason.endswith(f"Put right: {sentence}.")
@@ -329,3 +334,85 @@ def test_a_promotion_that_was_interrupted_before_the_registry_is_finished_by_the
     assert registry.alias(MODEL, "production") == 1
     assert registry.version(MODEL, version(1)).tags["validation_status"] == "approved"
     assert len(state.decisions(MODEL)) == 1
+
+
+SEMI = PromotionPolicy(mode=PromotionMode.SEMI_AUTOMATIC, approval=ApprovalPolicy(four_eyes=True, valid_hours=24))
+MANUAL = PromotionPolicy(mode=PromotionMode.MANUAL, approval=ApprovalPolicy(approvers=("user:bob",)))
+BOB = replace(SOMEBODY, name="user:bob", dagster_run_id="")
+
+
+def decide(state, registry, policy, number=1, *, by=SOMEBODY):
+    return promotion.promote(state, registry, evidence=evidence(number), policy=policy, actor=by)
+
+
+def test_a_version_that_needs_approval_waits_and_asks_once(state, registry):
+    for _ in range(2):
+        waiting = decide(state, registry, SEMI)
+        assert isinstance(waiting, promotion.Waiting)
+        assert waiting.request == state.decisions(MODEL)[0]
+    assert kinds(state) == [DecisionKind.REQUEST]
+    assert (state.production(MODEL), registry.alias(MODEL, "production")) == (None, None)
+    assert registry.version(MODEL, version(1)).tags["validation_status"] == "pending"
+
+
+def test_once_approved_it_is_promoted_and_the_waiting_is_measured(state, registry):
+    decide(state, registry, SEMI)
+    later = replace(BOB, at=BOB.at + timedelta(hours=2))
+    row = approval.approve(state, evidence=evidence(1), policy=SEMI, actor=later, reason="looks good")
+    assert row.decision.seconds == 2 * 3600
+    done = decide(state, registry, SEMI, by=later)
+    assert isinstance(done, promotion.Promotion)
+    assert "user:bob (decision 2: looks good) approved it" in done.decision.decision.reason
+    assert state.production(MODEL) == 1
+    verify_chain(state.decisions())
+
+
+@pytest.mark.parametrize(
+    ("actor", "number", "words"),
+    [
+        (replace(BOB, name="user:ada"), 1, "wants four eyes"),
+        (replace(BOB, name="sensor:x"), 1, "is no person"),
+        (replace(BOB, at=BOB.at + timedelta(hours=25)), 1, "expired at 1997-06-02 12:00 UTC"),
+        (BOB, 2, "nobody asked for it"),
+    ],
+)
+def test_an_approval_that_cannot_count_is_an_error_and_not_on_record(state, registry, actor, number, words):
+    decide(state, registry, SEMI)
+    with pytest.raises(ApprovalError, match=words):
+        approval.approve(state, evidence=evidence(number), policy=SEMI, actor=actor, reason="yes")
+    assert kinds(state) == [DecisionKind.REQUEST]
+
+
+def test_another_evaluation_ends_the_request(state, registry):
+    decide(state, registry, SEMI)
+    again = evidence(1, run_id="run-2")
+    with pytest.raises(ApprovalError, match="evaluated again since it was asked for"):
+        approval.approve(state, evidence=again, policy=SEMI, actor=BOB, reason="yes")
+
+
+def test_under_manual_nothing_moves_or_is_asked_until_a_person_asks(state, registry):
+    assert isinstance(decide(state, registry, MANUAL), promotion.Waiting)
+    assert kinds(state) == []
+    with pytest.raises(ApprovalError, match="'user:ada' is not among those who may ask"):
+        approval.request(state, evidence=evidence(1), policy=MANUAL, actor=SOMEBODY, reason="now")
+    approval.request(state, evidence=evidence(1), policy=MANUAL, actor=BOB, reason="now")
+    assert isinstance(decide(state, registry, MANUAL), promotion.Promotion)
+
+
+def test_what_a_person_refused_is_not_promoted_automatically(state, registry):
+    approval.refuse(state, MODEL, version(1), policy=PromotionPolicy(), actor=BOB, reason="unfair to new customers")
+    with pytest.raises(PromotionRefusedError, match="unfair to new customers"):
+        decide(state, registry, PromotionPolicy())
+    assert state.production(MODEL) is None
+
+
+def test_production_is_rolled_back_and_not_refused(state, registry):
+    promote(state, registry, 1)
+    with pytest.raises(ApprovalError, match="`boucle rollback repurchase` takes it out"):
+        approval.refuse(state, MODEL, version(1), policy=PromotionPolicy(), actor=BOB, reason="no")
+
+
+def test_somebody_whom_the_policy_does_not_name_cannot_refuse(state):
+    stranger = replace(BOB, name="user:eve")
+    with pytest.raises(ApprovalError, match="may: user:bob"):
+        approval.refuse(state, MODEL, version(1), policy=MANUAL, actor=stranger, reason="no")

@@ -14,9 +14,11 @@ from boucle.contracts.evidence import Evidence
 from boucle.contracts.facts import LatencyFacts, ParityFacts, ScoreFacts, TrainingFacts
 from boucle.contracts.verdict import Verdict
 from boucle.policy import candidate, promotion
+from boucle.policy.approval import Consent, Standing
 from boucle.policy.promotion import GATES, REQUIRED, PromotionOutcome, PromotionPolicy, decide, evaluate_gates
 
 POLICY = PromotionPolicy()
+NOBODY_ASKED = Standing(consent=Consent.NOT_NEEDED, sentence="automatic")
 BEFORE = tuple(gate(name, Verdict.PASSED) for name in REQUIRED if name not in GATES)
 """The gates of training set and candidate, passed."""
 
@@ -199,7 +201,7 @@ def test_a_parity_without_rows_is_no_parity():
 
 
 def test_passed_evidence_promotes_with_the_numbers_of_the_contest():
-    decision = decide(evidence(), production=2, rolled_back={})
+    decision = decide(evidence(), production=2, rolled_back={}, people=NOBODY_ASKED)
     assert decision.outcome is PromotionOutcome.PROMOTE
     assert decision.reason.startswith("all 13 gates passed; no_regression: passed (measured 0.01 nats [0.008, 0.012]")
 
@@ -209,13 +211,13 @@ def test_passed_evidence_promotes_with_the_numbers_of_the_contest():
     [(interval(-0.002, -0.003, -0.001), Verdict.FAILED), (interval(0.0, -0.001, 0.001), Verdict.INCONCLUSIVE)],
 )
 def test_a_failed_and_an_inconclusive_gate_both_leave_production_where_it_is(gain, verdict: Verdict):
-    decision = decide(evidence(gain=gain), production=2, rolled_back={})
+    decision = decide(evidence(gain=gain), production=2, rolled_back={}, people=NOBODY_ASKED)
     assert decision.outcome is PromotionOutcome.REJECT
     assert decision.reason.startswith(f"no_regression: {verdict}")
 
 
 def test_evidence_against_another_version_than_production_decides_nothing():
-    decision = decide(evidence(), production=1, rolled_back={})
+    decision = decide(evidence(), production=1, rolled_back={}, people=NOBODY_ASKED)
     assert decision.outcome is PromotionOutcome.REJECT
     assert "compared with version 2, but production is version 1" in decision.reason
 
@@ -224,7 +226,7 @@ def test_evidence_against_another_version_than_production_decides_nothing():
 def test_evidence_that_lacks_a_gate_is_not_enough(name: str):
     whole = evidence()
     rest = tuple(gate for gate in whole.gates if gate.name != name)
-    decision = decide(whole.model_copy(update={"gates": rest}), production=2, rolled_back={})
+    decision = decide(whole.model_copy(update={"gates": rest}), production=2, rolled_back={}, people=NOBODY_ASKED)
     assert decision.outcome is PromotionOutcome.REJECT
     assert decision.reason == f"{name}: missing in the evidence."
 
@@ -234,13 +236,13 @@ def test_evidence_that_lacks_a_gate_is_not_enough(name: str):
 def test_a_gate_of_training_set_candidate_or_evaluation_that_did_not_pass_rejects(name: str, verdict: Verdict):
     whole = evidence()
     gates = tuple(gate(each.name, verdict) if each.name == name else each for each in whole.gates)
-    decision = decide(whole.model_copy(update={"gates": gates}), production=2, rolled_back={})
+    decision = decide(whole.model_copy(update={"gates": gates}), production=2, rolled_back={}, people=NOBODY_ASKED)
     assert decision.outcome is PromotionOutcome.REJECT
     assert decision.reason.startswith(f"{name}: {verdict}")
 
 
 def test_evidence_about_the_version_that_is_production_changes_nothing():
-    decision = decide(evidence(gain=interval(0.0, 0.0, 0.0)), production=3, rolled_back={})
+    decision = decide(evidence(gain=interval(0.0, 0.0, 0.0)), production=3, rolled_back={}, people=NOBODY_ASKED)
     assert (decision.outcome, decision.reason) == (
         PromotionOutcome.KEEP,
         "Version 3 is production already: nothing new.",
@@ -248,7 +250,9 @@ def test_evidence_about_the_version_that_is_production_changes_nothing():
 
 
 def test_a_doubt_about_the_evidence_rejects_although_every_gate_passed():
-    decision = decide(evidence(), production=2, rolled_back={}, doubts=["latency was never checked"])
+    decision = decide(
+        evidence(), production=2, rolled_back={}, people=NOBODY_ASKED, doubts=["latency was never checked"]
+    )
     assert (decision.outcome, decision.reason) == (PromotionOutcome.REJECT, "latency was never checked.")
 
 

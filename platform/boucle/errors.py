@@ -37,6 +37,10 @@ class PromotionRefusedError(BoucleError):
     """The evidence for a promotion is missing, stale or not passed; production is unchanged."""
 
 
+class ApprovalError(BoucleError):
+    """A request, an approval or a refusal that the policy does not allow; nothing was recorded."""
+
+
 class ConflictError(BoucleError):
     """Somebody else decided first: compare-and-set found another state than expected; nothing changed."""
 

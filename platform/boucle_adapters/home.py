@@ -5,7 +5,7 @@ from functools import cached_property
 
 from boucle.contracts.ids import ModelName
 from boucle.errors import StateStoreError
-from boucle.operations.promotion import Actor
+from boucle.operations.actor import Actor
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.code_version import code_version

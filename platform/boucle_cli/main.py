@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from boucle.contracts.decision import MOVES, Decision
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import BoucleError
 from boucle_adapters.settings import Settings, quiet_environment
-from boucle_cli import quarantine
+from boucle_cli import decisions, quarantine
 from boucle_cli.context import Json, Model, Port, Reason, acting_user, find_spec, open_home, open_runner
 from boucle_cli.output import ERR, FAILED, OUT, errors_for_people, show_json, show_table
 
@@ -21,6 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(quarantine.app, name="quarantine")
+for verb in (decisions.promote, decisions.approve, decisions.reject, decisions.explain, decisions.history):
+    app.command()(verb)
+app.command("export-audit")(decisions.export_audit)
 
 
 @app.command()
@@ -136,25 +138,6 @@ def status(model: Model, as_json: Json = False) -> None:
 
 
 @app.command()
-def history(model: Model, as_json: Json = False) -> None:
-    """Every decision about a model: who moved what, when, why; the chain is verified on the way."""
-    from boucle.contracts.ledger import verify_chain
-
-    with errors_for_people():
-        decisions = open_home().state.decisions()
-        rows = [row for row in decisions if row.decision.model == model]
-        if not rows:
-            find_spec(model)  # a name that is nobody's is an error, not an empty history
-        if as_json:
-            show_json([_record(row) for row in rows])
-        else:
-            lines = [_line(row) for row in rows]
-            show_table(f"decisions of {model}", lines, empty=f"No decision about '{model}' yet.")
-        # Last, because the rows of a damaged ledger are what a person needs to see.
-        verify_chain(decisions)
-
-
-@app.command()
 def check(
     model: Model,
     junit: Annotated[str, typer.Option(help="Also write a JUnit XML file here.")] = "",
@@ -222,30 +205,3 @@ def main() -> None:
     except BoucleError as error:
         ERR.print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
         raise SystemExit(FAILED) from error
-
-
-def _line(row: Decision) -> dict[str, object]:
-    decision, served = row.decision, row.decision.seconds
-    version = decision.subject_version or (decision.to_version if decision.kind in MOVES else None)
-    what = decision.kind.value if version is None else f"{decision.kind} {version}"
-    why = decision.reason if served is None else f"{decision.reason}, after {served:.2f} s"
-    return {
-        "#": row.decision_id,
-        "at": f"{decision.at:%Y-%m-%d %H:%M}",
-        "decision": what,
-        "why, by whom": f"{why}\n({decision.actor})",
-    }
-
-
-def _record(row: Decision) -> dict[str, object]:
-    decision = row.decision
-    return {
-        "#": row.decision_id,
-        "at": decision.at.strftime("%Y-%m-%d %H:%M"),
-        "kind": decision.kind.value,
-        "version": decision.subject_version or decision.to_version,
-        "production": decision.to_version,
-        "actor": decision.actor,
-        "reason": decision.reason,
-        "seconds": decision.seconds,
-    }

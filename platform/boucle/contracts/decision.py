@@ -15,6 +15,8 @@ GENESIS = Digest("0" * 64)
 class DecisionKind(StrEnum):
     """What was decided."""
 
+    REQUEST = "request"
+    APPROVE = "approve"
     PROMOTE = "promote"
     REJECT = "reject"
     ROLLBACK = "rollback"
@@ -29,9 +31,10 @@ MOVES = frozenset({DecisionKind.PROMOTE, DecisionKind.ROLLBACK})
 class NewDecision(Document):
     """A decision before it is in the ledger: who did what to which model, when, why, on which evidence.
 
-    `from_version` and `to_version` are production before and after; they are equal where nothing moved (`reject`,
-    `retrain`, `served`). `subject_version` names the candidate that was judged. A `served` row follows a promotion or
-    rollback once every live replica answered with it; `seconds` is the time from the plan's publication until then.
+    `from_version` and `to_version` are production before and after; they are equal where nothing moved, which is in all
+    kinds but `promote` and `rollback`. `subject_version` names the candidate that was judged. A `served` row follows a
+    promotion or rollback once every live replica answered with it; its `seconds` are those from the plan's publication
+    until then, those of an `approve` how long its `request` had waited.
     """
 
     schema_version: Literal[1] = 1

@@ -11,22 +11,15 @@ from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
 from boucle.contracts.verdict import Verdict, overall
 from boucle.errors import ConflictError, NoProductionModelError, PromotionRefusedError, RegistryError
-from boucle.policy.promotion import PromotionDecision, PromotionOutcome, decide
+from boucle.operations import approval
+from boucle.operations.actor import Actor
+from boucle.policy.approval import Consent, PromotionMode, Standing, standing
+from boucle.policy.promotion import PromotionDecision, PromotionOutcome, PromotionPolicy, decide
 from boucle.policy.rollout import direct_arms
 from boucle.ports import ModelRegistry, StateStore
 
 PRODUCTION = "production"
 PREVIOUS = "previous"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Actor:
-    """Who decides, when, and from which code and run."""
-
-    name: str
-    at: datetime
-    git_commit: str = ""
-    dagster_run_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +30,27 @@ class Promotion:
     repaired: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Every gate passed and nothing moved: what is waited for, and since when, if somebody was asked."""
+
+    reason: str
+    request: Decision | None
+
+
 def promote(
     state: StateStore,
     registry: ModelRegistry,
     *,
     evidence: Evidence,
-    policy: str,
+    policy: PromotionPolicy,
     actor: Actor,
     doubts: Sequence[str] = (),
-) -> Promotion:
+) -> Promotion | Waiting:
     """Make the evidence's version production in the ledger, then in the registry; doing it twice is doing it once.
 
-    A refusal is on record before it is raised. Aliases that were moved behind the ledger are put right, and named in
+    Where the policy wants a person's approval that nobody asked for yet, this asks. A refusal is on record before it is
+    raised. Aliases that were moved behind the ledger are put right, and named in
     the reason of the decision.
 
     Raises:
@@ -58,20 +60,22 @@ def promote(
             promoting again finishes.
     """
     current = state.production(evidence.model)
-    judged = judge(state, evidence, doubts)
+    judged, people = judge(state, evidence, policy, at=actor.at, doubts=doubts)
     if judged.outcome is PromotionOutcome.REJECT:
-        reject(state, registry, subject=evidence, reason=judged.reason, policy=policy, actor=actor)
+        reject(state, registry, subject=evidence, reason=judged.reason, policy=policy.mode, actor=actor)
         raise _refused(evidence, judged.reason, current)
+    if judged.outcome is PromotionOutcome.WAIT:
+        return _wait(state, registry, evidence, policy, people, judged.reason, actor)
     moved = alias_differences(state, registry, evidence.model)
     if judged.outcome is PromotionOutcome.KEEP:
         decision = last_move(state, evidence.model)
     else:
         reason = " ".join([judged.reason, *(f"Put right: {sentence}." for sentence in moved)])
-        new = _decision(evidence, DecisionKind.PROMOTE, actor, production=current, policy=policy, reason=reason)
+        new = _decision(evidence, DecisionKind.PROMOTE, actor, production=current, policy=policy.mode, reason=reason)
         try:
             decision = state.record(new, expected_production=evidence.production_version)
         except ConflictError as error:
-            reject(state, registry, subject=evidence, reason=str(error), policy=policy, actor=actor)
+            reject(state, registry, subject=evidence, reason=str(error), policy=policy.mode, actor=actor)
             raise _refused(evidence, f"{error} Evaluate it again.", state.production(evidence.model)) from error
     reconcile_aliases(state, registry, evidence.model)
     tags = {"validation_status": "approved", "ledger_head": decision.row_hash}
@@ -104,14 +108,26 @@ def reject(
     return decision
 
 
-def judge(state: StateStore, evidence: Evidence, doubts: Sequence[str] = ()) -> PromotionDecision:
-    """What the policy says of the evidence, as things stand."""
-    return decide(
+def judge(
+    state: StateStore, evidence: Evidence, policy: PromotionPolicy, *, at: datetime, doubts: Sequence[str] = ()
+) -> tuple[PromotionDecision, Standing]:
+    """What the policy says of the evidence as things stand, and what people say."""
+    people = standing(
+        policy.mode,
+        policy.approval,
+        state.decisions(evidence.model),
+        version=evidence.version,
+        evidence_digest=evidence.digest(),
+        at=at,
+    )
+    decision = decide(
         evidence,
         production=state.production(evidence.model),
         rolled_back=_rolled_back(state, evidence.model),
+        people=people,
         doubts=doubts,
     )
+    return decision, people
 
 
 def start_traffic(state: StateStore, model: ModelName, *, actor: Actor) -> TrafficPlan:
@@ -243,6 +259,23 @@ def last_move(state: StateStore, model: ModelName) -> Decision:
         f"No version of '{model}' is in production yet. Materialise candidate_model to production_alias "
         f"(or run `boucle retrain {model}`) once enough labels are mature."
     )
+
+
+def _wait(
+    state: StateStore,
+    registry: ModelRegistry,
+    evidence: Evidence,
+    policy: PromotionPolicy,
+    people: Standing,
+    reason: str,
+    actor: Actor,
+) -> Waiting:
+    request = people.request
+    if people.consent is Consent.MISSING and policy.mode is PromotionMode.SEMI_AUTOMATIC:
+        request = approval.request(state, evidence=evidence, policy=policy, actor=actor, reason=reason)
+    with suppress(RegistryError):  # the ledger has it
+        registry.set_tags(evidence.model, evidence.version, {"validation_status": "pending"})
+    return Waiting(reason=reason, request=request)
 
 
 def _refused(evidence: Evidence, reason: str, production: ModelVersion | None) -> PromotionRefusedError:

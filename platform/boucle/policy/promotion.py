@@ -12,13 +12,8 @@ from boucle.contracts.facts import EvaluationFacts
 from boucle.contracts.ids import ModelVersion, version_text
 from boucle.contracts.verdict import Bound, Gate, Verdict, overall
 from boucle.policy import gates
+from boucle.policy.approval import AGREED, ApprovalPolicy, Consent, PromotionMode, Standing
 from boucle.policy.candidate import CANDIDATE_MEANINGS, TRAINING_MEANINGS
-
-
-class PromotionMode(StrEnum):
-    """Who moves the alias once every gate passed."""
-
-    AUTOMATIC = "automatic"
 
 
 class PromotionPolicy(BaseModel):
@@ -27,6 +22,7 @@ class PromotionPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: PromotionMode = PromotionMode.AUTOMATIC
+    approval: ApprovalPolicy = ApprovalPolicy()
     min_rows: int = Field(
         default=2_000, ge=2, description="holdout rows; with fewer, differences of .005 nats drown in noise"
     )
@@ -189,11 +185,12 @@ def evaluate_gates(policy: PromotionPolicy, facts: EvaluationFacts) -> tuple[Gat
 
 
 class PromotionOutcome(StrEnum):
-    """What a decision on a candidate says; `keep`: it is production already."""
+    """What a decision on a candidate says; `keep`: it is production already, `wait`: people decide."""
 
     PROMOTE = "promote"
     REJECT = "reject"
     KEEP = "keep"
+    WAIT = "wait"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,17 +206,20 @@ def decide(
     *,
     production: ModelVersion | None,
     rolled_back: Mapping[ModelVersion, str],
+    people: Standing,
     doubts: Sequence[str] = (),
 ) -> PromotionDecision:
-    """Promote when every gate of the evidence passed against what is production now; else reject, and say why.
+    """Promote when every gate of the evidence passed against what is production now and people agree.
 
-    An inconclusive verdict rejects as well: production stays until the data shows something better.
+    Where people were not asked or have not answered it waits. Everything else rejects, an inconclusive verdict too:
+    production stays until the data shows something better.
 
     Args:
         evidence: What the gates measured.
         production: The version in production now.
         rolled_back: Versions that were put out of production by a rollback, and by whom and why: the evidence that
             promoted such a version once does not bring it back.
+        people: Whether those whom the policy asks agree.
         doubts: Why the evidence itself cannot be trusted, in words.
     """
     if evidence.version == production:
@@ -231,9 +231,9 @@ def decide(
             "evidence from before it. Train another candidate."
         )
     if evidence.production_version != production:
-        return _rejected(
+        doubts = (
             f"Version {evidence.version} was compared with {version_text(evidence.production_version)}, but production "
-            f"is {version_text(production)} now: evaluate it again."
+            f"is {version_text(production)} now: evaluate it again",
         )
     if doubts:
         return _rejected(_sentences([*doubts]))
@@ -241,11 +241,7 @@ def decide(
     if missing or evidence.verdict is not Verdict.PASSED:
         reason = _sentences([*open_gates(evidence.gates), *(f"{name}: missing in the evidence" for name in missing)])
         return PromotionDecision(outcome=PromotionOutcome.REJECT, reason=reason)
-    contest = [gate.figures() for gate in evidence.gates if gate.name == "no_regression"]
-    return PromotionDecision(
-        outcome=PromotionOutcome.PROMOTE,
-        reason=_sentences([f"all {len(evidence.gates)} gates passed", *contest]),
-    )
+    return _agreed(evidence, people)
 
 
 def refusal_of(gates_of_candidate: Sequence[Gate]) -> str:
@@ -258,6 +254,18 @@ def refusal_of(gates_of_candidate: Sequence[Gate]) -> str:
 def open_gates(judged: Sequence[Gate]) -> list[str]:
     """The figures of each gate that did not pass."""
     return [gate.figures() for gate in judged if gate.verdict is not Verdict.PASSED]
+
+
+def _agreed(evidence: Evidence, people: Standing) -> PromotionDecision:
+    """What becomes of a version whose gates passed."""
+    if people.consent is Consent.REFUSED:
+        return _rejected(f"Version {evidence.version} passed its gates, but {people.sentence}.")
+    contest = [gate.figures() for gate in evidence.gates if gate.name == "no_regression"]
+    passed = [f"all {len(evidence.gates)} gates passed", *contest]
+    if people.consent not in AGREED:
+        return PromotionDecision(outcome=PromotionOutcome.WAIT, reason=_sentences([*passed, people.sentence]))
+    agreed = [people.sentence] if people.consent is Consent.GIVEN else []
+    return PromotionDecision(outcome=PromotionOutcome.PROMOTE, reason=_sentences([*passed, *agreed]))
 
 
 def _rejected(reason: str) -> PromotionDecision:

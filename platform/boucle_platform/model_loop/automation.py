@@ -12,13 +12,15 @@ from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome, ju
 from boucle.contracts.windows import next_period
 from boucle.errors import ConflictError
 from boucle.features.arrivals import Arrival, arrivals
+from boucle.operations import promotion
+from boucle.policy.promotion import PromotionOutcome
 from boucle.policy.retraining import decide_trigger
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.keys import ACTOR_TAG, FIRST_PARTITION_TAG, FRESH, LAST_PARTITION_TAG, key_of
 from boucle_platform.model_loop.loaded import loaded_periods
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import landing as landing_step
-from boucle_platform.model_loop.steps.store import read_drift_report
+from boucle_platform.model_loop.steps.store import newest_evidence, read_drift_report
 from boucle_platform.resources.home import HomeResource
 
 # The trigger that a retrain run answers, whoever executes it.
@@ -32,7 +34,8 @@ FAILED_RUNS_LOOKED_AT = 20
 # The landed content that a run of the period job is to load.
 LANDING_TAG = "boucle/landing"
 REPORTS_PER_TICK = 100
-RETRAIN_ASSETS = ("training_set", "candidate_model", "evaluation_report", "production_alias", "traffic_plan")
+PROMOTE_ASSETS = ("production_alias", "traffic_plan")
+RETRAIN_ASSETS = ("training_set", "candidate_model", "evaluation_report", *PROMOTE_ASSETS)
 # The daemon looks every five seconds: asking for five makes it every ten (traps of the sensor daemon's loop).
 EVERY_TICK_SECONDS = 4
 
@@ -45,6 +48,11 @@ def period_job_name(spec: LoopSpec) -> str:
 def retrain_job_name(spec: LoopSpec) -> str:
     """The job from training set to traffic."""
     return f"{spec.model}_retrain"
+
+
+def promote_job_name(spec: LoopSpec) -> str:
+    """The job that carries out what people decided about the newest evaluation report."""
+    return f"{spec.model}_promote"
 
 
 def checks_job_name(spec: LoopSpec) -> str:
@@ -76,6 +84,12 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
             retrain,
             tags={RETRAINS_TAG: spec.model},
             description="Training set, candidate, evaluation, promotion, traffic; a gate that does not pass ends it.",
+        ),
+        dg.define_asset_job(
+            promote_job_name(spec),
+            dg.AssetSelection.assets(*(key_of(spec, name) for name in PROMOTE_ASSETS)),
+            tags={RETRAINS_TAG: spec.model},
+            description="Promotion and traffic of the newest evaluation report: after a person asked or approved.",
         ),
         dg.define_asset_job(
             checks_job_name(spec),
@@ -190,7 +204,7 @@ def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult | dg.SkipReason:
         busy = _unfinished_retraining(context.instance, spec)
         if busy:
-            return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {retrain_job_name(spec)} is not finished.")
+            return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {busy[0].job_name} is not finished.")
         trigger, cursor = _next_trigger(context, home.connect(), spec)
         if trigger is None:
             reason = _unanswered(context.instance, home.connect(), spec) or "No drift report that was not judged."
@@ -199,6 +213,32 @@ def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
             return dg.SensorResult(skip_reason=dg.SkipReason(trigger.reason), cursor=cursor)
         tags = {ACTOR_TAG: context.sensor_name, TRIGGER_TAG: trigger.run_key, "boucle/trigger": trigger.reason[:250]}
         return dg.SensorResult(run_requests=[dg.RunRequest(run_key=trigger.run_key, tags=tags)], cursor=cursor)
+
+    return evaluate
+
+
+def promotion_sensor(spec: LoopSpec) -> dg.SensorDefinition:
+    """Carries out, once, what a person asked for or approved; nothing waits inside a run, and rollback stays armed."""
+
+    @dg.sensor(
+        name=f"{spec.model}_promotion",
+        job_name=promote_job_name(spec),
+        minimum_interval_seconds=EVERY_TICK_SECONDS,
+        description="An approved (or, under `manual`, requested) version whose gates passed starts its promotion.",
+    )
+    def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.RunRequest | dg.SkipReason:
+        ports = home.connect()
+        if (evidence := newest_evidence(ports, spec)) is None:
+            return dg.SkipReason("No version was evaluated yet.")
+        judged, people = promotion.judge(ports.state, evidence, spec.promotion, at=ports.clock(spec.name).now())
+        if judged.outcome is not PromotionOutcome.PROMOTE or people.answer is None:
+            return dg.SkipReason(f"Version {evidence.version}: {judged.reason}")
+        if busy := _unfinished_retraining(context.instance, spec):
+            return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {busy[0].job_name} is not finished.")
+        return dg.RunRequest(
+            run_key=f"{spec.model}/{people.answer.row_hash}",
+            tags={ACTOR_TAG: context.sensor_name, "boucle/trigger": judged.reason[:250]},
+        )
 
     return evaluate
 
@@ -279,17 +319,20 @@ def refuse_second_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> No
     """Raise while a retrain run of the model is under way: both would write the same documents."""
     if busy := _unfinished_retraining(instance, spec):
         raise ConflictError(
-            f"Run {busy[0].run_id[:8]} is training '{spec.model}' already (it is {busy[0].status.value}). Wait for its "
-            "end, or end it in the Dagster UI. Nothing was started."
+            f"Run {busy[0].run_id[:8]} is training or promoting '{spec.model}' already (it is {busy[0].status.value}). "
+            "Wait for its end, or end it in the Dagster UI. Nothing was started."
         )
 
 
 def _unfinished_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> Sequence[dg.DagsterRun]:
-    """Retrain runs that are under way, or that died and Dagster is about to start again."""
-    job, failure = retrain_job_name(spec), [dg.DagsterRunStatus.FAILURE]
-    died = instance.get_runs(dg.RunsFilter(job_name=job, statuses=failure, tags={WILL_RETRY_TAG: "true"}), limit=3)
-    under_way = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_unfinished()), limit=1)
-    return [*under_way, *(run for run in died if run.is_complete_and_waiting_to_retry)]
+    """Runs to or of a promotion that are under way, or that died and Dagster is about to start again."""
+    found: list[dg.DagsterRun] = []
+    failure, retried = [dg.DagsterRunStatus.FAILURE], {WILL_RETRY_TAG: "true"}
+    for job in (retrain_job_name(spec), promote_job_name(spec)):
+        died = instance.get_runs(dg.RunsFilter(job_name=job, statuses=failure, tags=retried), limit=3)
+        found += instance.get_runs(dg.RunsFilter(job_name=job, statuses=_unfinished()), limit=1)
+        found += [run for run in died if run.is_complete_and_waiting_to_retry]
+    return found
 
 
 def _unfinished_loading(

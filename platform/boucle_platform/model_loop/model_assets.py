@@ -1,6 +1,6 @@
 """From training set to traffic: thin assets over the steps."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -10,6 +10,7 @@ from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.windows import Period
 from boucle.errors import RegistryError
 from boucle.operations import promotion
+from boucle.operations.actor import Actor
 from boucle.policy.candidate import CANDIDATE_MEANINGS, TRAINING_MEANINGS
 from boucle.policy.promotion import GATES, MEANINGS, PromotionOutcome, refusal_of
 from boucle_adapters.home import Home
@@ -157,7 +158,7 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
         ports = home.connect()
         report = evaluation.evaluate(ports, spec, training_set, candidate_model, context.run.run_id)
         evidence = report.evidence
-        judged = promotion.judge(ports.state, evidence)
+        judged, _ = promotion.judge(ports.state, evidence, spec.promotion, at=ports.clock(spec.name).now())
         if judged.outcome is PromotionOutcome.REJECT:
             promotion.reject(
                 ports.state,
@@ -199,22 +200,33 @@ def _production_alias(spec: LoopSpec) -> dg.AssetsDefinition:
     @dg.asset(
         **asset_arguments(spec, "production_alias", "mlflow"),
         ins={"evaluation_report": dg.AssetIn(key_of(spec, "evaluation_report"))},
+        # Nothing moves, and nothing after it runs, while a person is waited for.
+        output_required=False,
     )
     def production_alias(
         context: dg.AssetExecutionContext, home: HomeResource, evaluation_report: Evidence
-    ) -> dg.MaterializeResult:
-        """Moves the production alias, if every gate of exactly this evaluation report passed; writes the decision."""
+    ) -> Iterator[dg.MaterializeResult | dg.AssetObservation]:
+        """Moves the production alias, if every gate of exactly this evaluation report passed and people agree."""
         ports = home.connect()
         done = promotion.promote(
             ports.state,
             ports.registry,
             evidence=evaluation_report,
-            policy=spec.promotion.mode,
+            policy=spec.promotion,
             actor=actor(context, ports, spec),
             doubts=doubts_about(context.instance, key_of(spec, "evaluation_report"), GATES, evaluation_report),
         )
+        if isinstance(done, promotion.Waiting):
+            version, verb = evaluation_report.version, "promote" if done.request is None else "approve"
+            what_to_do = f"boucle {verb} {version} {spec.model} --reason …"
+            context.log.warning(f"Version {version} waits for a person: {done.reason} {what_to_do}")
+            yield dg.AssetObservation(
+                asset_key=key_of(spec, "production_alias"),
+                metadata={"waits": version, "reason": done.reason, "what to do": what_to_do},
+            )
+            return
         row = done.decision
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={
                 "production": row.decision.to_version or 0,
                 "previous": row.decision.from_version or "none",
@@ -313,7 +325,7 @@ def _replicas_serve_the_plan(spec: LoopSpec) -> dg.AssetChecksDefinition:
     return live_replicas_serve_the_plan
 
 
-def actor(context: dg.AssetExecutionContext, home: Home, spec: LoopSpec) -> promotion.Actor:
+def actor(context: dg.AssetExecutionContext, home: Home, spec: LoopSpec) -> Actor:
     """Who launched this run: the sensor's name, the person the launcher named, or Dagster."""
     tags = context.run.tags
     name = tags.get(ACTOR_TAG) or tags.get("user") or "dagster"

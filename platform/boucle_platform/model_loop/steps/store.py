@@ -6,6 +6,7 @@ from typing import TypeVar
 import pandas as pd
 
 from boucle.contracts.document import Document
+from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.profile import ReferenceProfile
@@ -61,6 +62,19 @@ def read_document(file: Path, kind: type[D]) -> D:
 def read_drift_report(home: Home, spec: LoopSpec, period: str) -> DriftReport:
     """The drift report of one period."""
     return read_document(document_file(home, spec, "drift_report", period), DriftReport)
+
+
+def newest_evidence(home: Home, spec: LoopSpec) -> Evidence | None:
+    """What the newest evaluation report measured; None before the first one."""
+    file = document_file(home, spec, "evaluation_report")
+    return read_document(file, Evidence) if file.exists() else None
+
+
+def evidence_of(home: Home, spec: LoopSpec, version: ModelVersion) -> Evidence | None:
+    """The newest evidence about a version; None when it was never evaluated."""
+    files = (version_dir(home, spec, version) / "evidence").glob("*.json")
+    found = [read_document(file, Evidence) for file in files]
+    return max(found, key=lambda evidence: evidence.created_at, default=None)
 
 
 def read_reference(home: Home, spec: LoopSpec, version: ModelVersion) -> ReferenceProfile:

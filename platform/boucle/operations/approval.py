@@ -1,0 +1,135 @@
+"""Ask for a promotion, approve it, refuse it: each is a row of the ledger; only `production_alias` moves production."""
+
+from dataclasses import dataclass
+
+from boucle.contracts.decision import Decision, DecisionKind, NewDecision
+from boucle.contracts.evidence import Evidence
+from boucle.contracts.ids import Digest, ModelName, ModelVersion
+from boucle.errors import ApprovalError
+from boucle.operations.actor import Actor
+from boucle.policy.approval import PromotionMode, expiry, is_person, may_approve, why_not
+from boucle.policy.promotion import PromotionPolicy
+from boucle.ports import StateStore
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What a decision is about."""
+
+    model: ModelName
+    version: ModelVersion
+    evidence_digest: Digest | None
+
+
+def request(state: StateStore, *, evidence: Evidence, policy: PromotionPolicy, actor: Actor, reason: str) -> Decision:
+    """Ask that the evidence's version becomes production.
+
+    Raises:
+        ApprovalError: Asking is enough (`manual`), and the actor is not among the approvers.
+        ConflictError: Production moved in between.
+    """
+    if policy.mode is PromotionMode.MANUAL and not may_approve(policy.approval, actor.name):
+        raise ApprovalError(
+            f"'{actor.name}' is not among those who may ask for a promotion of '{evidence.model}' "
+            f"({', '.join(policy.approval.approvers)}). Nothing was recorded."
+        )
+    return _record(state, DecisionKind.REQUEST, _of(evidence), policy, actor, reason)
+
+
+def approve(state: StateStore, *, evidence: Evidence, policy: PromotionPolicy, actor: Actor, reason: str) -> Decision:
+    """Approve the open request about this version and this evidence. `seconds` of the row: how long it had waited.
+
+    Raises:
+        ApprovalError: There is no such request, it expired, or this actor may not answer it.
+        ConflictError: Production moved in between.
+    """
+    model, version = evidence.model, evidence.version
+    asked = _newest_request(state, evidence)
+    if problem := why_not(policy.approval, asked, actor.name):
+        raise ApprovalError(f"Version {version} of '{model}' was not approved: {problem}. Nothing was recorded.")
+    if actor.at > (end := expiry(policy.approval, asked)):
+        raise ApprovalError(
+            f"The request for version {version} of '{model}' (decision {asked.decision_id}) expired at "
+            f"{end:%Y-%m-%d %H:%M} UTC. Ask again with `boucle promote {version} {model}`. Nothing was recorded."
+        )
+    waited = (actor.at - asked.decision.at).total_seconds()
+    return _record(state, DecisionKind.APPROVE, _of(evidence), policy, actor, reason, seconds=waited)
+
+
+def refuse(
+    state: StateStore,
+    model: ModelName,
+    version: ModelVersion,
+    *,
+    policy: PromotionPolicy,
+    actor: Actor,
+    reason: str,
+) -> Decision:
+    """Say that a version must not become production; it holds until a person asks for it or approves it.
+
+    Raises:
+        ApprovalError: The version is production (roll back instead), the ledger does not know it, or the actor is not
+            among the approvers.
+        ConflictError: Production moved in between.
+    """
+    if not is_person(actor.name) or not may_approve(policy.approval, actor.name):
+        names = ", ".join(policy.approval.approvers) or "every person"
+        raise ApprovalError(f"'{actor.name}' may not refuse versions of '{model}'; may: {names}. Nothing was recorded.")
+    if version == state.production(model):
+        raise ApprovalError(
+            f"Version {version} of '{model}' is in production; `boucle rollback {model}` takes it out. "
+            "Nothing was recorded."
+        )
+    about = [row for row in state.decisions(model) if row.decision.subject_version == version]
+    digest = about[-1].decision.evidence_digest if about else None
+    return _record(state, DecisionKind.REJECT, _Subject(model, version, digest), policy, actor, reason)
+
+
+def _of(evidence: Evidence) -> _Subject:
+    return _Subject(evidence.model, evidence.version, evidence.digest())
+
+
+def _newest_request(state: StateStore, evidence: Evidence) -> Decision:
+    version, model = evidence.version, evidence.model
+    about = [
+        row
+        for row in state.decisions(model)
+        if row.decision.kind is DecisionKind.REQUEST and row.decision.subject_version == version
+    ]
+    for row in reversed(about):
+        if row.decision.evidence_digest == evidence.digest():
+            return row
+    why = "it was evaluated again since it was asked for, which ends the request" if about else "nobody asked for it"
+    raise ApprovalError(
+        f"There is nothing to approve about version {version} of '{model}': {why}. `boucle promote {version} {model}` "
+        "asks. Nothing was recorded."
+    )
+
+
+def _record(
+    state: StateStore,
+    kind: DecisionKind,
+    subject: _Subject,
+    policy: PromotionPolicy,
+    actor: Actor,
+    reason: str,
+    *,
+    seconds: float | None = None,
+) -> Decision:
+    production = state.production(subject.model)
+    new = NewDecision(
+        kind=kind,
+        model=subject.model,
+        at=actor.at,
+        actor=actor.name,
+        reason=reason,
+        from_version=production,
+        to_version=production,
+        subject_version=subject.version,
+        policy=policy.mode,
+        evidence_digest=subject.evidence_digest,
+        git_commit=actor.git_commit,
+        dagster_run_id=actor.dagster_run_id,
+        seconds=seconds,
+    )
+    return state.record(new, expected_production=production)

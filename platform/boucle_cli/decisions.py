@@ -1,0 +1,176 @@
+"""The verbs about decisions: ask, approve, refuse, explain, and the ledger that holds them."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from boucle.contracts.decision import MOVES, Decision, DecisionKind
+from boucle.contracts.ids import ModelVersion
+from boucle.errors import ConfigurationError
+from boucle_cli.context import Json, Model, Reason, acting_user, find_spec, open_home, open_runner
+from boucle_cli.output import FAILED, OUT, errors_for_people, show_json, show_table
+
+Version = Annotated[int, typer.Argument(min=1, help="The version, as the registry counts.")]
+
+
+def promote(version: Version, model: Model, *, reason: Reason, as_json: Json = False) -> None:
+    """Ask that a version becomes production; where asking is enough, carry it out. Its gates decide as always."""
+    _decide("promote", version, model, reason, as_json=as_json)
+
+
+def approve(version: Version, model: Model, *, reason: Reason, as_json: Json = False) -> None:
+    """Approve a version that waits for it, and carry the promotion out."""
+    _decide("approve", version, model, reason, as_json=as_json)
+
+
+def reject(version: Version, model: Model, *, reason: Reason, as_json: Json = False) -> None:
+    """Refuse a version: nothing automatic promotes it after that."""
+    _decide("reject", version, model, reason, as_json=as_json)
+
+
+def explain(version: Version, model: Model, as_json: Json = False) -> None:
+    """Why a version is or is not in production: its gates, the policy, the people, every decision in order."""
+    from boucle_cli.people import explanation
+
+    with errors_for_people():
+        found = explanation(open_home(), find_spec(model), ModelVersion(version))
+    if as_json:
+        show_json({**found, "decisions": [_record(row) for row in found["decisions"]]})
+        return
+    OUT.print(found["answer"], markup=False, highlight=False, soft_wrap=True)
+    show_table("gates", found["gates"], empty="It was never evaluated: no gate was measured.")
+    OUT.print(f"Policy {found['policy']}: {found['people']}.", markup=False, highlight=False, soft_wrap=True)
+    if found["report"]:
+        OUT.print(f"Report: {found['report']}", markup=False, highlight=False, soft_wrap=True)
+    show_table("decisions about it", [_line(row) for row in found["decisions"]], empty="No decision is about it yet.")
+
+
+def history(
+    model: Model,
+    at: Annotated[
+        str, typer.Option(help="What was in production at this moment, ISO 8601, UTC by default, and why.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Every decision about a model: who moved what, when, why; the chain is verified on the way."""
+    from boucle.contracts.ledger import verify_chain
+
+    with errors_for_people():
+        moment = _moment(at) if at else None
+        decisions = open_home().state.decisions()
+        rows = [row for row in decisions if row.decision.model == model]
+        if not rows:
+            find_spec(model)  # a name that is nobody's is an error, not an empty history
+        if moment is not None:
+            _show_at(rows, model, moment, as_json=as_json)
+        elif as_json:
+            show_json([_record(row) for row in rows])
+        else:
+            lines = [_line(row) for row in rows]
+            show_table(f"decisions of {model}", lines, empty=f"No decision about '{model}' yet.")
+        # Last, because the rows of a damaged ledger are what a person needs to see.
+        verify_chain(decisions)
+
+
+def export_audit(
+    to: Annotated[Path | None, typer.Option(help="Write here instead of standard output.")] = None,
+    verify: Annotated[Path | None, typer.Option(help="Compare the ledger with this earlier export instead.")] = None,
+) -> None:
+    """Every decision about every model as JSON Lines, chain verified; the last line holds their number and the head."""
+    from boucle_cli.audit import check_export, export_lines
+
+    with errors_for_people():
+        rows = open_home().state.decisions()
+        if verify is not None:
+            OUT.print(check_export(verify, rows), markup=False, highlight=False)
+            return
+        text = "\n".join(export_lines(rows)) + "\n"
+        if to is None:
+            typer.echo(text, nl=False)
+            return
+        _write(to, text)
+        OUT.print(f"{len(rows)} decisions, chain unbroken: {to}", markup=False, highlight=False)
+
+
+def _decide(verb: str, version: int, model: str, reason: str, *, as_json: bool) -> None:
+    from boucle_cli import people
+
+    with errors_for_people():
+        deed = {"promote": people.ask, "approve": people.approve, "reject": people.refuse}[verb]
+        done = deed(open_home(), find_spec(model), ModelVersion(version), reason=reason, who=acting_user(), run=_run)
+    if as_json:
+        show_json(done)
+    else:
+        OUT.print(done["said"], markup=False, highlight=False)
+        OUT.print(f"In production: {done['production'] or 'nothing yet'}.")
+    if done["failed"]:
+        raise typer.Exit(FAILED)
+
+
+def _run(job: str, tags: dict[str, str]) -> Any:
+    from boucle_platform.instance import end_dead_runs
+
+    runner = open_runner()
+    end_dead_runs(runner.instance)
+    return runner.run(job, tags=tags)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--at must be an ISO 8601 date or date-time, not '{text}'.") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _show_at(rows: list[Decision], model: str, moment: datetime, *, as_json: bool) -> None:
+    """The move that was in force, and production after it."""
+    moves = [row for row in rows if row.decision.kind in MOVES and row.decision.at <= moment]
+    if as_json:
+        show_json(_record(moves[-1]) if moves else None)
+    elif not moves:
+        OUT.print(f"Nothing of '{model}' was in production at {moment:%Y-%m-%d %H:%M} UTC.")
+    else:
+        OUT.print(
+            f"At {moment:%Y-%m-%d %H:%M} UTC version {moves[-1].decision.to_version} of '{model}' was in production."
+        )
+        show_table("by this decision", [_line(moves[-1])], empty="")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error}.") from error
+
+
+def _line(row: Decision) -> dict[str, object]:
+    decision, seconds = row.decision, row.decision.seconds
+    version = decision.subject_version or (decision.to_version if decision.kind in MOVES else None)
+    what = decision.kind.value if version is None else f"{decision.kind} {version}"
+    why = decision.reason
+    if seconds is not None:
+        waited = decision.kind is DecisionKind.APPROVE
+        why = f"{why}, after {seconds / 3600:.1f} h of waiting" if waited else f"{why}, after {seconds:.2f} s"
+    return {
+        "#": row.decision_id,
+        "at": f"{decision.at:%Y-%m-%d %H:%M}",
+        "decision": what,
+        "why, by whom": f"{why}\n({decision.actor})",
+    }
+
+
+def _record(row: Decision) -> dict[str, object]:
+    decision = row.decision
+    return {
+        "#": row.decision_id,
+        "at": decision.at.strftime("%Y-%m-%d %H:%M"),
+        "kind": decision.kind.value,
+        "version": decision.subject_version or decision.to_version,
+        "production": decision.to_version,
+        "actor": decision.actor,
+        "reason": decision.reason,
+        "seconds": decision.seconds,
+    }

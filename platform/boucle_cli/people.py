@@ -1,0 +1,165 @@
+"""What people say about a version: ask, approve, refuse; and why it is or is not in production."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from boucle.contracts.decision import MOVES, Decision, DecisionKind
+from boucle.contracts.evidence import Evidence
+from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.verdict import Bound, Gate
+from boucle.errors import ApprovalError, PromotionRefusedError
+from boucle.operations import approval, promotion
+from boucle.policy.approval import Consent
+from boucle.policy.promotion import PromotionDecision, PromotionOutcome
+from boucle_adapters.home import Home
+from boucle_platform.model_loop.automation import promote_job_name
+from boucle_platform.model_loop.keys import ACTOR_TAG
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.store import evidence_of, newest_evidence, version_dir
+
+Run = Callable[[str, dict[str, str]], Any]
+"""Executes a job, by name and with tags, as `boucle_platform.instance.Runner.run` does."""
+
+
+def ask(home: Home, spec: LoopSpec, version: ModelVersion, *, reason: str, who: str, run: Run) -> dict[str, Any]:
+    """Ask that a version becomes production; carry it out where nobody else must agree.
+
+    Raises:
+        PromotionRefusedError: Its evidence does not allow it; nothing was recorded.
+    """
+    evidence, actor = _evidence_about(home, spec, version), home.actor(who, spec.name)
+    judged, people = promotion.judge(home.state, evidence, spec.promotion, at=actor.at)
+    if judged.outcome is PromotionOutcome.KEEP:
+        return _done(home, spec, judged.reason)
+    if judged.outcome is PromotionOutcome.REJECT and people.consent is not Consent.REFUSED:
+        raise PromotionRefusedError(f"Version {version} of '{spec.model}' cannot be promoted: {judged.reason}")
+    row = approval.request(home.state, evidence=evidence, policy=spec.promotion, actor=actor, reason=reason)
+    return _carry_out(
+        home, spec, evidence, f"Decision {row.decision_id}: asked to promote version {version}.", who, run
+    )
+
+
+def approve(home: Home, spec: LoopSpec, version: ModelVersion, *, reason: str, who: str, run: Run) -> dict[str, Any]:
+    """Approve the open request about a version, and carry the promotion out."""
+    evidence, actor = _evidence_about(home, spec, version), home.actor(who, spec.name)
+    row = approval.approve(home.state, evidence=evidence, policy=spec.promotion, actor=actor, reason=reason)
+    return _carry_out(home, spec, evidence, f"Decision {row.decision_id}: approved version {version}.", who, run)
+
+
+def refuse(
+    home: Home,
+    spec: LoopSpec,
+    version: ModelVersion,
+    *,
+    reason: str,
+    who: str,
+    run: Run,  # noqa: ARG001 - the verbs are called alike
+) -> dict[str, Any]:
+    """Refuse a version; nothing runs."""
+    registered, actor = home.registry.version(spec.name, version), home.actor(who, spec.name)
+    row = approval.refuse(home.state, spec.name, registered.version, policy=spec.promotion, actor=actor, reason=reason)
+    tags = {"validation_status": "rejected", "ledger_head": row.row_hash}
+    home.registry.set_tags(spec.name, version, tags)
+    return _done(home, spec, f"Decision {row.decision_id}: refused version {version}.")
+
+
+def explanation(home: Home, spec: LoopSpec, version: ModelVersion) -> dict[str, Any]:
+    """Why a version is or is not in production: an answer in a sentence, gates, policy, people, decisions in order.
+
+    Raises:
+        RegistryError: There is no such version.
+    """
+    decisions = home.state.decisions(spec.name)
+    evidence = evidence_of(home, spec, version)
+    about = [row for row in decisions if version in {row.decision.subject_version, *_moved(row)}]
+    if evidence is None and not about:
+        home.registry.version(spec.name, version)
+    judged, people = _judged(home, spec, evidence)
+    file = evidence and version_dir(home, spec, version) / "evidence" / f"{evidence.digest()}.html"
+    return {
+        "model": spec.model,
+        "version": version,
+        "in_production": home.state.production(spec.name) == version,
+        "answer": _answer(spec.name, version, home.state.production(spec.name), about, judged),
+        "gates": [_gate_row(gate) for gate in evidence.gates] if evidence else [],
+        "evidence_digest": evidence.digest() if evidence else None,
+        "policy": spec.promotion.mode.value,
+        "people": people,
+        "report": str(file) if file and file.exists() else None,
+        "decisions": about,
+    }
+
+
+def _evidence_about(home: Home, spec: LoopSpec, version: ModelVersion) -> Evidence:
+    """The newest evaluation report, which alone can be promoted."""
+    evidence = newest_evidence(home, spec)
+    if evidence is None or evidence.version != version:
+        newest = "there is none" if evidence is None else f"it is about version {evidence.version}"
+        raise ApprovalError(
+            f"Version {version} of '{spec.model}' is not what the newest evaluation report is about: {newest}. Only a "
+            f"version that was just compared with production can be promoted; `boucle retrain {spec.model}` makes one, "
+            f"`boucle rollback {spec.model} --to N` brings an earlier one back. Nothing was recorded."
+        )
+    return evidence
+
+
+def _carry_out(home: Home, spec: LoopSpec, evidence: Evidence, said: str, who: str, run: Run) -> dict[str, Any]:
+    judged, _ = promotion.judge(home.state, evidence, spec.promotion, at=home.clock(spec.name).now())
+    if judged.outcome is not PromotionOutcome.PROMOTE:
+        return _done(home, spec, f"{said} {judged.reason}")
+    outcome = run(promote_job_name(spec), {ACTOR_TAG: who, "boucle/trigger": said})
+    return _done(home, spec, f"{said} {outcome.error}".rstrip(), failed=not outcome.succeeded)
+
+
+def _done(home: Home, spec: LoopSpec, said: str, *, failed: bool = False) -> dict[str, Any]:
+    return {"said": said, "production": home.state.production(spec.name), "failed": failed}
+
+
+def _judged(home: Home, spec: LoopSpec, evidence: Evidence | None) -> tuple[PromotionDecision | None, str]:
+    if evidence is None:
+        return None, "nobody is asked before it was evaluated"
+    judged, people = promotion.judge(home.state, evidence, spec.promotion, at=home.clock(spec.name).now())
+    return judged, people.sentence
+
+
+def _moved(row: Decision) -> set[ModelVersion | None]:
+    """The versions that a row moved into and out of production."""
+    return {row.decision.from_version, row.decision.to_version} if row.decision.kind in MOVES else set()
+
+
+def _answer(
+    model: ModelName,
+    version: ModelVersion,
+    production: ModelVersion | None,
+    about: Sequence[Decision],
+    judged: PromotionDecision | None,
+) -> str:
+    moves = [row for row in about if row.decision.kind in MOVES]
+    if moves and version == production:
+        return f"Version {version} of '{model}' is in production {_since(moves[-1])}"
+    if moves:
+        return f"Version {version} of '{model}' is in production no more {_since(moves[-1])}"
+    said = [row for row in about if row.decision.kind is DecisionKind.REJECT]
+    if said:
+        return f"Version {version} of '{model}' is not in production: it was rejected {_since(said[-1])}"
+    if judged is not None:
+        return f"Version {version} of '{model}' is not in production: {judged.reason}"
+    return f"Version {version} of '{model}' is not in production: it was never evaluated."
+
+
+def _since(row: Decision) -> str:
+    decision = row.decision
+    return (
+        f"since {decision.at:%Y-%m-%d %H:%M} UTC, by decision {row.decision_id} of {decision.actor}: {decision.reason}"
+    )
+
+
+def _gate_row(gate: Gate) -> dict[str, Any]:
+    sign = {Bound.AT_MOST: "≤", Bound.AT_LEAST: "≥"}[gate.bound]
+    return {
+        "verdict": gate.verdict.value,
+        "measured": gate.measured,
+        "limit": f"{sign} {gate.limit:g} {gate.unit}",
+        "n": gate.sample_size,
+        "gate": gate.name,
+    }
