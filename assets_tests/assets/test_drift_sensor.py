@@ -226,7 +226,7 @@ def test_one_retrain_run_of_a_model_at_a_time():
 def test_a_second_retraining_by_hand_is_refused_while_one_is_under_way(world: World):
     refuse_second_retraining(world.instance, SPEC)
     run_id = world.run(dg.DagsterRunStatus.STARTED)
-    with pytest.raises(ConflictError, match=f"Run {run_id[:8]} is training 'repurchase' already"):
+    with pytest.raises(ConflictError, match=f"Run {run_id[:8]} is training or promoting 'repurchase' already"):
         refuse_second_retraining(world.instance, SPEC)
 
 

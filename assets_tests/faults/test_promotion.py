@@ -245,7 +245,7 @@ def test_retraining_by_hand_is_refused_while_a_retraining_is_under_way(in_produc
     run = loop.runner.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
     told = boucle(loop, "retrain", "--reason", "test")
     assert told.returncode == 1
-    assert f"Run {run.run_id[:8]} is training 'repurchase' already" in " ".join(told.stderr.split())
+    assert f"Run {run.run_id[:8]} is training or promoting 'repurchase' already" in " ".join(told.stderr.split())
     assert "Nothing was started" in " ".join(told.stderr.split())
 
 
