@@ -1,7 +1,7 @@
 """What the ledger costs when it is long: reading and verifying it, and `boucle history --at` beyond its start-up.
 
 A SQLite store with 10,000 decisions of one model, chained as they would be. Reading and verifying is done in this
-process, best of five passes. The verb runs in one of its own, in turns with the same verb on an empty ledger, whose
+process, best of five passes. The verb runs in one of its own, in turns with the same verb on a ledger of one row, whose
 median is the start-up; medians of seven.
 
     python benchmarks/ledger.py [--quick] [--json]
@@ -98,15 +98,15 @@ def verb(home: Path, moment: str) -> float:
 def measure(rows: int) -> dict[str, float]:
     """Every figure."""
     with tempfile.TemporaryDirectory(prefix="boucle-ledger-") as folder:
-        full, empty = Path(folder) / "full", Path(folder) / "empty"
+        full, short = Path(folder) / "full", Path(folder) / "short"
         url = fill(full, rows)
-        fill(empty, 0)
+        fill(short, 1)
         moment = (FIRST + timedelta(hours=rows // 2)).isoformat()
-        times: dict[Path, list[float]] = {full: [], empty: []}
+        times: dict[Path, list[float]] = {full: [], short: []}
         for _ in range(STARTS):
             for home, found in times.items():
                 found.append(verb(home, moment))
-        start_up = statistics.median(times[empty])
+        start_up = statistics.median(times[short])
         return {
             "rows": rows,
             "verify_seconds": round(best(url), 3),

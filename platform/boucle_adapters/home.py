@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from boucle.contracts.ids import ModelName
 from boucle.errors import StateStoreError
@@ -9,11 +10,13 @@ from boucle.operations.actor import Actor
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.code_version import code_version
-from boucle_adapters.duckdb_warehouse import DuckDBWarehouse
 from boucle_adapters.mlflow_registry import MlflowRegistry
 from boucle_adapters.segment_log import SegmentLog
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
+
+if TYPE_CHECKING:
+    from boucle_adapters.duckdb_warehouse import DuckDBWarehouse
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,11 @@ class Home:
         return DirectoryBundleStore(self.settings.bundles_dir)
 
     @cached_property
-    def warehouse(self) -> DuckDBWarehouse:
+    def warehouse(self) -> "DuckDBWarehouse":
         """The DuckDB file."""
+        # It brings pandas, a second of start-up that verbs about decisions need not pay.
+        from boucle_adapters.duckdb_warehouse import DuckDBWarehouse
+
         return DuckDBWarehouse(self.settings.warehouse_file)
 
     @cached_property
