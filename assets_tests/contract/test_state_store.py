@@ -1,7 +1,7 @@
 """The rules of a state store, kept alike by the one in SQL and the one in memory."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -156,3 +156,30 @@ def test_a_trigger_is_kept_once_per_run_key(state: StateStore):
     assert not state.record_trigger(trigger, NOON)
     assert list(state.triggers(MODEL)) == [(NOON, trigger)]
     assert list(state.triggers(OTHER)) == []
+
+
+def test_what_was_in_production_at_a_moment(state: StateStore):
+    def move(version: int | None, to: int, at: datetime) -> None:
+        state.record(
+            NewDecision(
+                kind=DecisionKind.PROMOTE,
+                model=MODEL,
+                at=at,
+                actor="test",
+                reason="better",
+                from_version=version,
+                to_version=ModelVersion(to),
+            ),
+            expected_production=version,
+        )
+
+    later = NOON + timedelta(days=1, microseconds=5)
+    move(None, 1, NOON)
+    state.record(rejection(1), expected_production=ModelVersion(1))
+    move(1, 2, later)
+    found = [
+        state.move_at(MODEL, at) for at in (NOON - timedelta(microseconds=1), NOON, later - timedelta(hours=1), later)
+    ]
+    assert [row and row.decision.to_version for row in found] == [None, 1, 1, 2]
+    assert state.move_at(OTHER, later) is None
+    state.verify()

@@ -64,6 +64,12 @@ class StateStore(Protocol):
     def decisions(self, model: ModelName | None = None) -> Sequence[Decision]:
         """All decisions, or those of one model, oldest first."""
 
+    def verify(self) -> None:
+        """Walk the chain of the whole ledger as it is stored. Raises LedgerError."""
+
+    def move_at(self, model: ModelName, moment: datetime) -> Decision | None:
+        """The newest decision up to a moment that said which version is production, or None."""
+
     def production(self, model: ModelName) -> ModelVersion | None:
         """The version that the ledger calls production."""
 

@@ -8,7 +8,7 @@ from time import monotonic
 
 from boucle.contracts.decision import GENESIS, MOVES, Decision, NewDecision
 from boucle.contracts.ids import ModelName, ModelVersion
-from boucle.contracts.ledger import row_hash
+from boucle.contracts.ledger import row_hash, verify_chain
 from boucle.contracts.monitoring import Trigger
 from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
 from boucle.errors import ConflictError, RegistryError
@@ -29,6 +29,15 @@ class MemoryStateStore:
         """All decisions, or those of one model, oldest first."""
         with self._lock:
             return [row for row in self._decisions if model is None or row.decision.model == model]
+
+    def verify(self) -> None:
+        """Walk the chain of the whole ledger. Raises LedgerError."""
+        verify_chain(self.decisions())
+
+    def move_at(self, model: ModelName, moment: datetime) -> Decision | None:
+        """The newest decision up to a moment that said which version is production, or None."""
+        moves = [row for row in self.decisions(model) if row.decision.kind in MOVES and row.decision.at <= moment]
+        return moves[-1] if moves else None
 
     def production(self, model: ModelName) -> ModelVersion | None:
         """The version that the ledger calls production."""

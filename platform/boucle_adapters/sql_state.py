@@ -1,5 +1,6 @@
 """The state store in SQL: SQLite (WAL) in the home, or Postgres by URL. Serving opens it, the platform migrates it."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from boucle.contracts.decision import GENESIS, MOVES, Decision, NewDecision
 from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
-from boucle.contracts.ledger import row_hash
+from boucle.contracts.ledger import Link, row_hash, verify_links
 from boucle.contracts.monitoring import Trigger
 from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
 from boucle.errors import ConflictError, LedgerError, StateStoreError
@@ -132,6 +133,21 @@ class SqlStateStore:
             query = query.where(DECISION.c.model == model)
         with self._read() as connection:
             return [_decision(row) for row in connection.execute(query)]
+
+    def verify(self) -> None:
+        """Walk the chain of the whole ledger as it is stored. Raises LedgerError."""
+        with self._read() as connection:
+            rows = list(connection.execute(sa.select(DECISION).order_by(DECISION.c.decision_id)))
+        verify_links(
+            Link(row.decision_id, row.previous_hash, row.row_hash, row.document.encode(), f"about {row.model}")
+            for row in rows
+        )
+
+    def move_at(self, model: ModelName, moment: datetime) -> Decision | None:
+        """The newest decision up to a moment that said which version is production, or None."""
+        with self._read() as connection:
+            rows = list(connection.execute(_newest_first(model)))
+        return next((_decision(row) for row in rows if _moved_by(row, moment)), None)
 
     def production(self, model: ModelName) -> ModelVersion | None:
         """The version that the ledger calls production."""
@@ -312,15 +328,27 @@ def _document(kind: type[D], row: sa.Row[Any]) -> D:
 
 def _production(connection: sa.Connection, model: ModelName) -> ModelVersion | None:
     # Every row names production after it, moved or not, so the newest row of the model is the answer.
-    query = sa.select(DECISION).where(DECISION.c.model == model).order_by(DECISION.c.decision_id.desc()).limit(1)
-    row = connection.execute(query).first()
+    row = connection.execute(_newest_first(model).limit(1)).first()
     return None if row is None else _decision(row).decision.to_version
+
+
+def _newest_first(model: ModelName) -> sa.Select[Any]:
+    return sa.select(DECISION).where(DECISION.c.model == model).order_by(DECISION.c.decision_id.desc())
+
+
+def _moved_by(row: sa.Row[Any], moment: datetime) -> bool:
+    """Whether a row moved production, and not later than this. Reading it as a decision takes several times as long."""
+    try:
+        said = json.loads(row.document)
+        return said["kind"] in MOVES and datetime.fromisoformat(said["at"]) <= moment
+    except (ValueError, KeyError, TypeError):
+        _decision(row)  # says what is wrong with it
+        raise
 
 
 def _last_move(connection: sa.Connection, model: ModelName) -> int | None:
     """The newest decision that says which version is production; few rows come after it."""
-    query = sa.select(DECISION).where(DECISION.c.model == model).order_by(DECISION.c.decision_id.desc())
-    found = (_decision(row) for row in connection.execute(query))
+    found = (_decision(row) for row in connection.execute(_newest_first(model)))
     return next((row.decision_id for row in found if row.decision.kind in MOVES), None)
 
 

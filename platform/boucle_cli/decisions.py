@@ -1,5 +1,6 @@
 """The verbs about decisions: ask, approve, refuse, explain, and the ledger that holds them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from boucle.contracts.decision import MOVES, Decision, DecisionKind
-from boucle.contracts.ids import ModelVersion
+from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import ConfigurationError
+from boucle.ports import StateStore
 from boucle_cli.context import Json, Model, Reason, acting_user, find_spec, open_home, open_runner
 from boucle_cli.output import FAILED, OUT, errors_for_people, show_json, show_table
 
@@ -55,23 +57,14 @@ def history(
     as_json: Json = False,
 ) -> None:
     """Every decision about a model: who moved what, when, why; the chain is verified on the way."""
-    from boucle.contracts.ledger import verify_chain
-
     with errors_for_people():
-        moment = _moment(at) if at else None
-        decisions = open_home().state.decisions()
-        rows = [row for row in decisions if row.decision.model == model]
-        if not rows:
-            find_spec(model)  # a name that is nobody's is an error, not an empty history
-        if moment is not None:
-            _show_at(rows, model, moment, as_json=as_json)
-        elif as_json:
-            show_json([_record(row) for row in rows])
+        state = open_home().state
+        if at:
+            _show_at(state, model, _moment(at), as_json=as_json)
         else:
-            lines = [_line(row) for row in rows]
-            show_table(f"decisions of {model}", lines, empty=f"No decision about '{model}' yet.")
+            _show_all(state.decisions(ModelName(model)), model, as_json=as_json)
         # Last, because the rows of a damaged ledger are what a person needs to see.
-        verify_chain(decisions)
+        state.verify()
 
 
 def export_audit(
@@ -125,18 +118,27 @@ def _moment(text: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _show_at(rows: list[Decision], model: str, moment: datetime, *, as_json: bool) -> None:
-    """The move that was in force, and production after it."""
-    moves = [row for row in rows if row.decision.kind in MOVES and row.decision.at <= moment]
+def _show_all(rows: Sequence[Decision], model: str, *, as_json: bool) -> None:
+    if not rows:
+        find_spec(model)  # a name that is nobody's is an error, not an empty history
     if as_json:
-        show_json(_record(moves[-1]) if moves else None)
-    elif not moves:
+        show_json([_record(row) for row in rows])
+    else:
+        show_table(f"decisions of {model}", [_line(row) for row in rows], empty=f"No decision about '{model}' yet.")
+
+
+def _show_at(state: StateStore, model: str, moment: datetime, *, as_json: bool) -> None:
+    """The move that was in force, and production after it."""
+    move = state.move_at(ModelName(model), moment)
+    if move is None:
+        find_spec(model)
+    if as_json:
+        show_json(None if move is None else _record(move))
+    elif move is None:
         OUT.print(f"Nothing of '{model}' was in production at {moment:%Y-%m-%d %H:%M} UTC.")
     else:
-        OUT.print(
-            f"At {moment:%Y-%m-%d %H:%M} UTC version {moves[-1].decision.to_version} of '{model}' was in production."
-        )
-        show_table("by this decision", [_line(moves[-1])], empty="")
+        OUT.print(f"At {moment:%Y-%m-%d %H:%M} UTC version {move.decision.to_version} of '{model}' was in production.")
+        show_table("by this decision", [_line(move)], empty="")
 
 
 def _write(file: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 from typing import Any
 
 from boucle.contracts.ids import ModelName, ModelVersion
-from boucle.contracts.ledger import verify_chain
 from boucle.errors import BoucleError, ConfigurationError, ConflictError, LedgerError, RegistryError, StateStoreError
 from boucle.operations import promotion
 from boucle_adapters.home import Home
@@ -111,8 +110,8 @@ def repair(home: Home, model: ModelName, *, who: str) -> tuple[str, ...]:
 
 def _verified(home: Home, model: ModelName) -> str:
     """Walk the chain; then look whether the heads that the registry keeps are in it, because a cut tail is a chain."""
+    home.state.verify()
     rows = home.state.decisions()
-    verify_chain(rows)
     plan = home.state.plan(model)
     if plan is not None and plan.decision_id > len(rows):
         raise LedgerError(
