@@ -113,7 +113,7 @@ def test_a_refusal_holds_against_a_launch_of_the_alias_alone(waiting: LoopHome):
     assert not outcome.succeeded
     assert "user:ada (decision 2: because) refused it" in outcome.error
     assert waiting.alias() is None
-    assert "it was rejected since" in people.explanation(waiting.home, SEMI, 1)["answer"]
+    assert "it was rejected at" in people.explanation(waiting.home, SEMI, 1)["answer"]
 
 
 def test_launching_the_alias_alone_does_not_jump_the_queue(waiting: LoopHome):

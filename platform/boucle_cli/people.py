@@ -136,30 +136,28 @@ def _answer(
 ) -> str:
     moves = [row for row in about if row.decision.kind in MOVES]
     if moves and version == production:
-        return f"Version {version} of '{model}' is in production {_since(moves[-1])}"
+        return f"Version {version} of '{model}' is in production since {_when(moves[-1])}"
     if moves:
-        return f"Version {version} of '{model}' is in production no more {_since(moves[-1])}"
+        return f"Version {version} of '{model}' is no longer in production since {_when(moves[-1])}"
     said = [row for row in about if row.decision.kind is DecisionKind.REJECT]
     if said:
-        return f"Version {version} of '{model}' is not in production: it was rejected {_since(said[-1])}"
+        return f"Version {version} of '{model}' is not in production: it was rejected at {_when(said[-1])}"
     if judged is not None:
         return f"Version {version} of '{model}' is not in production: {judged.reason}"
     return f"Version {version} of '{model}' is not in production: it was never evaluated."
 
 
-def _since(row: Decision) -> str:
+def _when(row: Decision) -> str:
     decision = row.decision
-    return (
-        f"since {decision.at:%Y-%m-%d %H:%M} UTC, by decision {row.decision_id} of {decision.actor}: {decision.reason}"
-    )
+    return f"{decision.at:%Y-%m-%d %H:%M} UTC, by decision {row.decision_id} of {decision.actor}: {decision.reason}"
 
 
 def _gate_row(gate: Gate) -> dict[str, Any]:
     sign = {Bound.AT_MOST: "≤", Bound.AT_LEAST: "≥"}[gate.bound]
     return {
+        "gate": gate.name,
         "verdict": gate.verdict.value,
+        "n": gate.sample_size,
         "measured": gate.measured,
         "limit": f"{sign} {gate.limit:g} {gate.unit}",
-        "n": gate.sample_size,
-        "gate": gate.name,
     }

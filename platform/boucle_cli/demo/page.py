@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from boucle.contracts.decision import Decision, DecisionKind
-from boucle_cli.demo.summary import Summary
+from boucle_cli.demo.summary import Move, Summary
 from boucle_platform.model_loop.spec import LoopSpec
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def _calibration(axis: "Axes", summary: Summary) -> None:
 
 def _versions(axis: "Axes", summary: Summary) -> None:
     moves = [*summary.promotions, *summary.refusals]
-    periods = sorted({month.period for month in summary.months} | {move.period for move in moves})
+    # Days belong to the month that they end: one place a month on the axis.
+    periods = sorted({month.period for month in summary.months} | {_month(move) for move in moves})
     place = {period: number for number, period in enumerate(periods)}
     served = [(place[month.period], month.version) for month in summary.months]
     axis.step(*zip(*served, strict=True), where="mid", color=LOOP, label="version that answered")
@@ -57,9 +58,13 @@ def _versions(axis: "Axes", summary: Summary) -> None:
         (summary.promotions, LOOP, "^", "promoted when the month had ended"),
         (summary.refusals, STATIC, "x", "refused"),
     ):
-        places = [place[move.period] for move in found]
+        places = [place[_month(move)] for move in found]
         axis.scatter(places, [m.version for m in found], color=colour, marker=marker, s=60, zorder=3, label=label)
     axis.set_xticks(range(len(periods)), periods)
+
+
+def _month(move: Move) -> str:
+    return move.period[: len("1997-01")]
 
 
 PLOTS: tuple[tuple[str, str, Callable[["Axes", Summary], None]], ...] = (
@@ -91,7 +96,7 @@ TEMPLATE = """<!doctype html>
 <title>boucle: the loop, replayed</title>
 <style>
  body{font:16px/1.5 system-ui,sans-serif;color:#1f2933;background:#f7f9fa;margin:0}
- main{max-width:1080px;margin:0 auto;padding:2rem 1.2rem}
+ main{max-width:1080px;margin:0 auto;padding:2rem 1.2rem;overflow-wrap:anywhere}
  h1{margin:0 0 .2rem} .lead{color:#52606d;margin:0 0 1.5rem}
  .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(210px,1fr));gap:.8rem;margin:1rem 0}
  .card{background:#fff;border:1px solid #e4e7eb;border-radius:8px;padding:.8rem 1rem}
