@@ -6,9 +6,9 @@ join      `as_of_join` with one clock, a hand-written `ASOF LEFT JOIN` in DuckDB
           `get_historical_features` with its DuckDB and its file (default) offline store
 windows   count and sum over 7, 30 and 90 days: `window_aggregates`, prefix sums over a union, and a join by range with
           `filter`; of 100,000 entities, and of hot ones with 10,000 events each
-periods   a month's features (both macros over a lookback of 180 days, for the customers of the month) of 120 equal
-          months in one DuckDB table in order of time: median of months 111 to 120 over that of 7 to 12. Month 7 is the
-          first whose 180 days are full; month 3's figure is beside it. Medians of five passes
+periods   a month's features (both macros over a lookback of 90 days, for the customers of the month) of 120 equal
+          months in one DuckDB table in order of time: median of months 111 to 120 over that of 3 to 8. Month 3 is the
+          first whose 90 days are full. Medians of five passes
 
 Sizes are 1M events x 100k rows, 10M x 100k and 10M x 1M (hot: 10M x 100k); the ratios are those of the largest. Events
 are in order of time over three years, each at its own moment; a tenth of the rows ask at the moment of an event of
@@ -69,10 +69,9 @@ PREFIX_SUMS = """
         window so_far as (partition by entity_key order by moment, is_edge rows unbounded preceding)
     )
     select entity_key, as_of, {sums} from running where is_edge group by entity_key, as_of"""
-PERIOD_WINDOWS = {"30d": "30 days", "90d": "90 days", "180d": "180 days"}
 MONTHS, ORDERS, CUSTOMERS, PERIOD_REPEATS = 120, 50_000, 20_000, 5
 FIRST_MONTH = "timestamp '2015-01-01'"
-NOT_FULL, FIRST_FULL, EARLY, LATE = 3, 7, 12, 111
+FIRST_FULL, EARLY, LATE = 3, 8, 111
 PEER_JOINS = ("polars", "feast duckdb", "feast file")
 JOINS = ("boucle", "duckdb", "pandas", *PEER_JOINS)
 WINDOW_WAYS = ("boucle", "prefix sums over a union", "join by range")
@@ -391,7 +390,7 @@ def periods(job: Json) -> Json:
         order by i""")
     connection.execute("checkpoint")
     early, late = range(FIRST_FULL, EARLY + 1)[: job["months"]], range(LATE, MONTHS + 1)[-job["months"] :]
-    seconds: dict[int, list[float]] = {month: [] for month in (NOT_FULL, *early, *late)}
+    seconds: dict[int, list[float]] = {month: [] for month in (*early, *late)}
     for repeat in range(PERIOD_REPEATS + 1):
         for month in [*seconds][:: 1 if repeat % 2 else -1]:
             start = time.perf_counter()
@@ -400,12 +399,12 @@ def periods(job: Json) -> Json:
     medians = {month: round(statistics.median(times), 4) for month, times in seconds.items()}
     one, other = (round(statistics.median(medians[month] for month in part), 4) for part in (early, late))
     known = {"ratio": ratio(other, one), "early_seconds": one, "late_seconds": other, "seconds": medians}
-    return {**known, f"month_{NOT_FULL}_seconds": medians[NOT_FULL], "note": f"early from month {FIRST_FULL}"}
+    return {**known, "note": f"early from month {FIRST_FULL}"}
 
 
 def period_sql(month: int) -> str:
     """Both macros for the customers of a month, as of its end; facts are those of the lookback, as in dbt's models."""
-    end, lookback = f"({FIRST_MONTH} + interval {month} month)", PERIOD_WINDOWS["180d"]
+    end, lookback = f"({FIRST_MONTH} + interval {month} month)", WINDOWS["90d"]
     call = "window_aggregates('asked', 'recent', ['customer_id'], {'n': '1', 'total': 'cents'}, windows)"
     newest = macro("as_of_join('asked', 'recent', ['customer_id'], ['cents'], event_time='available_at')")
     return f"""
@@ -414,7 +413,7 @@ def period_sql(month: int) -> str:
             where available_at >= {end} - interval 1 month and available_at < {end}
         ),
         recent as (select * from orders where available_at > {end} - interval '{lookback}' and available_at <= {end}),
-        sums as ({macro(call, windows=PERIOD_WINDOWS)}), newest as ({newest})
+        sums as ({macro(call, windows=WINDOWS)}), newest as ({newest})
         select * from sums join newest using (customer_id, as_of)"""
 
 
@@ -430,7 +429,7 @@ def report(value: Json) -> None:
     for figure in value["contenders"]:
         table.add_row(*(cell if isinstance(cell, str) else shown(cell) for cell in figure.values()))
     console.print(table)
-    parts = [f"{name} {shown(periods.get(f'{name}_seconds'))} s" for name in ("early", "late", f"month_{NOT_FULL}")]
+    parts = [f"{name} {shown(periods.get(f'{name}_seconds'))} s" for name in ("early", "late")]
     console.print(f"A month's features: {', '.join([*parts, periods.get('note') or periods['error']])}")
     headline = Table("figure", "measured", "target", "", title="At the largest size run", title_justify="left")
     for name, (side, target) in TARGETS.items():
