@@ -249,7 +249,7 @@ def bare_retraining(one: Pass) -> None:
         evidence = evaluation.evaluate(home, spec, manifest, candidate, "benchmark").evidence
         expect(evidence.verdict is Verdict.PASSED, "gates of the bare pass")
     with one.stage("production_alias"):
-        promotion.promote(home.state, home.registry, evidence=evidence, policy=spec.promotion.mode, actor=actor)
+        promotion.promote(home.state, home.registry, evidence=evidence, policy=spec.promotion, actor=actor)
     with one.stage("traffic_plan"):
         plan = promotion.start_traffic(home.state, spec.name, actor=actor)
         timeout = home.settings.replica_timeout_seconds
