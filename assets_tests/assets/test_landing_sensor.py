@@ -13,7 +13,7 @@ from boucle.features.arrivals import landing_stamp
 from boucle_adapters.home import Home
 from boucle_adapters.landing_zone import checksum_file, landing_file, publish
 from boucle_adapters.settings import Settings
-from boucle_platform.model_loop import catalogue
+from boucle_platform.model_loop import automation, catalogue
 from boucle_platform.model_loop.automation import LANDING_TAG, landing_sensor
 from boucle_platform.model_loop.component import partitions_of
 from boucle_platform.model_loop.keys import key_of
@@ -50,6 +50,7 @@ class World:
 
     def __init__(self, path: Path, instance: dg.DagsterInstance) -> None:
         self.settings, self.instance = Settings(home=path), instance
+        self.cursor: str | None = None
 
     def file(self, period: PeriodKey) -> Path:
         return landing_file(self.settings.landing_dir, SPEC.name, "orders", period)
@@ -78,11 +79,18 @@ class World:
         return stamp
 
     def tick(self, spec: LoopSpec = SPEC) -> dg.RunRequest | dg.SkipReason:
-        """Evaluate the sensor as a daemon does that has no cursor."""
+        """Evaluate the sensor as the daemon does, with the cursor that the tick before left."""
         with dg.build_sensor_context(
-            instance=self.instance, sensor_name="repurchase_landing", resources={"home": HomeResource.of(self.settings)}
+            instance=self.instance,
+            sensor_name="repurchase_landing",
+            resources={"home": HomeResource.of(self.settings)},
+            cursor=self.cursor,
         ) as context:
-            return landing_sensor(spec, DATA, partitions_of(spec))(context)
+            answer = landing_sensor(spec, DATA, partitions_of(spec))(context)
+        if isinstance(answer, dg.SkipReason):
+            return answer
+        self.cursor = answer.cursor or self.cursor
+        return answer.skip_reason or answer.run_requests[0]
 
     def request(self, spec: LoopSpec = SPEC) -> dg.RunRequest:
         """What one tick requests."""
@@ -157,6 +165,36 @@ def test_rows_loaded_again_after_the_features_were_made_are_requested(world: Wor
     world.finish(APRIL)
     world.load(APRIL)
     assert world.request().partition_key == APRIL
+
+
+def test_while_nothing_lands_and_nothing_is_logged_a_tick_reads_no_history(world: World, monkeypatch):
+    world.land(APRIL)
+    world.finish(APRIL)
+    assert "Everything that has landed is loaded" in world.skipped()
+
+    def read(*_: object) -> None:
+        raise AssertionError("the event log was read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(automation, "loaded_periods", read)
+        assert "Nothing has landed since all was loaded" in world.skipped()
+    world.load(APRIL)
+    assert world.request().partition_key == APRIL
+
+
+@pytest.mark.parametrize("cursor", ["", "rubbish", "0/0/0"])
+def test_a_lost_or_foreign_cursor_loses_nothing(world: World, cursor: str):
+    world.land(APRIL)
+    world.cursor = cursor
+    assert world.request().partition_key == APRIL
+
+
+def test_a_file_rewritten_with_the_same_bytes_is_not_requested_again(world: World):
+    world.land(APRIL)
+    world.finish(APRIL)
+    world.skipped()
+    world.land(APRIL)
+    assert "Nothing has landed since all was loaded" in world.skipped()
 
 
 def test_a_failed_period_holds_the_later_ones_back_and_says_what_to_do(world: World):
