@@ -5,13 +5,27 @@ from typing import Any
 
 from boucle.contracts.bundle import BundleContract, FeatureSpec, OutputSpec
 from boucle.contracts.evidence import ModelMetrics
-from boucle.contracts.facts import EvaluationFacts, Interval, LatencyFacts, LiveFacts, ScoreFacts
+from boucle.contracts.facts import (
+    ApiFacts,
+    EvaluationFacts,
+    Interval,
+    LatencyFacts,
+    LiveFacts,
+    RobustnessFacts,
+    ScoreFacts,
+    SliceFacts,
+    SlicesFacts,
+)
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome
 from boucle.contracts.profile import Histogram, ReferenceProfile
 from boucle.contracts.verdict import Bound, Gate, Verdict
 
 MODEL = ModelName("repurchase")
+
+
+ROBUST = RobustnessFacts(rows=10_000, useless=0, worst_missing="freq", worst_missing_ratio=0.97, missing_rows=2_000)
+ANSWERS = ApiFacts(requests=340, violations=(), timed=300, p99_ms=4.0)
 
 
 def day(text: str) -> datetime:
@@ -34,10 +48,10 @@ def interval(estimate: float, low: float, high: float, n: int = 10_000) -> Inter
     return Interval(estimate=estimate, low=low, high=high, sample_size=n, entities=n)
 
 
-def scored(log_loss: float = 0.22, *, auc: float = 0.8, mean_score: float = 0.08) -> ModelMetrics:
+def scored(log_loss: float = 0.22, *, auc: float = 0.8, mean_score: float = 0.08, brier: float = 0.07) -> ModelMetrics:
     """Metrics of one set of scores where 8 % are positive."""
     return ModelMetrics(
-        log_loss=log_loss, auc=auc, brier=0.07, calibration_error=mean_score - 0.08, mean_score=mean_score
+        log_loss=log_loss, auc=auc, brier=brier, calibration_error=mean_score - 0.08, mean_score=mean_score
     )
 
 
@@ -48,11 +62,18 @@ def evaluation(**changes: Any) -> EvaluationFacts:
         "positives": 800,
         "candidate": scored(0.22),
         "production": scored(0.23),
-        "baseline": scored(0.28, auc=0.5),
+        "baseline": scored(0.28, auc=0.5, brier=0.074),
         "gain": interval(0.01, 0.008, 0.012),
+        "cost_gain": None,
+        "slices": SlicesFacts(
+            judged=(SliceFacts(name="freq = 1", gain=interval(0.004, 0.001, 0.007)),), small=0, level=0.95
+        ),
         "calibration": interval(0.0, -0.004, 0.004),
         "scores": ScoreFacts(rows=10_000, not_a_number=0, outside=0, spread=0.7),
+        "score_shift": 0.05,
+        "robustness": ROBUST,
         "latency": LatencyFacts(requests=500, median_ms=0.03, p99_ms=0.1),
+        "api": ANSWERS,
         "contract": contract(),
         "declared": contract(),
         "served": contract(),

@@ -6,9 +6,11 @@ from boucle.contracts.evidence import Evidence, ModelMetrics
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.operations.actor import Actor
-from boucle.policy.promotion import REQUIRED
+from boucle.policy.evaluation import required_gates
+from boucle.policy.limits import GateLimit, GateLimits, PromotionPolicy
 
 MODEL = ModelName("repurchase")
+REQUIRED = required_gates(PromotionPolicy())
 NOON = datetime(1997, 6, 1, 12, tzinfo=UTC)
 SOMEBODY = Actor(name="user:ada", at=NOON, git_commit="abc", dagster_run_id="run-1")
 
@@ -24,8 +26,18 @@ def digest_of(number: int) -> Digest:
 
 
 def gate(name: str, verdict: Verdict) -> Gate:
-    """A gate that says this."""
-    return Gate(name=name, verdict=verdict, measured=0.2, bound=Bound.AT_MOST, limit=0.3, unit="nats", sample_size=900)
+    """A gate that says this, by the limit that a policy has by default."""
+    known = name in GateLimits.model_fields
+    asked = GateLimits().of(name) if known else GateLimit(limit=0.3, unit="nats")
+    return Gate(
+        name=name,
+        verdict=verdict,
+        measured=0.2,
+        bound=Bound.AT_MOST,
+        limit=asked.limit,
+        unit=asked.unit,
+        sample_size=900,
+    )
 
 
 def metrics(log_loss: float) -> ModelMetrics:

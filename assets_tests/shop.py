@@ -5,17 +5,18 @@ from functools import cache
 
 import numpy as np
 
-from assets_tests.judging import contract
+from assets_tests.judging import ANSWERS, ROBUST, contract
 from boucle.contracts.bundle import BundleContract
 from boucle.contracts.facts import LatencyFacts
 from boucle.stats.metrics import Vector
 from boucle.training import fit as training
-from boucle.training.evaluate import Holdout, Scores, baseline_scores
+from boucle.training.evaluate import Holdout, Scores, Trials, baseline_scores
 from boucle_platform.defs.repurchase.estimator import build
 
 NAMES = ("recency", "freq", "usd", "noise")
 CONTRACT: BundleContract = contract(*NAMES)
 LATENCY = LatencyFacts(requests=500, median_ms=0.03, p99_ms=0.1)
+TRIALS = Trials(robustness=ROBUST, latency=LATENCY, api=ANSWERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,10 @@ def fitted(seed: int = 7, *, shuffled: bool = False) -> training.Classifier:
 
 
 def scores_of(candidate: Vector, *, production: Vector | None = None) -> Scores:
-    """Scores on the holdout beside the base rate."""
+    """Scores on the holdout beside the base rate; rows that were learnt from score as the estimator's do."""
     baseline = baseline_scores(shop().labels, len(shop().holdout.labels))
-    return Scores(candidate=candidate, production=production, baseline=baseline)
+    learnt = training.predict(fitted(), shop().features)
+    return Scores(candidate=candidate, production=production, baseline=baseline, learnt=learnt)
 
 
 def answers(estimator: training.Classifier) -> Vector:

@@ -15,7 +15,7 @@ from boucle.contracts.bundle import MODEL_FILE
 from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.verdict import Verdict
 from boucle.operations import promotion
-from boucle.policy.promotion import PromotionPolicy
+from boucle.policy.limits import PromotionPolicy
 from boucle_adapters.home import Home
 from boucle_platform.instance import PROCESS_TAG, this_process
 from boucle_platform.model_loop.steps.store import document_file, read_document, write_document

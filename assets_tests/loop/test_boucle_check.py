@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from boucle.policy.limits import GateLimit
 from boucle_cli.check import run_checks
 from boucle_platform.model_loop.catalogue import spec_of
 
@@ -49,7 +50,9 @@ def test_the_second_model_passes_on_its_first_weeks():
 
 def test_a_gate_that_does_not_pass_is_named_and_what_comes_after_it_is_missing():
     spec = spec_of("repurchase")
-    strict = spec.model_copy(update={"promotion": spec.promotion.model_copy(update={"min_auc": 0.99})})
+    floor = GateLimit(limit=0.99, unit="ratio")
+    gates = spec.promotion.gates.model_copy(update={"auc_floor": floor})
+    strict = spec.model_copy(update={"promotion": spec.promotion.model_copy(update={"gates": gates})})
     report = run_checks(strict)
     assert not report.passed
     blocking = {outcome.check: outcome for outcome in report.outcomes if outcome.blocks}

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from assets_tests.judging import MODEL, day
-from assets_tests.shop import CONTRACT, LATENCY, NAMES, answers, fitted, scores_of, shop
+from assets_tests.shop import CONTRACT, NAMES, TRIALS, answers, fitted, scores_of, shop
 from boucle.contracts.bundle import BundleContract, BundleManifest, WarmUp
 from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import ModelVersion
 from boucle.errors import NotEnoughDataError
-from boucle.policy.promotion import PromotionPolicy, evaluate_gates
+from boucle.policy.evaluation import evaluate_gates
+from boucle.policy.limits import PromotionPolicy
 from boucle.training.bundle import bundle_digest, bundle_files
 from boucle.training.evaluate import Contracts, evaluate, permutation_importance, reference_profile
 from boucle.training.parity import onnx_model
@@ -27,9 +28,13 @@ def files() -> dict[str, bytes]:
 
 def report(*, candidate=None, detail: str = "") -> str:
     holdout = shop().holdout
-    scores = scores_of(answers(fitted()) if candidate is None else candidate, production=answers(fitted(shuffled=True)))
-    facts = evaluate(holdout, scores, Contracts(candidate=CONTRACT, declared=CONTRACT, served=None), LATENCY, seed=7)
-    gates = evaluate_gates(PromotionPolicy(), facts)
+    scores = scores_of(
+        answers(fitted()) if candidate is None else candidate, production=np.clip(answers(fitted()) - 0.05, 0, 1)
+    )
+    policy = PromotionPolicy()
+    contracts = Contracts(candidate=CONTRACT, declared=CONTRACT, served=None)
+    facts = evaluate(holdout, scores, contracts, TRIALS, seed=7, slicing=policy.slicing)
+    gates = evaluate_gates(policy, facts)
     evidence = Evidence.model_validate(
         {
             "model": MODEL,
@@ -114,7 +119,7 @@ def test_the_reference_profile_counts_every_row_of_the_holdout_with_missing_valu
 def test_the_report_shows_metrics_gates_plots_and_digests_and_loads_nothing():
     html = report()
     assert html.count("<svg") == 3
-    for words in ("production (version 1)", "no_regression", "a" * 64, "All 8 gates passed"):
+    for words in ("production (version 1)", "no_regression", "a" * 64, "All 15 blocking gates passed"):
         assert words in html
     assert "<script" not in html
     assert "src=" not in html

@@ -13,7 +13,7 @@ from boucle.contracts.verdict import Verdict
 from boucle.errors import ApprovalError, ConflictError, NoProductionModelError, PromotionRefusedError
 from boucle.operations import approval, promotion
 from boucle.policy.approval import ApprovalPolicy, PromotionMode
-from boucle.policy.promotion import PromotionPolicy
+from boucle.policy.limits import PromotionPolicy
 from boucle_adapters.memory import MemoryRegistry, MemoryStateStore
 
 

@@ -11,7 +11,8 @@ from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest
 from boucle.operations.promotion import judge
 from boucle.policy.approval import ApprovalPolicy, Consent, PromotionMode, Standing, standing
-from boucle.policy.promotion import PromotionOutcome, PromotionPolicy
+from boucle.policy.limits import PromotionPolicy
+from boucle.policy.promotion import PromotionOutcome
 from boucle_adapters.memory import MemoryStateStore
 
 EVIDENCE, OTHER = evidence(2), Digest("f" * 64)

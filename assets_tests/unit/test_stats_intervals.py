@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from boucle.contracts.measuring import CostMatrix
 from boucle.errors import NotEnoughDataError
 from boucle.stats import intervals
 from boucle.stats.live import measure_outcomes
@@ -105,3 +106,27 @@ def test_outcomes_count_labels_and_measure_both_losses():
     assert found.log_loss is not None
     assert (found.labelled, found.positives, found.calibration.estimate) == (2, 1, 0.0)
     assert found.log_loss.estimate == pytest.approx(np.log(2))
+
+
+def test_a_normal_interval_by_entity_is_about_the_bootstrap_s():
+    rng = np.random.default_rng(3)
+    entities = rng.integers(0, 400, 2_000)
+    values = rng.normal(size=400)[entities] + rng.normal(size=2_000)
+    normal = intervals.clustered_interval(values, entities, level=0.95)
+    bootstrap = intervals.mean_interval(values, entities, seed=1, resamples=4_000)
+    assert normal.estimate == bootstrap.estimate
+    assert normal.high - normal.low == pytest.approx(bootstrap.high - bootstrap.low, rel=0.1)
+
+
+def test_one_entity_has_no_normal_interval():
+    with pytest.raises(NotEnoughDataError, match="at least two entities, there is 1"):
+        intervals.clustered_interval(np.array([0.1, 0.2]), ["a", "a"], level=0.95)
+
+
+def test_the_cost_of_decisions_is_compared_row_by_row():
+    costs = CostMatrix(false_positive=1, false_negative=4, unit="EUR")
+    labels, candidate, reference = (np.array(x) for x in ([1.0, 0.0], [0.9, 0.1], [0.1, 0.9]))
+    found = intervals.paired_cost_gain(
+        labels, reference=reference, candidate=candidate, costs=costs, entities=["a", "b"], seed=1
+    )
+    assert found.estimate == 2.5  # the reference misses one (4) and acts once for nothing (1)

@@ -30,6 +30,54 @@ class ScoreFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SliceFacts:
+    """One slice: its rows' loss(reference) - loss(candidate) in nats."""
+
+    name: str
+    gain: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlicesFacts:
+    """The slices that have enough rows, and how many have not.
+
+    Each interval covers `level`, so that all of them together hold at the level that was asked for (Bonferroni).
+    """
+
+    judged: tuple[SliceFacts, ...]
+    small: int
+    level: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessFacts:
+    """What the model answers to rows with one value missing, at an end of its range, or far beyond it.
+
+    `useless` counts answers among `rows` that are no probability. `worst_missing` is the feature without which the log
+    loss is highest, `worst_missing_ratio` that loss over the one of the base rate, measured on `missing_rows` rows.
+    """
+
+    rows: int
+    useless: int
+    worst_missing: str
+    worst_missing_ratio: float
+    missing_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiFacts:
+    """How the serving app did with the candidate's bundle, over HTTP.
+
+    `requests` were sent, `timed` of them were predictions that count for `p99_ms`; `violations` are sentences.
+    """
+
+    requests: int
+    violations: tuple[str, ...]
+    timed: int
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatencyFacts:
     """Times of single-row requests through the exported model, in milliseconds."""
 
@@ -66,8 +114,10 @@ class EvaluationFacts:
     """What was measured of a candidate on a holdout that no model learnt from.
 
     `gain` is loss(reference) - loss(candidate) per row in nats, paired, resampled by entity; the reference is
-    production where there is one, else the baseline. `calibration` is mean score - positive rate. `declared` is the
-    contract that the model's schema promises, `served` the one of production (None before the first promotion).
+    production where there is one, else the baseline; `slices` are the same by slice, `cost_gain` the same in cost (None
+    where no cost matrix is declared). `score_shift` is the mean distance of the scores from production's on these
+    rows, or from those on training rows. `calibration` is mean score - positive rate. `declared` is the contract that
+    the model's schema promises, `served` the one of production (None before the first promotion).
     """
 
     rows: int
@@ -76,9 +126,14 @@ class EvaluationFacts:
     production: ModelMetrics | None
     baseline: ModelMetrics
     gain: Interval
+    cost_gain: Interval | None
+    slices: SlicesFacts
     calibration: Interval
     scores: ScoreFacts
+    score_shift: float
+    robustness: RobustnessFacts
     latency: LatencyFacts
+    api: ApiFacts
     contract: BundleContract
     declared: BundleContract
     served: BundleContract | None

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from boucle.contracts.document import Document
 
@@ -19,6 +22,14 @@ class Bound(StrEnum):
 
     AT_MOST = "at most"
     AT_LEAST = "at least"
+
+
+class GateMode(StrEnum):
+    """What a gate that does not pass does: it blocks, it only warns, or nobody looks (it is switched off)."""
+
+    BLOCK = "block"
+    WARN = "warn"
+    OFF = "off"
 
 
 class Gate(Document):
@@ -39,24 +50,34 @@ class Gate(Document):
     low: float | None = None
     high: float | None = None
     detail: str = ""
+    mode: GateMode = GateMode.BLOCK
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A gate that blocks is written as before there were others: digests of evidence stay what they were."""
+        written: dict[str, Any] = write(self)
+        return written if self.mode is not GateMode.BLOCK else {k: v for k, v in written.items() if k != "mode"}
 
     def sentence(self) -> str:
         """`figures`, and the detail where there is one."""
         return f"{self.figures()}. {self.detail}" if self.detail else self.figures()
 
     def figures(self) -> str:
-        """`log_loss: passed (measured 0.218 nats, at most 0.3 nats, n=23502)`."""
+        """`log_loss: passed (measured 0.218 nats, at most 0.3 nats, n=23502)`; a mode other than `block` is named."""
+        if self.mode is GateMode.OFF:
+            return f"{self.name}: switched off ({self.bound} {self.limit:.4g} {self.unit} is not asked)"
         measured = "nothing" if self.measured is None else f"{self.measured:.4g} {self.unit}"
         interval = "" if self.low is None or self.high is None else f" [{self.low:.4g}, {self.high:.4g}]"
+        warns = ", only warns" if self.mode is GateMode.WARN else ""
         return (
-            f"{self.name}: {self.verdict} (measured {measured}{interval}, "
+            f"{self.name}: {self.verdict}{warns} (measured {measured}{interval}, "
             f"{self.bound} {self.limit:.4g} {self.unit}, n={self.sample_size})"
         )
 
 
 def overall(gates: tuple[Gate, ...]) -> Verdict:
-    """The verdict over all gates: one failed fails all; else one inconclusive holds all; no gate is inconclusive."""
-    verdicts = {gate.verdict for gate in gates}
+    """Over all gates that block: one failed fails all; else one inconclusive holds all; no gate is inconclusive."""
+    verdicts = {gate.verdict for gate in gates if gate.mode is GateMode.BLOCK}
     if Verdict.FAILED in verdicts:
         return Verdict.FAILED
     if not verdicts or Verdict.INCONCLUSIVE in verdicts:

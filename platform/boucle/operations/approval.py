@@ -8,7 +8,7 @@ from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.errors import ApprovalError
 from boucle.operations.actor import Actor
 from boucle.policy.approval import PromotionMode, expiry, is_person, may_approve, why_not
-from boucle.policy.promotion import PromotionPolicy
+from boucle.policy.limits import PromotionPolicy
 from boucle.ports import StateStore
 
 

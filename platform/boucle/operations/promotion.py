@@ -14,7 +14,8 @@ from boucle.errors import ConflictError, NoProductionModelError, PromotionRefuse
 from boucle.operations import approval
 from boucle.operations.actor import Actor
 from boucle.policy.approval import Consent, PromotionMode, Standing, standing
-from boucle.policy.promotion import PromotionDecision, PromotionOutcome, PromotionPolicy, decide
+from boucle.policy.limits import PromotionPolicy
+from boucle.policy.promotion import PromotionDecision, PromotionOutcome, decide
 from boucle.policy.rollout import direct_arms
 from boucle.ports import ModelRegistry, StateStore
 
@@ -121,6 +122,7 @@ def judge(
         at=at,
     )
     decision = decide(
+        policy,
         evidence,
         production=state.production(evidence.model),
         rolled_back=_rolled_back(state, evidence.model),

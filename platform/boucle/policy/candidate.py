@@ -3,10 +3,12 @@
 from boucle.contracts.facts import ParityFacts, TrainingFacts
 from boucle.contracts.verdict import Gate
 from boucle.policy import gates
+from boucle.policy.limits import GateLimit
 
 PARITY_LIMIT = 1e-9
 """Largest difference in probability between estimator and export: rounding gives 1e-15, another branch 1e-3."""
 
+_LATE_LABELS = GateLimit(limit=0, unit="labels known too late")
 TRAINING_MEANINGS = {
     "labels_are_mature": "Every training label was known before the holdout begins.",
     "enough_rows": "There are enough training rows to fit on.",
@@ -25,12 +27,13 @@ def training_gates(facts: TrainingFacts, *, min_rows: int, min_positives: int) -
     rows = facts.train_rows + facts.holdout_rows
     positives = min(facts.train_positives, facts.holdout_positives)
     return (
-        gates.at_most(
-            "labels_are_mature", facts.late_labels, 0, unit="labels known too late", sample_size=facts.train_rows
-        ),
-        gates.at_least("enough_rows", facts.train_rows, min_rows, unit="rows", sample_size=rows),
+        gates.at_most("labels_are_mature", facts.late_labels, _LATE_LABELS, sample_size=facts.train_rows),
+        gates.at_least("enough_rows", facts.train_rows, GateLimit(limit=min_rows, unit="rows"), sample_size=rows),
         gates.at_least(
-            "enough_positives", positives, min_positives, unit="positive labels in the smaller part", sample_size=rows
+            "enough_positives",
+            positives,
+            GateLimit(limit=min_positives, unit="positive labels in the smaller part"),
+            sample_size=rows,
         ),
     )
 
@@ -40,13 +43,12 @@ def bundle_equals_estimator(facts: ParityFacts) -> Gate:
     return gates.at_most(
         "bundle_equals_estimator",
         facts.max_difference,
-        PARITY_LIMIT,
-        unit="probability",
+        GateLimit(limit=PARITY_LIMIT, unit="probability"),
         sample_size=facts.rows,
         detail=f"{facts.probes} of the rows probe thresholds, missing and huge values.",
     )
 
 
-def within_compute_budget(cpu_seconds: float, *, max_cpu_seconds: float) -> Gate:
-    """The fit took at most `max_cpu_seconds` of processor time."""
-    return gates.at_most("within_compute_budget", cpu_seconds, max_cpu_seconds, unit="CPU seconds", sample_size=1)
+def within_compute_budget(cpu_seconds: float, limit: GateLimit) -> Gate:
+    """The fit took at most its budget of processor time."""
+    return gates.in_mode(gates.at_most("within_compute_budget", cpu_seconds, limit, sample_size=1), limit.mode)

@@ -6,6 +6,7 @@ from boucle.contracts.facts import LiveFacts
 from boucle.contracts.profile import Histogram
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.policy import gates
+from boucle.policy.limits import GateLimit
 from boucle.stats.drift import psi, psi_null_quantile, weighted_mean
 
 
@@ -42,7 +43,7 @@ def score_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
     if current.total == 0:
         return _nothing_served("score_drift", policy.max_score_psi)
     gate = gates.at_most(
-        "score_drift", psi(reference, current), policy.max_score_psi, unit="PSI", sample_size=current.total
+        "score_drift", psi(reference, current), _psi_limit(policy.max_score_psi), sample_size=current.total
     )
     noise = psi_null_quantile(reference, current, level=policy.null_level)
     if noise > policy.max_score_psi:
@@ -59,8 +60,7 @@ def feature_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
     gate = gates.at_most(
         "feature_drift",
         weighted_mean(values, facts.reference.importance),
-        policy.max_feature_psi,
-        unit="PSI",
+        _psi_limit(policy.max_feature_psi),
         sample_size=facts.predictions,
         detail=f"Weighted by importance; the largest is {largest} with {values[largest]:.3f}.",
     )
@@ -71,7 +71,8 @@ def calibration_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
     """Mean score - positive rate of the predictions whose labels are mature, in both directions."""
     if facts.calibration is None:
         return _no_labels("calibration_drift", policy.max_calibration_gap, "probability")
-    gate = gates.within("calibration_drift", facts.calibration, policy.max_calibration_gap, unit="probability")
+    limit = GateLimit(limit=policy.max_calibration_gap, unit="probability")
+    gate = gates.within("calibration_drift", facts.calibration, limit)
     return _with_enough_labels(policy, facts, gate, labels=facts.calibration.sample_size)
 
 
@@ -110,16 +111,21 @@ def feature_psi(facts: LiveFacts) -> dict[str, float]:
     }
 
 
+def _psi_limit(limit: float) -> GateLimit:
+    return GateLimit(limit=limit, unit="PSI")
+
+
 def _any(histogram: Histogram) -> bool:
     return histogram.total > 0
 
 
 def _nothing_served(name: str, limit: float) -> Gate:
-    return gates.at_most(name, None, limit, unit="PSI", sample_size=0, detail="Nothing was served in this window.")
+    return gates.at_most(name, None, _psi_limit(limit), sample_size=0, detail="Nothing was served in this window.")
 
 
 def _no_labels(name: str, limit: float, unit: str) -> Gate:
-    return gates.at_most(name, None, limit, unit=unit, sample_size=0, detail="No label of a served row is mature yet.")
+    asked = GateLimit(limit=limit, unit=unit)
+    return gates.at_most(name, None, asked, sample_size=0, detail="No label of a served row is mature yet.")
 
 
 def _with_enough_predictions(policy: MonitoringPolicy, facts: LiveFacts, gate: Gate) -> Gate:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boucle.contracts.facts import Interval
+from boucle.contracts.measuring import CostMatrix
 from boucle.errors import NotEnoughDataError
-from boucle.stats.metrics import Vector, log_loss_rows
+from boucle.stats.metrics import Vector, cost_rows, log_loss_rows
 
 RESAMPLES = 1_000
 MAX_GROUPS = 25_000
@@ -58,6 +59,21 @@ def paired_gain(
     return mean_interval(difference, entities, seed=seed, level=level)
 
 
+def paired_cost_gain(
+    labels: Vector,
+    *,
+    reference: Vector,
+    candidate: Vector,
+    costs: CostMatrix,
+    entities: ArrayLike,
+    seed: int,
+    level: float = 0.95,
+) -> Interval:
+    """Cost of the decisions by `reference` minus that by `candidate`, a row: above 0 the candidate is cheaper."""
+    difference = cost_rows(labels, reference, costs) - cost_rows(labels, candidate, costs)
+    return mean_interval(difference, entities, seed=seed, level=level)
+
+
 def calibration_interval(
     labels: Vector, scores: Vector, entities: ArrayLike, *, seed: int, level: float = 0.95
 ) -> Interval:
@@ -70,6 +86,23 @@ def log_loss_interval(
 ) -> Interval:
     """The mean log loss in nats with its interval."""
     return mean_interval(log_loss_rows(labels, scores), entities, seed=seed, resamples=resamples, level=level)
+
+
+def clustered_interval(values: Vector, entities: ArrayLike, *, level: float) -> Interval:
+    """The mean of `values` with a normal interval from whole entities: for levels so high that a bootstrap has no tail.
+
+    Source: Cochran 1977, Sampling Techniques, 6.3 (variance of a ratio of totals over clusters, linearised).
+
+    Raises:
+        NotEnoughDataError: There are fewer than two entities.
+    """
+    sums, counts, total = _by_entity(values, entities)
+    if total < 2:
+        raise NotEnoughDataError(f"An interval needs at least two entities, there is {total}.")
+    mean = float(values.mean())
+    spread = float(np.sqrt(total / (total - 1) * np.sum((sums - mean * counts) ** 2)) / len(values))
+    half = NormalDist().inv_cdf((1 + level) / 2) * spread
+    return Interval(estimate=mean, low=mean - half, high=mean + half, sample_size=len(values), entities=total)
 
 
 def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:

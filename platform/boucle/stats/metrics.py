@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boucle.contracts.evidence import ModelMetrics
+from boucle.contracts.measuring import CostMatrix
 from boucle.errors import NotEnoughDataError
 
 Vector = NDArray[np.float64]
@@ -49,6 +50,19 @@ def calibration_error(labels: Vector, scores: Vector) -> float:
     """Mean score - positive rate: above 0 the model promises too much."""
     _check(labels, scores)
     return float(scores.mean() - labels.mean())
+
+
+def cost_rows(labels: Vector, scores: Vector, costs: CostMatrix) -> Vector:
+    """What each row costs when one acts wherever acting is expected to cost less, in the unit of the matrix.
+
+    >>> costs = CostMatrix(false_positive=1, false_negative=4, unit="EUR")
+    >>> cost_rows(np.array([1.0, 1.0, 0.0]), np.array([0.19, 0.2, 0.2]), costs).tolist()
+    [4.0, 0.0, 1.0]
+    """
+    _check(labels, scores)
+    acted = scores >= costs.threshold
+    missed = np.where(~acted & (labels == 1), costs.false_negative, 0.0)
+    return missed + np.where(acted & (labels == 0), costs.false_positive, 0.0)
 
 
 def auc(labels: Vector, scores: Vector) -> float:

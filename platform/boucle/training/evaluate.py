@@ -1,5 +1,7 @@
 """Candidate, production and baseline on the same holdout: what the gates need to know, measured."""
 
+# ruff: noqa: PLC0415 - heavy libraries are imported where they are used, so that a code server starts in seconds
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,13 +11,15 @@ from numpy.typing import ArrayLike
 
 from boucle.contracts.bundle import BundleContract
 from boucle.contracts.evidence import ModelMetrics
-from boucle.contracts.facts import EvaluationFacts, LatencyFacts, ScoreFacts
+from boucle.contracts.facts import ApiFacts, EvaluationFacts, LatencyFacts, RobustnessFacts, ScoreFacts
 from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.measuring import CostMatrix, Slicing
 from boucle.contracts.profile import Histogram, ReferenceProfile
 from boucle.features.profiles import build_histogram, quantile_edges
-from boucle.stats.intervals import calibration_interval, paired_gain
-from boucle.stats.metrics import Vector, log_loss, model_metrics
+from boucle.stats.intervals import calibration_interval, paired_cost_gain, paired_gain
+from boucle.stats.metrics import Vector, log_loss, log_loss_rows, model_metrics
 from boucle.training.fit import Classifier, Matrix, predict
+from boucle.training.slices import slice_gains
 
 REFERENCE_BINS = 10
 
@@ -37,11 +41,15 @@ class Holdout:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Scores of the same holdout rows, in the same order; `production` is None before the first promotion."""
+    """Scores of the same holdout rows, in the same order; `production` is None before the first promotion.
+
+    `learnt` are the candidate's scores of rows that it learnt from.
+    """
 
     candidate: Vector
     production: Vector | None
     baseline: Vector
+    learnt: Vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +61,25 @@ class Contracts:
     served: BundleContract | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """What was measured by asking the candidate, alone and in the serving app."""
+
+    robustness: RobustnessFacts
+    latency: LatencyFacts
+    api: ApiFacts
+
+
 def evaluate(
     holdout: Holdout,
     scores: Scores,
     contracts: Contracts,
-    latency: LatencyFacts,
+    trials: Trials,
     *,
     seed: int,
     level: float = 0.95,
+    slicing: Slicing,
+    costs: CostMatrix | None = None,
 ) -> EvaluationFacts:
     """Measure all that the promotion gates judge.
 
@@ -70,6 +89,7 @@ def evaluate(
     labels, entities = holdout.labels, holdout.entities
     usable = _usable(scores.candidate)
     reference = scores.baseline if scores.production is None else scores.production
+    gained = log_loss_rows(labels, reference) - log_loss_rows(labels, usable)
     return EvaluationFacts(
         rows=len(labels),
         positives=int(labels.sum()),
@@ -77,9 +97,18 @@ def evaluate(
         production=None if scores.production is None else model_metrics(labels, scores.production),
         baseline=model_metrics(labels, scores.baseline),
         gain=paired_gain(labels, reference=reference, candidate=usable, entities=entities, seed=seed, level=level),
+        cost_gain=None
+        if costs is None
+        else paired_cost_gain(
+            labels, reference=reference, candidate=usable, costs=costs, entities=entities, seed=seed, level=level
+        ),
+        slices=slice_gains(gained, holdout.features, holdout.feature_names, entities, slicing, level=level),
         calibration=calibration_interval(labels, usable, entities, seed=seed, level=level),
         scores=score_facts(scores.candidate),
-        latency=latency,
+        score_shift=score_shift(_usable(scores.learnt) if scores.production is None else scores.production, usable),
+        robustness=trials.robustness,
+        latency=trials.latency,
+        api=trials.api,
         contract=contracts.candidate,
         declared=contracts.declared,
         served=contracts.served,
@@ -97,6 +126,17 @@ def score_facts(scores: Vector) -> ScoreFacts:
         outside=int(outside.sum()),
         spread=float(usable.max() - usable.min()) if len(usable) else 0.0,
     )
+
+
+def score_shift(reference: Vector, candidate: Vector) -> float:
+    """How far, on average, scores must be moved to turn the one distribution into the other, in probability.
+
+    The Wasserstein distance of order 1 (Villani 2003, 2.2). Unlike an index over bins it does not mind that the scores
+    of trees sit in few places.
+    """
+    from scipy.stats import wasserstein_distance
+
+    return float(wasserstein_distance(reference, candidate))
 
 
 def permutation_importance(

@@ -12,7 +12,7 @@ import numpy as np
 
 from boucle.contracts.evidence import Evidence
 from boucle.contracts.facts import Interval
-from boucle.contracts.verdict import Verdict
+from boucle.contracts.verdict import GateMode, Verdict
 from boucle.stats.intervals import log_loss_interval
 from boucle.stats.metrics import ReliabilityBin, Vector, reliability_curve
 from boucle.training.evaluate import Holdout, Scores
@@ -82,10 +82,13 @@ def _against(evidence: Evidence) -> str:
 
 
 def _summary(evidence: Evidence) -> str:
-    open_gates = [gate.name for gate in evidence.gates if gate.verdict is not Verdict.PASSED]
+    loose = [gate.name for gate in evidence.gates if gate.mode is not GateMode.BLOCK]
+    blocking = [gate for gate in evidence.gates if gate.mode is GateMode.BLOCK]
+    open_gates = [gate.name for gate in blocking if gate.verdict is not Verdict.PASSED]
+    said = f" Blocking nothing: {', '.join(loose)}." if loose else ""
     if not open_gates:
-        return f"All {len(evidence.gates)} gates passed." if evidence.gates else "No gate was measured."
-    return f"Not passed: {', '.join(open_gates)}. Production stays as it is."
+        return f"All {len(blocking)} blocking gates passed.{said}" if blocking else f"No gate was measured.{said}"
+    return f"Not passed: {', '.join(open_gates)}. Production stays as it is.{said}"
 
 
 def _metric_rows(evidence: Evidence, curves: ReportCurves) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ TEMPLATE = """<!doctype html>
   .chip { display: inline-block; border-radius: 999px; padding: 1px 10px; color: #fff; font-size: 13px;
           font-weight: 600; }
   .passed { background: var(--passed); } .failed { background: var(--failed); }
-  .inconclusive { background: var(--inconclusive); }
+  .inconclusive { background: var(--inconclusive); } .off { background: var(--quiet); }
   .plots { display: flex; flex-wrap: wrap; gap: 16px; }
   figure { flex: 1 1 320px; max-width: 50%; margin: 0; } figure svg { width: 100%; height: auto; }
   figcaption { color: var(--quiet); font-size: 13px; }
@@ -67,7 +67,10 @@ TEMPLATE = """<!doctype html>
       <tr><th>Gate</th><th>Verdict</th><th class="number">Measured</th><th class="number">Interval</th>
         <th class="number">Limit</th><th class="number">n</th><th>Remark</th></tr>
       {% for gate in evidence.gates %}
-      <tr><td><code>{{ gate.name }}</code></td><td><span class="chip {{ gate.verdict }}">{{ gate.verdict }}</span></td>
+      <tr><td><code>{{ gate.name }}</code></td><td>
+          {%- if gate.mode == "off" %}<span class="chip off">switched off</span>{% else %}
+          <span class="chip {{ gate.verdict }}">{{ gate.verdict }}</span>{% if gate.mode == "warn" %}
+          <span class="chip off">only warns</span>{% endif %}{% endif %}</td>
         <td class="number">{{ "nothing" if gate.measured is none else "%.4g" | format(gate.measured) }}</td>
         <td class="number">{% if gate.low is not none and gate.high is not none -%}
           {{ "%.4g" | format(gate.low) }} … {{ "%.4g" | format(gate.high) }}{% endif %}</td>

@@ -1,6 +1,6 @@
 """From training set to traffic: thin assets over the steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -12,7 +12,8 @@ from boucle.errors import RegistryError
 from boucle.operations import promotion
 from boucle.operations.actor import Actor
 from boucle.policy.candidate import CANDIDATE_MEANINGS, TRAINING_MEANINGS
-from boucle.policy.promotion import GATES, MEANINGS, PromotionOutcome, refusal_of
+from boucle.policy.evaluation import MEANINGS, blocking_gates, judged_gates
+from boucle.policy.promotion import PromotionOutcome, refusal_of
 from boucle_adapters.home import Home
 from boucle_adapters.replicas import wait_until_served
 from boucle_platform.model_loop import presentation
@@ -51,8 +52,10 @@ def periods_of(context: dg.AssetExecutionContext, spec: LoopSpec) -> tuple[Perio
     return tuple(spec.period(key) for key in sorted(context.partition_keys))
 
 
-def asset_arguments(spec: LoopSpec, name: str, *kinds: str, checks: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What every asset of a model says of itself; `checks`, name to meaning, are blocking."""
+def asset_arguments(
+    spec: LoopSpec, name: str, *kinds: str, checks: Mapping[str, str] | None = None, loose: Collection[str] = ()
+) -> dict[str, Any]:
+    """What every asset of a model says of itself; `checks`, name to meaning, are blocking but for the `loose` ones."""
     key = key_of(spec, name)
     return {
         # Without it, Dagster takes a MaterializeResult for one that carries no document.
@@ -63,7 +66,7 @@ def asset_arguments(spec: LoopSpec, name: str, *kinds: str, checks: Mapping[str,
         "kinds": set(kinds),
         "code_version": spec.code_version,
         "check_specs": [
-            dg.AssetCheckSpec(check, asset=key, description=meaning, blocking=True)
+            dg.AssetCheckSpec(check, asset=key, description=meaning, blocking=check not in loose)
             for check, meaning in (checks or {}).items()
         ],
     }
@@ -141,8 +144,16 @@ def _candidate_model(spec: LoopSpec) -> dg.AssetsDefinition:
 
 
 def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
+    judged = judged_gates(spec.promotion)
+
     @dg.asset(
-        **asset_arguments(spec, "evaluation_report", "html", checks=MEANINGS),
+        **asset_arguments(
+            spec,
+            "evaluation_report",
+            "html",
+            checks={name: MEANINGS[name] for name in judged},
+            loose=set(judged) - set(blocking_gates(spec.promotion)),
+        ),
         ins={
             "training_set": dg.AssetIn(key_of(spec, "training_set")),
             "candidate_model": dg.AssetIn(key_of(spec, "candidate_model")),
@@ -158,13 +169,13 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
         ports = home.connect()
         report = evaluation.evaluate(ports, spec, training_set, candidate_model, context.run.run_id)
         evidence = report.evidence
-        judged, _ = promotion.judge(ports.state, evidence, spec.promotion, at=ports.clock(spec.name).now())
-        if judged.outcome is PromotionOutcome.REJECT:
+        decided, _ = promotion.judge(ports.state, evidence, spec.promotion, at=ports.clock(spec.name).now())
+        if decided.outcome is PromotionOutcome.REJECT:
             promotion.reject(
                 ports.state,
                 ports.registry,
                 subject=evidence,
-                reason=judged.reason,
+                reason=decided.reason,
                 policy=spec.promotion.mode,
                 actor=actor(context, ports, spec),
             )
@@ -173,7 +184,7 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
             metadata={
                 "version": evidence.version,
                 "verdict": evidence.verdict.value,
-                "decision": judged.reason,
+                "decision": decided.reason,
                 "evidence_digest": evidence.digest(),
                 "gates": presentation.gate_table(evidence.gates),
                 "metrics": presentation.table(evaluation.metric_table(evidence)),
@@ -189,7 +200,7 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
             check_results=[
                 presentation.check_result(gate, evidence_digest=evidence.digest())
                 for gate in evidence.gates
-                if gate.name in MEANINGS
+                if gate.name in judged
             ],
         )
 
@@ -214,7 +225,9 @@ def _production_alias(spec: LoopSpec) -> dg.AssetsDefinition:
             evidence=evaluation_report,
             policy=spec.promotion,
             actor=actor(context, ports, spec),
-            doubts=doubts_about(context.instance, key_of(spec, "evaluation_report"), GATES, evaluation_report),
+            doubts=doubts_about(
+                context.instance, key_of(spec, "evaluation_report"), blocking_gates(spec.promotion), evaluation_report
+            ),
         )
         if isinstance(done, promotion.Waiting):
             version, verb = evaluation_report.version, "promote" if done.request is None else "approve"

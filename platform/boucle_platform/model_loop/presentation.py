@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from boucle.contracts.verdict import Bound, Gate, Verdict
+from boucle.contracts.verdict import Bound, Gate, GateMode, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,10 @@ INK, ACCENT, GREY = "#1f2933", "#0b7285", "#9aa5b1"
 def check_result(
     gate: Gate, *, evidence_digest: str = "", key: dg.AssetKey | None = None, blocking: bool = True
 ) -> dg.AssetCheckResult:
-    """A gate as an asset check: inconclusive does not pass (where nothing is blocked, it warns)."""
+    """A gate as an asset check: inconclusive does not pass (where nothing is blocked, it warns).
+
+    A gate that only warns, or is switched off, warns and says so.
+    """
     metadata: dict[str, Any] = {
         "verdict": str(gate.verdict),
         "limit": f"{gate.bound} {gate.limit:g}",
@@ -32,12 +35,14 @@ def check_result(
         metadata["interval"] = f"[{gate.low:.6g}, {gate.high:.6g}]"
     if evidence_digest:
         metadata["evidence_digest"] = evidence_digest
+    if gate.mode is not GateMode.BLOCK:
+        metadata["mode"] = str(gate.mode)
     return dg.AssetCheckResult(
         check_name=gate.name,
         asset_key=key,
         passed=gate.verdict is Verdict.PASSED,
         severity=dg.AssetCheckSeverity.ERROR
-        if blocking or gate.verdict is Verdict.FAILED
+        if gate.mode is GateMode.BLOCK and (blocking or gate.verdict is Verdict.FAILED)
         else dg.AssetCheckSeverity.WARN,
         description=gate.sentence(),
         metadata=metadata,
@@ -60,7 +65,7 @@ def gate_table(gates: Sequence[Gate]) -> dg.MetadataValue:
         [
             {
                 "gate": gate.name,
-                "verdict": gate.verdict.value,
+                "verdict": _verdict(gate),
                 "measured": gate.measured,
                 # On one line: Dagster's column is narrow, and hides what does not fit.
                 "limit": f"{SIGN[gate.bound]} {gate.limit:g} {gate.unit}".replace(" ", "\u00a0"),
@@ -69,6 +74,13 @@ def gate_table(gates: Sequence[Gate]) -> dg.MetadataValue:
             for gate in gates
         ]
     )
+
+
+def _verdict(gate: Gate) -> str:
+    """The verdict, and what it does not block."""
+    if gate.mode is GateMode.OFF:
+        return "switched off"
+    return gate.verdict.value if gate.mode is GateMode.BLOCK else f"{gate.verdict.value}, only warns"
 
 
 def line_plot(

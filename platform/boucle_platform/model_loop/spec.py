@@ -15,8 +15,8 @@ from boucle.contracts.ids import ModelName
 from boucle.contracts.windows import Cadence, Period, period_asking, period_at, period_of
 from boucle.errors import ConfigurationError
 from boucle.features.raw_source import RawSource
+from boucle.policy.limits import PromotionPolicy
 from boucle.policy.monitoring import MonitoringPolicy
-from boucle.policy.promotion import PromotionPolicy
 from boucle.policy.retraining import RetrainingPolicy
 
 if TYPE_CHECKING:
@@ -51,13 +51,12 @@ class OnlineSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """What a training run needs and how much it may cost."""
+    """What a training run needs."""
 
     seed: int = 7
     holdout_periods: int = Field(default=1, ge=1, description="newest mature as_of that no model learns from")
     min_rows: int = Field(default=2_000, ge=1, description="training rows")
     min_positives: int = Field(default=100, ge=1, description="positive training labels")
-    max_seconds: float = Field(default=120, gt=0, description="budget for fitting, in CPU seconds")
 
 
 class LoopSpec(_Section):

@@ -13,8 +13,9 @@ from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.facts import EvaluationFacts
 from boucle.contracts.ids import Digest, ModelVersion
 from boucle.errors import EvaluationError
-from boucle.policy.promotion import evaluate_gates
+from boucle.policy.evaluation import evaluate_gates
 from boucle_adapters.home import Home
+from boucle_adapters.serving_trial import try_bundle
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.store import (
     read_document,
@@ -27,9 +28,11 @@ from boucle_platform.model_loop.steps.training import HOLDOUT, TRAIN, contract_o
 
 if TYPE_CHECKING:
     from boucle.stats.metrics import Vector
-    from boucle.training.evaluate import Holdout, Scores
+    from boucle.training.evaluate import Holdout, Scores, Trials
 
 LATENCY_REQUESTS = 1_000
+LEARNT_ROWS = 20_000
+"""Training rows that the candidate scores again: ten bins of them are exact enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,6 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
     """Measure, judge, write the evidence and the page; decides nothing about production."""
     from boucle.training.evaluate import Contracts
     from boucle.training.evaluate import evaluate as measure
-    from boucle.training.parity import measure_latency
     from boucle.training.report import render_report, report_curves
 
     production = home.state.production(spec.name)
@@ -53,17 +55,17 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
     rows = read_rows(home, manifest)
     holdout = holdout_of(rows[rows["part"] == HOLDOUT], manifest)
     bundle, before = home.bundles.fetch(candidate.bundle_digest), _production_bundle(home, spec, production)
-    scores = _scores(rows, holdout, bundle, before)
+    scores = _scores(rows, holdout, bundle, before, seed=spec.training.seed)
     served = None if before is None else _contract(before)
     facts = measure(
         holdout,
         scores,
         Contracts(candidate=_contract(bundle), declared=contract_of(spec), served=served),
-        measure_latency(
-            (bundle / MODEL_FILE).read_bytes(), holdout.features[:LATENCY_REQUESTS], timer=time.perf_counter
-        ),
+        _trials(spec, manifest, candidate, bundle, holdout, scores),
         seed=spec.training.seed,
         level=spec.promotion.confidence,
+        slicing=spec.promotion.slicing,
+        costs=spec.promotion.costs,
     )
     evidence = _evidence(home, spec, manifest, candidate, facts, production, run_id)
     importance = read_reference(home, spec, candidate.version).importance
@@ -151,26 +153,61 @@ def _production_bundle(home: Home, spec: LoopSpec, production: ModelVersion | No
     return home.bundles.fetch(Digest(str(promoted[production])))
 
 
+def _trials(
+    spec: LoopSpec,
+    manifest: TrainingManifest,
+    candidate: Candidate,
+    bundle: Path,
+    holdout: "Holdout",
+    scores: "Scores",
+) -> "Trials":
+    """Ask the candidate: with values missing and extreme, one row at a time, and over HTTP in the serving app."""
+    from boucle.training.evaluate import Trials
+    from boucle.training.parity import measure_latency, onnx_model
+    from boucle.training.robustness import robustness
+
+    model = (bundle / MODEL_FILE).read_bytes()
+    return Trials(
+        robustness=robustness(
+            onnx_model(model),
+            holdout.features,
+            holdout.labels,
+            _contract(bundle).features,
+            baseline_rate=float(scores.baseline[0]),
+            seed=spec.training.seed,
+        ),
+        latency=measure_latency(model, holdout.features[:LATENCY_REQUESTS], timer=time.perf_counter),
+        api=try_bundle(
+            bundle,
+            digest=candidate.bundle_digest,
+            version=candidate.version,
+            as_of=manifest.holdout_as_of[-1],
+        ),
+    )
+
+
 def _contract(bundle: Path) -> BundleContract:
     return BundleContract.model_validate_json((bundle / CONTRACT_FILE).read_bytes())
 
 
-def _scores(rows: pd.DataFrame, holdout: "Holdout", candidate: Path, production: Path | None) -> "Scores":
+def _scores(rows: pd.DataFrame, holdout: "Holdout", candidate: Path, production: Path | None, *, seed: int) -> "Scores":
     """What candidate, production and baseline say of the holdout; both models answer as they would be served."""
     from boucle.training.evaluate import Scores, baseline_scores
     from boucle.training.fit import feature_matrix, label_vector
     from boucle.training.parity import onnx_model
 
-    judged = rows[rows["part"] == HOLDOUT]
+    judged, learnt = (rows[rows["part"] == part] for part in (HOLDOUT, TRAIN))
 
-    def answers(bundle: Path) -> "Vector":
+    def answers(bundle: Path, asked: pd.DataFrame) -> "Vector":
         names = _contract(bundle).feature_names
-        return onnx_model((bundle / MODEL_FILE).read_bytes())(feature_matrix(judged, names))
+        return onnx_model((bundle / MODEL_FILE).read_bytes())(feature_matrix(asked, names))
 
+    sample = learnt.sample(min(len(learnt), LEARNT_ROWS), random_state=seed)
     return Scores(
-        candidate=answers(candidate),
-        production=None if production is None else answers(production),
-        baseline=baseline_scores(label_vector(rows[rows["part"] == TRAIN]), len(holdout.labels)),
+        candidate=answers(candidate, judged),
+        production=None if production is None else answers(production, judged),
+        baseline=baseline_scores(label_vector(learnt), len(holdout.labels)),
+        learnt=answers(candidate, sample),
     )
 
 

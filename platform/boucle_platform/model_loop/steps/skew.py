@@ -15,12 +15,14 @@ from boucle.contracts.windows import Period
 from boucle.errors import BundleError, NotEnoughDataError
 from boucle.features.skew import differing_values
 from boucle.policy import gates
+from boucle.policy.limits import GateLimit
 from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.monitoring import predictions_of
 
-NAME, UNIT = "training_serving_skew", "predictions that differ"
+NAME = "training_serving_skew"
+LIMIT = GateLimit(limit=0, unit="predictions that differ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +49,9 @@ def training_serving_skew(home: Home, spec: LoopSpec, period: Period) -> Skew:
                 differing += int(found.any(axis="columns").sum())
                 counts.update({name: int(found[name].sum()) for name in names})
     except (BundleError, NotEnoughDataError) as error:
-        nothing = gates.at_most(NAME, None, 0, unit=UNIT, sample_size=0)
+        nothing = gates.at_most(NAME, None, LIMIT, sample_size=0)
         return Skew(gate=gates.inconclusive(nothing, f"Not compared: {error}"), by_feature=[])
-    gate = gates.at_most(NAME, float(differing), 0, unit=UNIT, sample_size=len(predictions))
+    gate = gates.at_most(NAME, float(differing), LIMIT, sample_size=len(predictions))
     return Skew(gate=gate, by_feature=[{"feature": name, "predictions": n} for name, n in counts.most_common() if n])
 
 

@@ -113,7 +113,7 @@ def make_candidate(home: Home, spec: LoopSpec, manifest: TrainingManifest, run_i
     files = bundle_files(fitted.estimator, contract, rows=judged, entities=holdout["entity_key"].tolist())
     gates = (
         bundle_equals_estimator(parity(fitted.estimator, files[MODEL_FILE], judged)),
-        within_compute_budget(fitted.cpu_seconds, max_cpu_seconds=spec.training.max_seconds),
+        within_compute_budget(fitted.cpu_seconds, spec.promotion.gates.within_compute_budget),
     )
     bundle = _store_bundle(home, spec, files)
     version, created = _register(home, spec, contract, bundle, manifest, judged[0].tolist(), run_id)
