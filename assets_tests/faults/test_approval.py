@@ -138,6 +138,37 @@ def test_under_manual_a_person_asks_and_the_sensor_carries_it_out(four_months: P
         assert (loop.kinds()[:2], loop.alias()) == ([("request", None), ("promote", 1)], 1)
 
 
+BY_RISK = declared(PromotionMode.RISK_BASED)
+
+
+def test_by_risk_a_first_version_is_high_and_the_author_of_its_code_may_not_approve_it(
+    four_months: Path, tmp_path: Path
+):
+    with opened(copied(four_months, tmp_path / "home"), BY_RISK) as loop:
+        loop.done(RETRAIN)
+        (request,) = loop.home.state.decisions(SPEC.name)
+        author = loop.home.actor("sensor:x", SPEC.name).commit_author
+        assert (request.decision.kind, request.decision.requester) == ("request", author)
+        assert request.decision.policy == "risk_based, high: semi_automatic"
+        found = people.explanation(loop.home, BY_RISK, 1)
+        tiers = {row["term"]: row["tier"] for row in found["risk"]}
+        # Nothing was learnt from before, all requests would move at once, the newest labels are fresh.
+        assert tiers == {
+            "criticality": "medium",
+            "traffic_share": "medium",
+            "data_change": "high",
+            "worst_slice_loss": "low",
+            "label_age_days": "low",
+        }
+        if author:  # a checkout without its history knows no author
+            with pytest.raises(ApprovalError, match="the author of the code that asked for it"):
+                answer(loop, "approve", who=author, spec=BY_RISK)
+        answer(loop, "approve", who="user:somebody-else", spec=BY_RISK)
+        assert len(tick(loop)) == 1
+        assert loop.alias() == 1
+        assert "high risk (data_change: high (1 ratio" in loop.home.state.decisions(SPEC.name)[2].decision.reason
+
+
 def test_the_verbs_explain_and_keep_the_books(in_production: Path, tmp_path: Path):
     with opened(copied(in_production, tmp_path / "home")) as loop:
         told = json.loads(boucle(loop, "explain", "1", "--json").stdout)

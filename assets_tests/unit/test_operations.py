@@ -14,6 +14,7 @@ from boucle.errors import ApprovalError, ConflictError, NoProductionModelError, 
 from boucle.operations import approval, promotion
 from boucle.policy.approval import ApprovalPolicy, PromotionMode
 from boucle.policy.limits import PromotionPolicy
+from boucle.policy.risk import RiskFacts
 from boucle_adapters.memory import MemoryRegistry, MemoryStateStore
 
 
@@ -336,6 +337,7 @@ def test_a_promotion_that_was_interrupted_before_the_registry_is_finished_by_the
     assert len(state.decisions(MODEL)) == 1
 
 
+RISK = RiskFacts()
 SEMI = PromotionPolicy(mode=PromotionMode.SEMI_AUTOMATIC, approval=ApprovalPolicy(four_eyes=True, valid_hours=24))
 MANUAL = PromotionPolicy(mode=PromotionMode.MANUAL, approval=ApprovalPolicy(approvers=("user:bob",)))
 BOB = replace(SOMEBODY, name="user:bob", dagster_run_id="")
@@ -358,7 +360,7 @@ def test_a_version_that_needs_approval_waits_and_asks_once(state, registry):
 def test_once_approved_it_is_promoted_and_the_waiting_is_measured(state, registry):
     decide(state, registry, SEMI)
     later = replace(BOB, at=BOB.at + timedelta(hours=2))
-    row = approval.approve(state, evidence=evidence(1), policy=SEMI, actor=later, reason="looks good")
+    row = approval.approve(state, evidence=evidence(1), asked=SEMI.asked(RISK), actor=later, reason="looks good")
     assert row.decision.seconds == 2 * 3600
     done = decide(state, registry, SEMI, by=later)
     assert isinstance(done, promotion.Promotion)
@@ -379,7 +381,7 @@ def test_once_approved_it_is_promoted_and_the_waiting_is_measured(state, registr
 def test_an_approval_that_cannot_count_is_an_error_and_not_on_record(state, registry, actor, number, words):
     decide(state, registry, SEMI)
     with pytest.raises(ApprovalError, match=words):
-        approval.approve(state, evidence=evidence(number), policy=SEMI, actor=actor, reason="yes")
+        approval.approve(state, evidence=evidence(number), asked=SEMI.asked(RISK), actor=actor, reason="yes")
     assert kinds(state) == [DecisionKind.REQUEST]
 
 
@@ -387,15 +389,15 @@ def test_another_evaluation_ends_the_request(state, registry):
     decide(state, registry, SEMI)
     again = evidence(1, run_id="run-2")
     with pytest.raises(ApprovalError, match="evaluated again since it was asked for"):
-        approval.approve(state, evidence=again, policy=SEMI, actor=BOB, reason="yes")
+        approval.approve(state, evidence=again, asked=SEMI.asked(RISK), actor=BOB, reason="yes")
 
 
 def test_under_manual_nothing_moves_or_is_asked_until_a_person_asks(state, registry):
     assert isinstance(decide(state, registry, MANUAL), promotion.Waiting)
     assert kinds(state) == []
     with pytest.raises(ApprovalError, match="'user:ada' is not among those who may ask"):
-        approval.request(state, evidence=evidence(1), policy=MANUAL, actor=SOMEBODY, reason="now")
-    approval.request(state, evidence=evidence(1), policy=MANUAL, actor=BOB, reason="now")
+        approval.request(state, evidence=evidence(1), asked=MANUAL.asked(RISK), actor=SOMEBODY, reason="now")
+    approval.request(state, evidence=evidence(1), asked=MANUAL.asked(RISK), actor=BOB, reason="now")
     assert isinstance(decide(state, registry, MANUAL), promotion.Promotion)
 
 

@@ -29,9 +29,11 @@ from boucle.policy.approval import Consent, Standing
 from boucle.policy.evaluation import evaluate_gates, judged_gates, required_gates
 from boucle.policy.limits import GateLimit, GateLimits, PromotionPolicy
 from boucle.policy.promotion import PromotionOutcome, decide
+from boucle.policy.risk import RiskFacts
 
 POLICY = PromotionPolicy()
 GATES, REQUIRED = judged_gates(POLICY), required_gates(POLICY)
+ASKED = POLICY.asked(RiskFacts())
 NOBODY_ASKED = Standing(consent=Consent.NOT_NEEDED, sentence="automatic")
 BEFORE = tuple(scenarios.gate(name, Verdict.PASSED) for name in REQUIRED if name not in GATES)
 """The gates of training set and candidate, passed."""
@@ -239,7 +241,7 @@ def test_a_parity_without_rows_is_no_parity():
 
 
 def test_passed_evidence_promotes_with_the_numbers_of_the_contest():
-    decision = decide(POLICY, evidence(), production=2, rolled_back={}, people=NOBODY_ASKED)
+    decision = decide(POLICY, evidence(), production=2, rolled_back={}, people=NOBODY_ASKED, asked=ASKED)
     assert decision.outcome is PromotionOutcome.PROMOTE
     assert decision.reason.startswith("all 20 gates passed; no_regression: passed (measured 0.01 nats [0.008, 0.012]")
 
@@ -249,13 +251,13 @@ def test_passed_evidence_promotes_with_the_numbers_of_the_contest():
     [(interval(-0.002, -0.003, -0.001), Verdict.FAILED), (interval(0.0, -0.001, 0.001), Verdict.INCONCLUSIVE)],
 )
 def test_a_failed_and_an_inconclusive_gate_both_leave_production_where_it_is(gain, verdict: Verdict):
-    decision = decide(POLICY, evidence(gain=gain), production=2, rolled_back={}, people=NOBODY_ASKED)
+    decision = decide(POLICY, evidence(gain=gain), production=2, rolled_back={}, people=NOBODY_ASKED, asked=ASKED)
     assert decision.outcome is PromotionOutcome.REJECT
     assert decision.reason.startswith(f"no_regression: {verdict}")
 
 
 def test_evidence_against_another_version_than_production_decides_nothing():
-    decision = decide(POLICY, evidence(), production=1, rolled_back={}, people=NOBODY_ASKED)
+    decision = decide(POLICY, evidence(), production=1, rolled_back={}, people=NOBODY_ASKED, asked=ASKED)
     assert decision.outcome is PromotionOutcome.REJECT
     assert "compared with version 2, but production is version 1" in decision.reason
 
@@ -265,7 +267,7 @@ def test_evidence_that_lacks_a_gate_is_not_enough(name: str):
     whole = evidence()
     rest = tuple(gate for gate in whole.gates if gate.name != name)
     decision = decide(
-        POLICY, whole.model_copy(update={"gates": rest}), production=2, rolled_back={}, people=NOBODY_ASKED
+        POLICY, whole.model_copy(update={"gates": rest}), production=2, rolled_back={}, people=NOBODY_ASKED, asked=ASKED
     )
     assert decision.outcome is PromotionOutcome.REJECT
     assert decision.reason == f"{name}: missing in the evidence."
@@ -277,14 +279,21 @@ def test_a_gate_of_training_set_candidate_or_evaluation_that_did_not_pass_reject
     whole = evidence()
     gates = tuple(scenarios.gate(each.name, verdict) if each.name == name else each for each in whole.gates)
     decision = decide(
-        POLICY, whole.model_copy(update={"gates": gates}), production=2, rolled_back={}, people=NOBODY_ASKED
+        POLICY,
+        whole.model_copy(update={"gates": gates}),
+        production=2,
+        rolled_back={},
+        people=NOBODY_ASKED,
+        asked=ASKED,
     )
     assert decision.outcome is PromotionOutcome.REJECT
     assert decision.reason.startswith(f"{name}: {verdict}")
 
 
 def test_evidence_about_the_version_that_is_production_changes_nothing():
-    decision = decide(POLICY, evidence(gain=interval(0.0, 0.0, 0.0)), production=3, rolled_back={}, people=NOBODY_ASKED)
+    decision = decide(
+        POLICY, evidence(gain=interval(0.0, 0.0, 0.0)), production=3, rolled_back={}, people=NOBODY_ASKED, asked=ASKED
+    )
     assert (decision.outcome, decision.reason) == (
         PromotionOutcome.KEEP,
         "Version 3 is production already: nothing new.",
@@ -293,7 +302,13 @@ def test_evidence_about_the_version_that_is_production_changes_nothing():
 
 def test_a_doubt_about_the_evidence_rejects_although_every_gate_passed():
     decision = decide(
-        POLICY, evidence(), production=2, rolled_back={}, people=NOBODY_ASKED, doubts=["latency was never checked"]
+        POLICY,
+        evidence(),
+        production=2,
+        rolled_back={},
+        people=NOBODY_ASKED,
+        asked=ASKED,
+        doubts=["latency was never checked"],
     )
     assert (decision.outcome, decision.reason) == (PromotionOutcome.REJECT, "latency was never checked.")
 
@@ -345,7 +360,7 @@ def test_a_gate_that_blocks_nothing_lets_a_fault_pass_and_is_named_in_the_decisi
     policy = declaring(latency=(5.0, "ms", mode))
     facts = evaluation(latency=LatencyFacts(requests=500, median_ms=1.0, p99_ms=9.0))
     judged = evidence().model_copy(update={"gates": (*BEFORE, *evaluate_gates(policy, facts))})
-    decision = decide(policy, judged, production=2, rolled_back={}, people=NOBODY_ASKED)
+    decision = decide(policy, judged, production=2, rolled_back={}, people=NOBODY_ASKED, asked=ASKED)
     assert decision.outcome is PromotionOutcome.PROMOTE
     said = {"warn": "latency: failed, only warns (measured 9 ms", "off": "latency: switched off (at most 5 ms"}
     assert "all 19 blocking gates passed" in decision.reason
@@ -367,7 +382,9 @@ def test_evidence_in_which_no_gate_blocks_is_not_passed():
 )
 def test_evidence_by_other_limits_than_those_of_now_decides_nothing(now: tuple):
     name, said = now
-    decision = decide(declaring(**{name: said}), evidence(), production=2, rolled_back={}, people=NOBODY_ASKED)
+    decision = decide(
+        declaring(**{name: said}), evidence(), production=2, rolled_back={}, people=NOBODY_ASKED, asked=ASKED
+    )
     assert decision.outcome is PromotionOutcome.REJECT
     assert f"{name} was judged by another limit than the policy has now" in decision.reason
 
@@ -375,7 +392,7 @@ def test_evidence_by_other_limits_than_those_of_now_decides_nothing(now: tuple):
 def test_a_forged_mode_in_the_evidence_does_not_switch_a_gate_off():
     gates = tuple(gate.model_copy(update={"mode": GateMode.OFF}) for gate in evidence().gates)
     forged = evidence().model_copy(update={"gates": gates})
-    decision = decide(POLICY, forged, production=2, rolled_back={}, people=NOBODY_ASKED)
+    decision = decide(POLICY, forged, production=2, rolled_back={}, people=NOBODY_ASKED, asked=ASKED)
     assert decision.outcome is PromotionOutcome.REJECT
 
 

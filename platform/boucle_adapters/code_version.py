@@ -13,9 +13,10 @@ SOURCE_SUFFIXES = (".py", ".sql", ".yaml", ".yml")
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """`commit` is empty outside a git checkout; `dirty` says that sources differ from the commit."""
+    """`commit` and `author` (an e-mail address) are empty outside a git checkout; `dirty`: sources differ from it."""
 
     commit: str
+    author: str
     dirty: bool
     source_digest: str
 
@@ -32,7 +33,10 @@ def code_version(project_dir: Path) -> CodeVersion:
     """The code in `project_dir` now; read once per process."""
     commit = _git(project_dir, "rev-parse", "HEAD")
     dirty = bool(commit) and bool(_git(project_dir, "status", "--porcelain", "--", *SOURCE_FOLDERS))
-    return CodeVersion(commit=commit, dirty=dirty, source_digest=tree_digest(project_dir, SOURCE_FOLDERS))
+    author = _git(project_dir, "log", "-1", "--format=%ae")
+    return CodeVersion(
+        commit=commit, author=author, dirty=dirty, source_digest=tree_digest(project_dir, SOURCE_FOLDERS)
+    )
 
 
 @cache

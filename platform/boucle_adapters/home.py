@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from boucle.contracts.ids import ModelName
 from boucle.errors import StateStoreError
 from boucle.operations.actor import Actor
+from boucle.policy.approval import PERSON
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.code_version import code_version
@@ -62,5 +63,11 @@ class Home:
 
     def actor(self, name: str, model: ModelName, *, run_id: str = "") -> Actor:
         """Who acts on a model now, from the code at hand."""
-        commit = code_version(self.settings.project_dir).label
-        return Actor(name=name, at=self.clock(model).now(), git_commit=commit, dagster_run_id=run_id)
+        code = code_version(self.settings.project_dir)
+        return Actor(
+            name=name,
+            at=self.clock(model).now(),
+            git_commit=code.label,
+            dagster_run_id=run_id,
+            commit_author=f"{PERSON}{code.author}" if code.author else "",
+        )

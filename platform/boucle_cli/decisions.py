@@ -44,6 +44,8 @@ def explain(version: Version, model: Model, as_json: Json = False) -> None:
     OUT.print(found["answer"], markup=False, highlight=False, soft_wrap=True)
     show_table("gates", found["gates"], empty="It was never evaluated: no gate was measured.")
     OUT.print(f"Policy {found['policy']}: {found['people']}.", markup=False, highlight=False, soft_wrap=True)
+    if found["risk"]:
+        show_table("risk, the highest term counts", found["risk"], empty="")
     if found["report"]:
         OUT.print(f"Report: {found['report']}", markup=False, highlight=False, soft_wrap=True)
     show_table("decisions about it", [_line(row) for row in found["decisions"]], empty="No decision is about it yet.")

@@ -6,15 +6,17 @@ from typing import Any
 from boucle.contracts.decision import MOVES, Decision, DecisionKind
 from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import ModelName, ModelVersion
-from boucle.contracts.verdict import Bound, Gate
+from boucle.contracts.verdict import Bound, Gate, GateMode
 from boucle.errors import ApprovalError, PromotionRefusedError
 from boucle.operations import approval, promotion
-from boucle.policy.approval import Consent
+from boucle.policy.approval import Consent, Standing
 from boucle.policy.promotion import PromotionDecision, PromotionOutcome
+from boucle.policy.risk import Asked, Term
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.automation import promote_job_name
 from boucle_platform.model_loop.keys import ACTOR_TAG
 from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.risk import risk_of
 from boucle_platform.model_loop.steps.store import evidence_of, newest_evidence, version_dir
 
 Run = Callable[[str, dict[str, str]], Any]
@@ -28,12 +30,14 @@ def ask(home: Home, spec: LoopSpec, version: ModelVersion, *, reason: str, who: 
         PromotionRefusedError: Its evidence does not allow it; nothing was recorded.
     """
     evidence, actor = _evidence_about(home, spec, version), home.actor(who, spec.name)
-    judged, people = promotion.judge(home.state, evidence, spec.promotion, at=actor.at)
+    risk = risk_of(home, spec, evidence)
+    judged, people = promotion.judge(home.state, evidence, spec.promotion, at=actor.at, risk=risk)
     if judged.outcome is PromotionOutcome.KEEP:
         return _done(home, spec, judged.reason)
     if judged.outcome is PromotionOutcome.REJECT and people.consent is not Consent.REFUSED:
         raise PromotionRefusedError(f"Version {version} of '{spec.model}' cannot be promoted: {judged.reason}")
-    row = approval.request(home.state, evidence=evidence, policy=spec.promotion, actor=actor, reason=reason)
+    asked = spec.promotion.asked(risk)
+    row = approval.request(home.state, evidence=evidence, asked=asked, actor=actor, reason=reason)
     return _carry_out(
         home, spec, evidence, f"Decision {row.decision_id}: asked to promote version {version}.", who, run
     )
@@ -42,7 +46,8 @@ def ask(home: Home, spec: LoopSpec, version: ModelVersion, *, reason: str, who: 
 def approve(home: Home, spec: LoopSpec, version: ModelVersion, *, reason: str, who: str, run: Run) -> dict[str, Any]:
     """Approve the open request about a version, and carry the promotion out."""
     evidence, actor = _evidence_about(home, spec, version), home.actor(who, spec.name)
-    row = approval.approve(home.state, evidence=evidence, policy=spec.promotion, actor=actor, reason=reason)
+    asked = spec.promotion.asked(risk_of(home, spec, evidence))
+    row = approval.approve(home.state, evidence=evidence, asked=asked, actor=actor, reason=reason)
     return _carry_out(home, spec, evidence, f"Decision {row.decision_id}: approved version {version}.", who, run)
 
 
@@ -74,7 +79,7 @@ def explanation(home: Home, spec: LoopSpec, version: ModelVersion) -> dict[str, 
     about = [row for row in decisions if version in {row.decision.subject_version, *_moved(row)}]
     if evidence is None and not about:
         home.registry.version(spec.name, version)
-    judged, people = _judged(home, spec, evidence)
+    judged, people, asked = _judged(home, spec, evidence) if evidence else (None, None, None)
     file = evidence and version_dir(home, spec, version) / "evidence" / f"{evidence.digest()}.html"
     return {
         "model": spec.model,
@@ -83,8 +88,9 @@ def explanation(home: Home, spec: LoopSpec, version: ModelVersion) -> dict[str, 
         "answer": _answer(spec.name, version, home.state.production(spec.name), about, judged),
         "gates": [_gate_row(gate) for gate in evidence.gates] if evidence else [],
         "evidence_digest": evidence.digest() if evidence else None,
-        "policy": spec.promotion.mode.value,
-        "people": people,
+        "policy": asked.name if asked else spec.promotion.mode.value,
+        "risk": [_risk_row(term) for term in asked.risk.terms] if asked and asked.risk else [],
+        "people": people.sentence if people else "nobody is asked before it was evaluated",
         "report": str(file) if file and file.exists() else None,
         "decisions": about,
     }
@@ -104,7 +110,7 @@ def _evidence_about(home: Home, spec: LoopSpec, version: ModelVersion) -> Eviden
 
 
 def _carry_out(home: Home, spec: LoopSpec, evidence: Evidence, said: str, who: str, run: Run) -> dict[str, Any]:
-    judged, _ = promotion.judge(home.state, evidence, spec.promotion, at=home.clock(spec.name).now())
+    judged, _, _ = _judged(home, spec, evidence)
     if judged.outcome is not PromotionOutcome.PROMOTE:
         return _done(home, spec, f"{said} {judged.reason}")
     outcome = run(promote_job_name(spec), {ACTOR_TAG: who, "boucle/trigger": said})
@@ -115,11 +121,11 @@ def _done(home: Home, spec: LoopSpec, said: str, *, failed: bool = False) -> dic
     return {"said": said, "production": home.state.production(spec.name), "failed": failed}
 
 
-def _judged(home: Home, spec: LoopSpec, evidence: Evidence | None) -> tuple[PromotionDecision | None, str]:
-    if evidence is None:
-        return None, "nobody is asked before it was evaluated"
-    judged, people = promotion.judge(home.state, evidence, spec.promotion, at=home.clock(spec.name).now())
-    return judged, people.sentence
+def _judged(home: Home, spec: LoopSpec, evidence: Evidence) -> tuple[PromotionDecision, Standing, Asked]:
+    """What the policy says of the evidence now, what people say, and what is asked at this risk."""
+    risk = risk_of(home, spec, evidence)
+    at = home.clock(spec.name).now()
+    return *promotion.judge(home.state, evidence, spec.promotion, at=at, risk=risk), spec.promotion.asked(risk)
 
 
 def _moved(row: Decision) -> set[ModelVersion | None]:
@@ -152,11 +158,23 @@ def _when(row: Decision) -> str:
     return f"{decision.at:%Y-%m-%d %H:%M} UTC, by decision {row.decision_id} of {decision.actor}: {decision.reason}"
 
 
+def _risk_row(term: Term) -> dict[str, Any]:
+    steps = term.steps
+    return {
+        "term": term.name,
+        "tier": term.tier.value,
+        "measured": "declared" if steps is None else term.value,
+        "unit": term.unit,
+        "medium from": "" if steps is None else steps.medium,
+        "high from": "" if steps is None else steps.high,
+    }
+
+
 def _gate_row(gate: Gate) -> dict[str, Any]:
     sign = {Bound.AT_MOST: "≤", Bound.AT_LEAST: "≥"}[gate.bound]
     return {
         "gate": gate.name,
-        "verdict": gate.verdict.value,
+        "verdict": gate.verdict.value if gate.mode is GateMode.BLOCK else f"{gate.verdict.value} ({gate.mode})",
         "n": gate.sample_size,
         "measured": gate.measured,
         "limit": f"{sign} {gate.limit:g} {gate.unit}",

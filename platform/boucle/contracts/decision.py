@@ -1,9 +1,9 @@
 """The ledger: one row per decision, chained by hashes."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, SerializerFunctionWrapHandler, model_serializer
 
 from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
@@ -34,7 +34,8 @@ class NewDecision(Document):
     `from_version` and `to_version` are production before and after; they are equal where nothing moved, which is in all
     kinds but `promote` and `rollback`. `subject_version` names the candidate that was judged. A `served` row follows a
     promotion or rollback once every live replica answered with it; its `seconds` are those from the plan's publication
-    until then, those of an `approve` how long its `request` had waited.
+    until then, those of an `approve` how long its `request` had waited. `requester` is the person who counts as having
+    asked where the actor is none: the author of the commit.
     """
 
     schema_version: Literal[1] = 1
@@ -52,6 +53,13 @@ class NewDecision(Document):
     git_commit: str = ""
     dagster_run_id: str = ""
     seconds: float | None = None
+    requester: str = ""
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a requester it is written as before there was one: hashes of earlier rows stay what they were."""
+        written: dict[str, Any] = write(self)
+        return written if self.requester else {k: v for k, v in written.items() if k != "requester"}
 
 
 class Decision(Document):

@@ -9,6 +9,7 @@ from boucle.errors import ApprovalError
 from boucle.operations.actor import Actor
 from boucle.policy.approval import PromotionMode, expiry, is_person, may_approve, why_not
 from boucle.policy.limits import PromotionPolicy
+from boucle.policy.risk import Asked
 from boucle.ports import StateStore
 
 
@@ -21,22 +22,22 @@ class _Subject:
     evidence_digest: Digest | None
 
 
-def request(state: StateStore, *, evidence: Evidence, policy: PromotionPolicy, actor: Actor, reason: str) -> Decision:
-    """Ask that the evidence's version becomes production.
+def request(state: StateStore, *, evidence: Evidence, asked: Asked, actor: Actor, reason: str) -> Decision:
+    """Ask that the evidence's version becomes production; for an actor who is no person, the commit's author asks.
 
     Raises:
         ApprovalError: Asking is enough (`manual`), and the actor is not among the approvers.
         ConflictError: Production moved in between.
     """
-    if policy.mode is PromotionMode.MANUAL and not may_approve(policy.approval, actor.name):
+    if asked.mode is PromotionMode.MANUAL and not may_approve(asked.approval, actor.name):
         raise ApprovalError(
             f"'{actor.name}' is not among those who may ask for a promotion of '{evidence.model}' "
-            f"({', '.join(policy.approval.approvers)}). Nothing was recorded."
+            f"({', '.join(asked.approval.approvers)}). Nothing was recorded."
         )
-    return _record(state, DecisionKind.REQUEST, _of(evidence), policy, actor, reason)
+    return _record(state, DecisionKind.REQUEST, _of(evidence), asked.name, actor, reason)
 
 
-def approve(state: StateStore, *, evidence: Evidence, policy: PromotionPolicy, actor: Actor, reason: str) -> Decision:
+def approve(state: StateStore, *, evidence: Evidence, asked: Asked, actor: Actor, reason: str) -> Decision:
     """Approve the open request about this version and this evidence. `seconds` of the row: how long it had waited.
 
     Raises:
@@ -44,16 +45,16 @@ def approve(state: StateStore, *, evidence: Evidence, policy: PromotionPolicy, a
         ConflictError: Production moved in between.
     """
     model, version = evidence.model, evidence.version
-    asked = _newest_request(state, evidence)
-    if problem := why_not(policy.approval, asked, actor.name):
+    row = _newest_request(state, evidence)
+    if problem := why_not(asked.approval, row, actor.name):
         raise ApprovalError(f"Version {version} of '{model}' was not approved: {problem}. Nothing was recorded.")
-    if actor.at > (end := expiry(policy.approval, asked)):
+    if actor.at > (end := expiry(asked.approval, row)):
         raise ApprovalError(
-            f"The request for version {version} of '{model}' (decision {asked.decision_id}) expired at "
+            f"The request for version {version} of '{model}' (decision {row.decision_id}) expired at "
             f"{end:%Y-%m-%d %H:%M} UTC. Ask again with `boucle promote {version} {model}`. Nothing was recorded."
         )
-    waited = (actor.at - asked.decision.at).total_seconds()
-    return _record(state, DecisionKind.APPROVE, _of(evidence), policy, actor, reason, seconds=waited)
+    waited = (actor.at - row.decision.at).total_seconds()
+    return _record(state, DecisionKind.APPROVE, _of(evidence), asked.name, actor, reason, seconds=waited)
 
 
 def refuse(
@@ -82,7 +83,7 @@ def refuse(
         )
     about = [row for row in state.decisions(model) if row.decision.subject_version == version]
     digest = about[-1].decision.evidence_digest if about else None
-    return _record(state, DecisionKind.REJECT, _Subject(model, version, digest), policy, actor, reason)
+    return _record(state, DecisionKind.REJECT, _Subject(model, version, digest), policy.mode, actor, reason)
 
 
 def _of(evidence: Evidence) -> _Subject:
@@ -110,7 +111,7 @@ def _record(
     state: StateStore,
     kind: DecisionKind,
     subject: _Subject,
-    policy: PromotionPolicy,
+    policy: str,
     actor: Actor,
     reason: str,
     *,
@@ -126,10 +127,11 @@ def _record(
         from_version=production,
         to_version=production,
         subject_version=subject.version,
-        policy=policy.mode,
+        policy=policy,
         evidence_digest=subject.evidence_digest,
         git_commit=actor.git_commit,
         dagster_run_id=actor.dagster_run_id,
         seconds=seconds,
+        requester="" if kind is not DecisionKind.REQUEST or is_person(actor.name) else actor.commit_author,
     )
     return state.record(new, expected_production=production)

@@ -16,11 +16,13 @@ from boucle.operations.actor import Actor
 from boucle.policy.approval import Consent, PromotionMode, Standing, standing
 from boucle.policy.limits import PromotionPolicy
 from boucle.policy.promotion import PromotionDecision, PromotionOutcome, decide
+from boucle.policy.risk import Asked, RiskFacts
 from boucle.policy.rollout import direct_arms
 from boucle.ports import ModelRegistry, StateStore
 
 PRODUCTION = "production"
 PREVIOUS = "previous"
+NOTHING_MEASURED = RiskFacts()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +48,15 @@ def promote(
     evidence: Evidence,
     policy: PromotionPolicy,
     actor: Actor,
+    risk: RiskFacts = NOTHING_MEASURED,
     doubts: Sequence[str] = (),
 ) -> Promotion | Waiting:
     """Make the evidence's version production in the ledger, then in the registry; doing it twice is doing it once.
 
     Where the policy wants a person's approval that nobody asked for yet, this asks. A refusal is on record before it is
-    raised. Aliases that were moved behind the ledger are put right, and named in
-    the reason of the decision.
+    raised. Aliases that were moved behind the ledger are put right, and named in the reason of the decision.
+
+    `risk` is what was measured of this promotion, for a policy that goes by it.
 
     Raises:
         PromotionRefusedError: A gate did not pass, there are doubts about the evidence, production moved since it was
@@ -61,22 +65,23 @@ def promote(
             promoting again finishes.
     """
     current = state.production(evidence.model)
-    judged, people = judge(state, evidence, policy, at=actor.at, doubts=doubts)
+    asked = policy.asked(risk)
+    judged, people = judge(state, evidence, policy, at=actor.at, risk=risk, doubts=doubts)
     if judged.outcome is PromotionOutcome.REJECT:
-        reject(state, registry, subject=evidence, reason=judged.reason, policy=policy.mode, actor=actor)
+        reject(state, registry, subject=evidence, reason=judged.reason, policy=asked.name, actor=actor)
         raise _refused(evidence, judged.reason, current)
     if judged.outcome is PromotionOutcome.WAIT:
-        return _wait(state, registry, evidence, policy, people, judged.reason, actor)
+        return _wait(state, registry, evidence, asked, people, judged.reason, actor)
     moved = alias_differences(state, registry, evidence.model)
     if judged.outcome is PromotionOutcome.KEEP:
         decision = last_move(state, evidence.model)
     else:
         reason = " ".join([judged.reason, *(f"Put right: {sentence}." for sentence in moved)])
-        new = _decision(evidence, DecisionKind.PROMOTE, actor, production=current, policy=policy.mode, reason=reason)
+        new = _decision(evidence, DecisionKind.PROMOTE, actor, production=current, policy=asked.name, reason=reason)
         try:
             decision = state.record(new, expected_production=evidence.production_version)
         except ConflictError as error:
-            reject(state, registry, subject=evidence, reason=str(error), policy=policy.mode, actor=actor)
+            reject(state, registry, subject=evidence, reason=str(error), policy=asked.name, actor=actor)
             raise _refused(evidence, f"{error} Evaluate it again.", state.production(evidence.model)) from error
     reconcile_aliases(state, registry, evidence.model)
     tags = {"validation_status": "approved", "ledger_head": decision.row_hash}
@@ -110,12 +115,19 @@ def reject(
 
 
 def judge(
-    state: StateStore, evidence: Evidence, policy: PromotionPolicy, *, at: datetime, doubts: Sequence[str] = ()
+    state: StateStore,
+    evidence: Evidence,
+    policy: PromotionPolicy,
+    *,
+    at: datetime,
+    risk: RiskFacts = NOTHING_MEASURED,
+    doubts: Sequence[str] = (),
 ) -> tuple[PromotionDecision, Standing]:
     """What the policy says of the evidence as things stand, and what people say."""
+    asked = policy.asked(risk)
     people = standing(
-        policy.mode,
-        policy.approval,
+        asked.mode,
+        asked.approval,
         state.decisions(evidence.model),
         version=evidence.version,
         evidence_digest=evidence.digest(),
@@ -127,6 +139,7 @@ def judge(
         production=state.production(evidence.model),
         rolled_back=_rolled_back(state, evidence.model),
         people=people,
+        asked=asked,
         doubts=doubts,
     )
     return decision, people
@@ -267,14 +280,14 @@ def _wait(
     state: StateStore,
     registry: ModelRegistry,
     evidence: Evidence,
-    policy: PromotionPolicy,
+    asked: Asked,
     people: Standing,
     reason: str,
     actor: Actor,
 ) -> Waiting:
     request = people.request
-    if people.consent is Consent.MISSING and policy.mode is PromotionMode.SEMI_AUTOMATIC:
-        request = approval.request(state, evidence=evidence, policy=policy, actor=actor, reason=reason)
+    if people.consent is Consent.MISSING and asked.mode is PromotionMode.SEMI_AUTOMATIC:
+        request = approval.request(state, evidence=evidence, asked=asked, actor=actor, reason=reason)
     with suppress(RegistryError):  # the ledger has it
         registry.set_tags(evidence.model, evidence.version, {"validation_status": "pending"})
     return Waiting(reason=reason, request=request)

@@ -15,11 +15,12 @@ PERSON = "user:"
 
 
 class PromotionMode(StrEnum):
-    """Who moves the alias once every gate passed: a person, a person who approves what was asked, nobody."""
+    """Who moves the alias once every gate passed: a person, one who approves what was asked, nobody, or by risk."""
 
     MANUAL = "manual"
     SEMI_AUTOMATIC = "semi_automatic"
     AUTOMATIC = "automatic"
+    RISK_BASED = "risk_based"
 
 
 class ApprovalPolicy(BaseModel):
@@ -74,7 +75,7 @@ def standing(
     automatic undoes a person. Requests and approvals are about one evidence digest, and count until they expire.
 
     Args:
-        mode: Who moves the alias.
+        mode: Who moves the alias; not by risk, which is for `boucle.policy.risk` to say.
         policy: Who may approve.
         decisions: Those of the model, oldest first.
         version: The candidate.
@@ -106,9 +107,18 @@ def why_not(policy: ApprovalPolicy, request: Decision, actor: str) -> str:
         return f"'{actor}' is no person; approvals are people's"
     if not may_approve(policy, actor):
         return f"'{actor}' is not among the approvers ({', '.join(policy.approvers)})"
-    if policy.four_eyes and actor == request.decision.actor:
-        return f"'{actor}' asked for it, and the policy wants four eyes: somebody else must approve"
+    if policy.four_eyes and (asked := _asked_by(request, actor)):
+        return f"'{actor}' {asked}, and the policy wants four eyes: somebody else must approve"
     return ""
+
+
+def _asked_by(request: Decision, actor: str) -> str:
+    """How this actor asked, in words; empty when somebody else did, known by the same or by a longer name."""
+    if actor == request.decision.actor:
+        return "asked for it"
+    author = request.decision.requester
+    names = {author, author.partition("@")[0]} if author else set()
+    return "is the author of the code that asked for it" if actor.casefold() in {n.casefold() for n in names} else ""
 
 
 def may_approve(policy: ApprovalPolicy, actor: str) -> bool:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from boucle.contracts.measuring import CostMatrix, Slicing
 from boucle.contracts.verdict import GateMode
 from boucle.policy.approval import ApprovalPolicy, PromotionMode
+from boucle.policy.risk import Asked, RiskFacts, RiskPolicy, asked_of
 
 
 class GateLimit(BaseModel):
@@ -134,4 +135,9 @@ class PromotionPolicy(BaseModel):
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="coverage of the intervals, ratio")
     costs: CostMatrix | None = Field(default=None, description="what wrong answers cost; without it no cost is judged")
     slicing: Slicing = Slicing()
+    risk: RiskPolicy = Field(default=RiskPolicy(), description="the table of `mode: risk_based`")
     gates: GateLimits = GateLimits()
+
+    def asked(self, facts: RiskFacts) -> Asked:
+        """What a promotion at this risk asks for."""
+        return asked_of(self.mode, self.approval, self.risk, facts)

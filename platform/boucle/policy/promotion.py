@@ -10,6 +10,7 @@ from boucle.contracts.verdict import Gate, GateMode, Verdict, overall
 from boucle.policy.approval import AGREED, Consent, Standing
 from boucle.policy.evaluation import required_gates
 from boucle.policy.limits import GateLimits, PromotionPolicy
+from boucle.policy.risk import Asked
 
 
 class PromotionOutcome(StrEnum):
@@ -36,6 +37,7 @@ def decide(
     production: ModelVersion | None,
     rolled_back: Mapping[ModelVersion, str],
     people: Standing,
+    asked: Asked,
     doubts: Sequence[str] = (),
 ) -> PromotionDecision:
     """Promote when every gate of the evidence passed against what is production now and people agree.
@@ -50,6 +52,7 @@ def decide(
         rolled_back: Versions that were put out of production by a rollback, and by whom and why: the evidence that
             promoted such a version once does not bring it back.
         people: Whether those whom the policy asks agree.
+        asked: What the policy asks for at the risk of this promotion.
         doubts: Why the evidence itself cannot be trusted, in words.
     """
     if evidence.version == production:
@@ -67,11 +70,9 @@ def decide(
         )
     if doubts:
         return _rejected(_sentences([*doubts]))
-    if problems := [*_other_limits(policy, evidence), *_missing(policy, evidence)]:
-        return _rejected(_sentences([*open_gates(evidence.gates), *problems]))
-    if evidence.verdict is not Verdict.PASSED:
-        return _rejected(_sentences(open_gates(evidence.gates)))
-    return _agreed(evidence, people)
+    if problems := _problems(policy, evidence, asked):
+        return _rejected(_sentences(problems))
+    return _agreed(evidence, people, asked)
 
 
 def refusal_of(gates_of_candidate: Sequence[Gate]) -> str:
@@ -108,13 +109,26 @@ def _other_limits(policy: PromotionPolicy, evidence: Evidence) -> list[str]:
     ]
 
 
-def _agreed(evidence: Evidence, people: Standing) -> PromotionDecision:
+def _problems(policy: PromotionPolicy, evidence: Evidence, asked: Asked) -> list[str]:
+    """What in the gates is against a promotion, in words."""
+    found = [*open_gates(evidence.gates), *_other_limits(policy, evidence), *_missing(policy, evidence)]
+    if not found and evidence.verdict is not Verdict.PASSED:
+        found = ["no gate blocks"]
+    loose = [gate for gate in evidence.gates if gate.mode is not GateMode.BLOCK and gate.verdict is not Verdict.PASSED]
+    if asked.loose_gates_block and asked.risk is not None and loose:
+        figures = [gate.figures() for gate in loose]
+        found += [*figures, f"at {asked.risk.sentence()} gates that block nothing must pass too"]
+    return found
+
+
+def _agreed(evidence: Evidence, people: Standing, asked: Asked) -> PromotionDecision:
     """What becomes of a version whose gates passed."""
     if people.consent is Consent.REFUSED:
         return _rejected(f"Version {evidence.version} passed its gates, but {people.sentence}.")
     contest = [gate.figures() for gate in evidence.gates if gate.name == "no_regression"]
     loose = loose_gates(evidence.gates)
     passed = [f"all {len(evidence.gates) - len(loose)} {'blocking ' * bool(loose)}gates passed", *contest, *loose]
+    passed += [asked.risk.sentence()] if asked.risk is not None else []
     if people.consent not in AGREED:
         return PromotionDecision(outcome=PromotionOutcome.WAIT, reason=_sentences([*passed, people.sentence]))
     agreed = [people.sentence] if people.consent is Consent.GIVEN else []

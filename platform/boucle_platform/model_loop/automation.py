@@ -21,6 +21,7 @@ from boucle_platform.model_loop.keys import ACTOR_TAG, FIRST_PARTITION_TAG, FRES
 from boucle_platform.model_loop.loaded import loaded_periods
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import landing as landing_step
+from boucle_platform.model_loop.steps.risk import risk_of
 from boucle_platform.model_loop.steps.store import newest_evidence, read_drift_report
 from boucle_platform.resources.home import HomeResource
 
@@ -244,7 +245,13 @@ def promotion_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         ports = home.connect()
         if (evidence := newest_evidence(ports, spec)) is None:
             return dg.SkipReason("No version was evaluated yet.")
-        judged, people = promotion.judge(ports.state, evidence, spec.promotion, at=ports.clock(spec.name).now())
+        judged, people = promotion.judge(
+            ports.state,
+            evidence,
+            spec.promotion,
+            at=ports.clock(spec.name).now(),
+            risk=risk_of(ports, spec, evidence),
+        )
         if judged.outcome is not PromotionOutcome.PROMOTE or people.answer is None:
             return dg.SkipReason(f"Version {evidence.version}: {judged.reason}")
         if busy := _unfinished_retraining(context.instance, spec):

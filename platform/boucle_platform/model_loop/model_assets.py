@@ -21,6 +21,7 @@ from boucle_platform.model_loop.evidence_check import doubts_about
 from boucle_platform.model_loop.keys import ACTOR_TAG, key_of
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import evaluation, training
+from boucle_platform.model_loop.steps.risk import risk_of
 from boucle_platform.resources.home import HomeResource
 
 
@@ -169,14 +170,15 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
         ports = home.connect()
         report = evaluation.evaluate(ports, spec, training_set, candidate_model, context.run.run_id)
         evidence = report.evidence
-        decided, _ = promotion.judge(ports.state, evidence, spec.promotion, at=ports.clock(spec.name).now())
+        risk, now = risk_of(ports, spec, evidence), ports.clock(spec.name).now()
+        decided, _ = promotion.judge(ports.state, evidence, spec.promotion, at=now, risk=risk)
         if decided.outcome is PromotionOutcome.REJECT:
             promotion.reject(
                 ports.state,
                 ports.registry,
                 subject=evidence,
                 reason=decided.reason,
-                policy=spec.promotion.mode,
+                policy=spec.promotion.asked(risk).name,
                 actor=actor(context, ports, spec),
             )
         return dg.MaterializeResult(
@@ -225,6 +227,7 @@ def _production_alias(spec: LoopSpec) -> dg.AssetsDefinition:
             evidence=evaluation_report,
             policy=spec.promotion,
             actor=actor(context, ports, spec),
+            risk=risk_of(ports, spec, evaluation_report),
             doubts=doubts_about(
                 context.instance, key_of(spec, "evaluation_report"), blocking_gates(spec.promotion), evaluation_report
             ),
