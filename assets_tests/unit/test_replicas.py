@@ -21,6 +21,9 @@ class Replicas(MemoryStateStore):
         self.asked += 1
         return self.answers[min(self.asked, len(self.answers)) - 1]
 
+    def addresses(self, *, max_age_seconds: float):
+        return {"one": "one", "two": "two"}
+
 
 @pytest.fixture(autouse=True)
 def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -29,6 +32,17 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(replicas.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(replicas.time, "sleep", lambda length: now.__setitem__(0, now[0] + length))
     return now
+
+
+class Answers:
+    """What each address says over HTTP, the n-th time it is asked; the last answer stays."""
+
+    def __init__(self, **said: list[int | None]) -> None:
+        self.said = said
+
+    def __call__(self, address: str, model: str) -> int | None:
+        answers = self.said.get(address, [None])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
 def wait(store: Replicas, *, timeout: float = 1.0) -> Followed:
@@ -51,7 +65,20 @@ def test_it_waits_for_the_last_replica():
     followed = wait(store)
     assert (followed.complete, followed.served, followed.behind) == (True, ("one", "two"), ())
     assert followed.seconds == pytest.approx(0.04)
+    assert followed.sentence() == "2 replica(s) serve revision 3 after 0.04 s (by their own report alone: one, two)"
+
+
+def test_a_replica_counts_once_it_answers_as_it_reports(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(replicas, "served_revision", Answers(one=[3], two=[2, 0, 3]))
+    followed = wait(Replicas({"one": {MODEL: 3}, "two": {MODEL: 3}}))
+    assert (followed.served, followed.asked) == (("one", "two"), ("one", "two"))
+    assert followed.seconds == pytest.approx(0.04)
     assert followed.sentence() == "2 replica(s) serve revision 3 after 0.04 s"
+
+
+def test_a_replica_that_reports_a_revision_and_answers_by_another_is_behind(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(replicas, "served_revision", Answers(one=[3], two=[2]))
+    assert wait(Replicas({"one": {MODEL: 3}, "two": {MODEL: 3}})).behind == ("two",)
 
 
 def test_a_replica_that_stays_behind_is_named_when_time_is_over():

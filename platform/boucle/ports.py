@@ -106,6 +106,9 @@ class StateStore(Protocol):
     def replicas(self, *, max_age_seconds: float) -> Mapping[str, Mapping[ModelName, int]]:
         """Revisions by live replica: those with a heartbeat not older than this."""
 
+    def addresses(self, *, max_age_seconds: float) -> Mapping[str, str]:
+        """Where each live replica says that it answers, such as `http://127.0.0.1:8000`; perhaps empty."""
+
     def record_trigger(self, trigger: Trigger, at: datetime, decision: NewDecision | None = None) -> bool:
         """Keep a trigger and the decision that follows from it, both or neither.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import distributions
@@ -42,19 +43,37 @@ def code_version(project_dir: Path) -> CodeVersion:
 @cache
 def environment_digest() -> str:
     """SHA-256 over the sorted `name==version` of every installed distribution."""
-    packages = sorted({f"{item.name.lower()}=={item.version}" for item in distributions()})
+    packages = sorted(f"{name}=={version}" for name, version in installed_packages().items())
     return hashlib.sha256("\n".join(packages).encode()).hexdigest()
+
+
+def installed_packages() -> dict[str, str]:
+    """Version of every installed distribution, by name."""
+    return {item.name.lower(): item.version for item in distributions()}
+
+
+def source_files(project_dir: Path) -> dict[str, str]:
+    """SHA-256 of every source file that `source_digest` covers, by its path in the project."""
+    return {
+        str(file.relative_to(project_dir)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in _sources(project_dir, SOURCE_FOLDERS)
+    }
 
 
 def tree_digest(root: Path, folders: tuple[str, ...]) -> str:
     """SHA-256 over the paths and contents of the source files below `folders`."""
     digest = hashlib.sha256()
+    for file in _sources(root, folders):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _sources(root: Path, folders: tuple[str, ...]) -> Iterator[Path]:
     for folder in folders:
         for file in sorted((root / folder).rglob("*")):
             hidden = any(part.startswith(".") or part in {"target", "logs"} for part in file.relative_to(root).parts)
             if file.suffix in SOURCE_SUFFIXES and file.is_file() and not hidden:
-                digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
+                yield file
 
 
 def _git(directory: Path, *words: str) -> str:

@@ -178,6 +178,26 @@ def load_landing(
     return receipt
 
 
+def copy_raw(source: DuckDBWarehouse, target: DuckDBWarehouse) -> None:
+    """Copy every landed row and its receipt into a warehouse that has none.
+
+    Raises:
+        NotEnoughDataError: Nothing has been landed yet.
+    """
+    with source.connect(read_only=True) as connection:
+        tables = [row[0] for row in connection.execute(_RAW_TABLES).fetchall()]
+    with source.lock(), target.connect() as connection:
+        file = str(source.file).replace("'", "''")
+        connection.execute(f"ATTACH '{file}' AS landed (READ_ONLY)")
+        connection.execute("CREATE SCHEMA IF NOT EXISTS raw")
+        for table in tables:
+            connection.execute(f'CREATE TABLE raw."{table}" AS SELECT * FROM landed.raw."{table}"')  # noqa: S608 - ours
+        connection.execute("DETACH landed")
+
+
+_RAW_TABLES = "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'raw' ORDER BY table_name"
+
+
 def declare_source(connection: duckdb.DuckDBPyConnection, source: RawSource) -> None:
     """Make the source's table, empty, where it is not there yet: SQL may read a source that has not landed anything."""
     connection.begin()

@@ -12,6 +12,7 @@ from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.code_version import code_version
 from boucle_adapters.mlflow_registry import MlflowRegistry
+from boucle_adapters.record_store import RecordStore
 from boucle_adapters.segment_log import SegmentLog
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
@@ -55,6 +56,11 @@ class Home:
         from boucle_adapters.duckdb_warehouse import DuckDBWarehouse
 
         return DuckDBWarehouse(self.settings.warehouse_file)
+
+    @cached_property
+    def records(self) -> RecordStore:
+        """Packages and source files by their digest."""
+        return RecordStore(self.settings.data_dir / "records")
 
     @cached_property
     def log(self) -> SegmentLog:

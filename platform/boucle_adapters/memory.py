@@ -138,6 +138,16 @@ class MemoryStateStore:
                 if seen >= oldest and revisions
             }
 
+    def addresses(self, *, max_age_seconds: float) -> Mapping[str, str]:
+        """Where each live replica says that it answers."""
+        oldest = monotonic() - max_age_seconds
+        with self._lock:
+            return {
+                name: address
+                for name, (seen, revisions, address) in self._replicas.items()
+                if seen >= oldest and revisions
+            }
+
     def record_trigger(self, trigger: Trigger, at: datetime, decision: NewDecision | None = None) -> bool:
         """Keep a trigger and the decision that follows; False when its run key is there. Raises ConflictError."""
         with self._lock:

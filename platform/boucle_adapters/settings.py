@@ -1,6 +1,8 @@
 """Settings: environment to typed values, each default written once, here."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,19 @@ MLFLOW_TELLS_WARNINGS_ONLY = {"MLFLOW_LOGGING_LEVEL": "WARNING"}
 MLFLOW_GIVES_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 # On two cores a two-thread fit of histogram boosting took 85 s, and serving threads fight as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """For work in a home that is thrown away: a state store or MLflow server that the environment names has no part."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("BOUCLE_")]:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 class Settings(BaseSettings):

@@ -224,6 +224,13 @@ class SqlStateStore:
             live.setdefault(row.replica, {})[ModelName(row.model)] = row.revision
         return live
 
+    def addresses(self, *, max_age_seconds: float) -> Mapping[str, str]:
+        """Where each live replica says that it answers."""
+        oldest = wall_now() - timedelta(seconds=max_age_seconds)
+        query = sa.select(REPLICA.c.replica, REPLICA.c.address).where(REPLICA.c.seen_at >= oldest)
+        with self._read() as connection:
+            return {row.replica: row.address for row in connection.execute(query)}
+
     def record_trigger(self, trigger: Trigger, at: datetime, decision: NewDecision | None = None) -> bool:
         """Keep a trigger and the decision that follows; False when its run key is there. Raises ConflictError."""
         row = {"run_key": trigger.run_key, "model": trigger.model, "at": at, "document": trigger.model_dump_json()}

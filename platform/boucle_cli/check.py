@@ -1,17 +1,15 @@
 """`boucle check`: the asset checks, on a small sample, with the code at hand, in a home that is thrown away."""
 
-import os
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from boucle_adapters.settings import Settings
+from boucle_adapters.settings import Settings, own_environment
 from boucle_platform.model_loop.automation import period_job_name, retrain_job_name
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.spec import LoopSpec
@@ -97,7 +95,7 @@ def run_checks(
         summary: A file that gets a Markdown table appended (GitHub's `$GITHUB_STEP_SUMMARY`); none when empty.
         progress: Told what happens next.
     """
-    with tempfile.TemporaryDirectory(prefix="boucle-check-") as folder, _environment_of_its_own():
+    with tempfile.TemporaryDirectory(prefix="boucle-check-") as folder, own_environment():
         report = _loop_once(spec, Settings(home=Path(folder)), progress)
     if junit:
         write_junit(Path(junit), report)
@@ -226,16 +224,3 @@ def _of_dbt(evaluation: dg.AssetCheckEvaluation) -> str:
 
 def _cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-@contextmanager
-def _environment_of_its_own() -> Iterator[None]:
-    """Only the sample's home: a state store or MLflow server that the environment names gets no sample decisions."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("BOUCLE_")]:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

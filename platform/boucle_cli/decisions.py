@@ -1,6 +1,7 @@
 """The verbs about decisions: ask, approve, refuse, explain, and the ledger that holds them."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import ConfigurationError
 from boucle.ports import StateStore
 from boucle_cli.context import Json, Model, Reason, acting_user, find_spec, open_home, open_runner
-from boucle_cli.output import FAILED, OUT, errors_for_people, show_json, show_table
+from boucle_cli.output import ERR, FAILED, OUT, errors_for_people, show_json, show_table
 
 Version = Annotated[int, typer.Argument(min=1, help="The version, as the registry counts.")]
 
@@ -49,6 +50,38 @@ def explain(version: Version, model: Model, as_json: Json = False) -> None:
     if found["report"]:
         OUT.print(f"Report: {found['report']}", markup=False, highlight=False, soft_wrap=True)
     show_table("decisions about it", [_line(row) for row in found["decisions"]], empty="No decision is about it yet.")
+
+
+def reproduce(version: Version, model: Model, as_json: Json = False) -> None:
+    """Make a version again from its record, in a place that is thrown away: equal, or what differs is named."""
+    from boucle_platform.reproduction import reproduce as make_again
+
+    with errors_for_people():
+        spec, home = find_spec(model), open_home()
+        if as_json:
+            found = make_again(home, spec, ModelVersion(version))
+        else:
+            with ERR.status("reading the record", spinner="line") as status:
+                found = make_again(home, spec, ModelVersion(version), progress=lambda said: status.update(f"{said} …"))
+    if as_json:
+        show_json({**asdict(found), "identical": found.identical, "reproduced": found.reproduced})
+    else:
+        rows = [
+            {
+                "part": part.part,
+                "": "equal" if part.equal else "DIFFERS",
+                "on record": part.recorded,
+                "made again": part.found,
+            }
+            for part in found.parts
+        ]
+        show_table(f"version {version} of {model}, made again", rows, empty="")
+        for part in found.parts:
+            if part.difference:
+                OUT.print(f"{part.part}: {part.difference}", markup=False, highlight=False, soft_wrap=True)
+        OUT.print(found.verdict(), markup=False, highlight=False, soft_wrap=True)
+    if not found.reproduced:
+        raise typer.Exit(FAILED)
 
 
 def history(

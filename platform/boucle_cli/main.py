@@ -20,7 +20,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(quarantine.app, name="quarantine")
-for verb in (decisions.promote, decisions.approve, decisions.reject, decisions.explain, decisions.history):
+for verb in (
+    decisions.promote,
+    decisions.approve,
+    decisions.reject,
+    decisions.explain,
+    decisions.reproduce,
+    decisions.history,
+):
     app.command()(verb)
 app.command("export-audit")(decisions.export_audit)
 
@@ -74,26 +81,16 @@ def feed(
 @app.command()
 def retrain(model: Model, *, reason: Reason, as_json: Json = False) -> None:
     """Run training set to traffic now, whatever drift says; the gates decide as always."""
-    from boucle_platform.instance import end_dead_runs
-    from boucle_platform.model_loop.automation import refuse_second_retraining, retrain_job_name
-    from boucle_platform.model_loop.keys import ACTOR_TAG
+    from boucle_cli.verbs import train_again
 
     with errors_for_people():
-        runner = open_runner()
-        end_dead_runs(runner.instance)
-        refuse_second_retraining(runner.instance, find_spec(model))
-        outcome = runner.run(
-            retrain_job_name(find_spec(model)), tags={ACTOR_TAG: acting_user(), "boucle/trigger": reason}
-        )
-        production = open_home().state.production(ModelName(model))
+        done = train_again(open_runner(), find_spec(model), reason=reason, who=acting_user())
     if as_json:
-        show_json(
-            {"run_id": outcome.run_id, "succeeded": outcome.succeeded, "error": outcome.error, "production": production}
-        )
+        show_json(done)
     else:
-        OUT.print(f"Run {outcome.run_id}: {'passed its gates' if outcome.succeeded else outcome.error}")
-        OUT.print(f"In production: {production or 'nothing yet'}.")
-    if not outcome.succeeded:
+        OUT.print(f"Run {done['run_id']}: {done['error'] or done['said']}", markup=False, highlight=False)
+        OUT.print(f"In production: {done['production'] or 'nothing yet'}.")
+    if not done["succeeded"]:
         raise typer.Exit(FAILED)
 
 
@@ -108,7 +105,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Put the previous version back in traffic and registry; done when every live replica answers with it."""
-    from boucle_cli.verbs import roll_back
+    from boucle_cli.rolling_back import roll_back
 
     with errors_for_people():
         done = roll_back(

@@ -2,46 +2,52 @@
 
 from typing import Any
 
+from boucle.contracts.evidence import Candidate
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import BoucleError, ConfigurationError, ConflictError, LedgerError, RegistryError, StateStoreError
 from boucle.operations import promotion
 from boucle_adapters.home import Home
-from boucle_adapters.replicas import wait_until_served
+from boucle_platform.instance import Runner, end_dead_runs
 from boucle_platform.model_loop import dbt_project
+from boucle_platform.model_loop.automation import refuse_second_retraining, retrain_job_name
+from boucle_platform.model_loop.keys import ACTOR_TAG
 from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.store import document_file, read_document
 
-FOLLOW_TIMEOUT_SECONDS = 10
 ALIASES, TRAFFIC = "aliases equal ledger", "traffic equals ledger"
 REPAIRED = (ALIASES, TRAFFIC)
 """The findings that `repair` puts right."""
 
 
-def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | None, who: str) -> dict[str, Any]:
-    """Ledger and plan first, at once; then wait for the replicas; the registry's aliases last."""
-    decision, plan = promotion.roll_back(home.state, model, reason=reason, to=to, actor=home.actor(who, model))
-    followed = wait_until_served(
-        home.state,
-        model,
-        plan.revision,
-        timeout_seconds=FOLLOW_TIMEOUT_SECONDS,
-        replica_timeout_seconds=home.settings.replica_timeout_seconds,
-    )
-    if followed.complete:
-        promotion.note_served(home.state, plan, seconds=followed.seconds, actor=home.actor(who, model))
-    try:
-        aliases = promotion.reconcile_aliases(home.state, home.registry, model)
-        home.registry.set_tags(model, plan.production.version, {"ledger_head": decision.row_hash})
-    except RegistryError as error:
-        aliases = (f"The registry did not follow ({error}); `boucle doctor --fix` puts its aliases right.",)
+def train_again(runner: "Runner", spec: LoopSpec, *, reason: str, who: str) -> dict[str, Any]:
+    """Run the retrain job; what came of it, in a sentence.
+
+    Raises:
+        ConflictError: A run is training or promoting the model already.
+    """
+    end_dead_runs(runner.instance)
+    refuse_second_retraining(runner.instance, spec)
+    outcome = runner.run(retrain_job_name(spec), tags={ACTOR_TAG: who, "boucle/trigger": reason})
+    production = runner.home.state.production(spec.name)
     return {
-        "from": decision.decision.from_version,
-        "to": decision.decision.to_version,
-        "decision": decision.decision_id,
-        "replicas": followed.sentence(),
-        "seconds_until_served": round(followed.seconds, 3) if followed.complete else None,
-        "behind": list(followed.behind),
-        "aliases": list(aliases),
+        "run_id": outcome.run_id,
+        "succeeded": outcome.succeeded,
+        "error": outcome.error,
+        "said": _what_came_out(runner.home, spec, production) if outcome.succeeded else "",
+        "production": production,
     }
+
+
+def _what_came_out(home: Home, spec: LoopSpec, production: ModelVersion | None) -> str:
+    made = read_document(document_file(home, spec, "candidate_model"), Candidate)
+    if not made.created:
+        return (
+            f"version {made.version} came out again, from the same rows, code, packages and seed: no version was "
+            "registered, and nothing new was decided"
+        )
+    if made.version == production:
+        return f"version {made.version} passed its gates and is in production"
+    return f"version {made.version} passed its gates and waits for a person: boucle explain {made.version} {spec.model}"
 
 
 def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:

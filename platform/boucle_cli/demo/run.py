@@ -146,7 +146,7 @@ class Replay:
 
     def roll_back(self) -> None:
         """Back to the previous version, seen in the answers."""
-        from boucle_cli.verbs import roll_back
+        from boucle_cli.rolling_back import roll_back
 
         with self._stage("rollback"), suppress(NoProductionModelError):  # the summary says what is missing
             done = roll_back(self.home, self.spec.name, reason="demo: show the way back", to=None, who="user:demo")

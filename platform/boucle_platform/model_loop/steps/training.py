@@ -22,7 +22,7 @@ from boucle.errors import NotEnoughDataError
 from boucle.features.contract import feature_specs, key_spec
 from boucle.features.digest import content_digest
 from boucle.policy.candidate import bundle_equals_estimator, training_gates, within_compute_budget
-from boucle_adapters.code_version import code_version, environment_digest
+from boucle_adapters.code_version import code_version, environment_digest, installed_packages, source_files
 from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
@@ -31,7 +31,7 @@ from boucle_platform.model_loop.steps.store import data_dir, version_dir, write_
 
 if TYPE_CHECKING:
     from boucle.training.evaluate import Holdout
-    from boucle.training.fit import Fitted
+    from boucle.training.fit import Fitted, Matrix
 
 KEYS = ("entity_key", "as_of")
 TRAIN, HOLDOUT = "train", "holdout"
@@ -99,18 +99,11 @@ def make_candidate(home: Home, spec: LoopSpec, manifest: TrainingManifest, run_i
     Raises:
         ExportError: The estimator cannot be exported exactly; nothing was registered.
     """
-    from boucle.training.bundle import bundle_files
-    from boucle.training.fit import feature_matrix, fit, label_vector
     from boucle.training.parity import parity
 
-    rows = read_rows(home, manifest)
-    train, holdout = (rows[rows["part"] == part] for part in (TRAIN, HOLDOUT))
-    features = feature_matrix(train, manifest.feature_names)
-    judged = feature_matrix(holdout, manifest.feature_names)
-    fitted = fit(spec.hook("estimator").build, features, label_vector(train), seed=spec.training.seed)
+    made = fit_bundle(home, spec, manifest, seed=spec.training.seed)
+    fitted, contract, files, holdout, judged = made.fitted, made.contract, made.files, made.holdout, made.judged
     home.registry.log_run(params={}, metrics=cost_of(fitted), tags={})
-    contract = contract_of(spec)
-    files = bundle_files(fitted.estimator, contract, rows=judged, entities=holdout["entity_key"].tolist())
     gates = (
         bundle_equals_estimator(parity(fitted.estimator, files[MODEL_FILE], judged)),
         within_compute_budget(fitted.cpu_seconds, spec.promotion.gates.within_compute_budget),
@@ -132,6 +125,36 @@ def make_candidate(home: Home, spec: LoopSpec, manifest: TrainingManifest, run_i
         gates=gates,
     )
     return Made(candidate=candidate, reference=reference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedBundle:
+    """A fit, the files of its bundle, and the holdout that its requests were recorded on."""
+
+    fitted: "Fitted"
+    contract: BundleContract
+    files: dict[str, bytes]
+    holdout: pd.DataFrame
+    judged: "Matrix"
+
+
+def fit_bundle(home: Home, spec: LoopSpec, manifest: TrainingManifest, *, seed: int) -> FittedBundle:
+    """Fit on the exact rows of a manifest and export. The same rows, code, packages and seed give the same bytes.
+
+    Raises:
+        ExportError: The estimator cannot be exported exactly.
+    """
+    from boucle.training.bundle import bundle_files
+    from boucle.training.fit import feature_matrix, fit, label_vector
+
+    rows = read_rows(home, manifest)
+    train, holdout = (rows[rows["part"] == part] for part in (TRAIN, HOLDOUT))
+    features = feature_matrix(train, manifest.feature_names)
+    judged = feature_matrix(holdout, manifest.feature_names)
+    fitted = fit(spec.hook("estimator").build, features, label_vector(train), seed=seed)
+    contract = contract_of(spec)
+    files = bundle_files(fitted.estimator, contract, rows=judged, entities=holdout["entity_key"].tolist())
+    return FittedBundle(fitted=fitted, contract=contract, files=files, holdout=holdout, judged=judged)
 
 
 def cost_of(fitted: "Fitted") -> dict[str, float]:
@@ -242,6 +265,8 @@ def _register(
         if (known.tags.get("bundle_digest"), known.tags.get("data_digest")) == (bundle, manifest.content_digest):
             return known.version, False
     code = code_version(home.settings.project_dir)
+    home.records.keep(environment_digest(), installed_packages())
+    home.records.keep(code.source_digest, source_files(home.settings.project_dir))
     tags = {
         "validation_status": "pending",
         "bundle_digest": bundle,
