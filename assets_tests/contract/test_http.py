@@ -32,6 +32,7 @@ from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.segment_log import SegmentLog
+from boucle_adapters.tokens import TokenStore
 from boucle_serving.app import Parts, create_app
 
 NOON = datetime(1997, 11, 2, 12, tzinfo=UTC)
@@ -54,6 +55,7 @@ class World:
     def __post_init__(self) -> None:
         self.bundles = DirectoryBundleStore(self.root / "bundles")
         self.log = SegmentLog(self.root / "log")
+        self.tokens = TokenStore(self.root / "tokens.json")
         self.app: FastAPI = create_app(
             Parts(
                 open_state=self.open_state,
@@ -65,6 +67,7 @@ class World:
                 replica="one",
                 address="http://one",
                 plan_poll_seconds=0.01,
+                tokens=self.tokens,
             )
         )
         self.http = TestClient(self.app)

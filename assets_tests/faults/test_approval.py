@@ -6,12 +6,16 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from starlette.testclient import TestClient
 
 from assets_tests.faults.loop_home import RETRAIN, SPEC, LoopHome, boucle, copied, opened
 from boucle.errors import ApprovalError
 from boucle.policy.approval import ApprovalPolicy, PromotionMode
+from boucle_adapters.tokens import Role, TokenStore
 from boucle_cli import people
 from boucle_platform.model_loop.spec import LoopSpec
+from boucle_serving.app import create_app
+from boucle_serving.main import parts_of
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
 PROMOTE, SENSOR = "repurchase_promote", "repurchase_promotion"
@@ -136,6 +140,18 @@ def test_under_manual_a_person_asks_and_the_sensor_carries_it_out(four_months: P
         answer(loop, "promote", spec=MANUAL)
         assert len(tick(loop)) == 1
         assert (loop.kinds()[:2], loop.alias()) == ([("request", None), ("promote", 1)], 1)
+
+
+def test_an_approval_over_http_is_carried_out_by_the_sensor_and_a_rollback_needs_another_role(waiting: LoopHome):
+    tokens = TokenStore(waiting.runner.settings.tokens_file)
+    http = TestClient(create_app(parts_of(waiting.runner.settings, "http://test")))
+    path, said = f"/models/{SPEC.model}", {"version": 1, "reason": "calibrated"}
+    for actor, promoted in (("user:eve", None), ("user:ada", 1)):  # only ada is among the approvers
+        bearer = {"authorization": f"Bearer {tokens.add(actor, [Role.APPROVER])}"}
+        assert http.post(f"{path}/approve", json=said, headers=bearer).status_code == 202
+        tick(waiting)
+        assert waiting.alias() == promoted
+    assert http.post(f"{path}/rollback", json={"reason": "no"}, headers=bearer).status_code == 403
 
 
 BY_RISK = declared(PromotionMode.RISK_BASED)

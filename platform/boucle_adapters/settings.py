@@ -100,6 +100,11 @@ class Settings(BaseSettings):
         return self.home_dir / "warehouse.duckdb"
 
     @property
+    def tokens_file(self) -> Path:
+        """Who may decide over HTTP: digests of bearer tokens, with actor and roles."""
+        return self.home_dir / "tokens.json"
+
+    @property
     def bundles_dir(self) -> Path:
         """Release bundles by digest."""
         return self.home_dir / "bundles"

@@ -122,6 +122,24 @@ def rollback(
 
 
 @app.command()
+def token(
+    actor: Annotated[str, typer.Argument(help="Whose it is, as the ledger names people: user:ada.")],
+    role: Annotated[list[str] | None, typer.Option(help="approver (asks, approves, refuses) or operator.")] = None,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Forget every token of this actor instead.")] = False,
+) -> None:
+    """Make a bearer token for decisions over HTTP. It is shown once; the home keeps its digest."""
+    from boucle_adapters.settings import Settings
+    from boucle_adapters.tokens import TokenStore, roles_of
+
+    with errors_for_people():
+        tokens = TokenStore(Settings().tokens_file)
+        if revoke:
+            OUT.print(f"{tokens.revoke(actor)} token(s) of {actor} are forgotten.", highlight=False)
+            return
+        typer.echo(tokens.add(actor, roles_of(actor, role or [])))
+
+
+@app.command()
 def status(model: Model, as_json: Json = False) -> None:
     """What is in production, in traffic, in the registry; what landed last and what drift said."""
     from boucle_cli.verbs import model_status

@@ -14,15 +14,17 @@ from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError
 from boucle.ports import BundleStore, Clock, PredictionLog, StateStore
 from boucle_adapters.online_store import OnlineStore
+from boucle_adapters.tokens import TokenStore
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.middleware import AnswerHeaders
 from boucle_serving.plan_watch import PlanWatch
 from boucle_serving.predictor import Predictor
-from boucle_serving.problems import FieldError, InvalidRequestError, http_problem, problem_of
+from boucle_serving.problems import FieldError, InvalidRequestError, UnauthorizedError, http_problem, problem_of
 from boucle_serving.readiness import Readiness
 from boucle_serving.routes.health import health_router
 from boucle_serving.routes.models import models_router
 from boucle_serving.routes.predict import predict_router
+from boucle_serving.routes.verbs import verbs_router
 from boucle_serving.service import PredictionService
 
 _DESCRIPTION = """
@@ -49,6 +51,8 @@ class Parts:
     replica: str
     address: str
     plan_poll_seconds: float
+    tokens: TokenStore
+    replica_timeout_seconds: float = 3.0
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -81,9 +85,29 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(predict_router(service, metrics))
     app.include_router(health_router(Readiness(predictor, watch, parts.replica), metrics))
     app.include_router(models_router(predictor, service))
+    app.include_router(
+        verbs_router(
+            _opened_once(parts.open_state),
+            parts.tokens,
+            parts.open_clock,
+            replica_timeout_seconds=parts.replica_timeout_seconds,
+        )
+    )
     app.add_middleware(AnswerHeaders)
     _handle_errors(app)
     return app
+
+
+def _opened_once(open_state: Callable[[], StateStore]) -> Callable[[], StateStore]:
+    """The state store, opened when it is first needed and there; what cannot be opened is tried again."""
+    found: list[StateStore] = []
+
+    def state() -> StateStore:
+        if not found:
+            found.append(open_state())
+        return found[0]
+
+    return state
 
 
 def _lifespan(watch: PlanWatch, parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -99,7 +123,8 @@ def _lifespan(watch: PlanWatch, parts: Parts) -> Callable[[FastAPI], AbstractAsy
 def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(BoucleError)
     async def on_boucle_error(_request: Request, error: BoucleError) -> Response:
-        return problem_of(error).response()
+        challenge = {"www-authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
+        return problem_of(error).response(challenge)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(_request: Request, error: HTTPException) -> Response:

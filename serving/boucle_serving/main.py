@@ -18,6 +18,7 @@ from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.segment_log import SegmentLog
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
+from boucle_adapters.tokens import TokenStore
 from boucle_serving.app import Parts, create_app
 
 _GRACE_SECONDS = 10
@@ -35,6 +36,8 @@ def parts_of(settings: Settings, address: str) -> Parts:
         address=address,
         default_model=ModelName(settings.default_model),
         plan_poll_seconds=settings.plan_poll_seconds,
+        tokens=TokenStore(settings.tokens_file),
+        replica_timeout_seconds=settings.replica_timeout_seconds,
     )
 
 

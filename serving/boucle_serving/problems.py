@@ -8,11 +8,14 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from boucle.errors import (
+    ApprovalError,
     AsOfError,
     BoucleError,
     BundleError,
+    ConflictError,
     FeatureLookupError,
     NoProductionModelError,
+    StateStoreError,
     UnknownEntityError,
 )
 from boucle_adapters.online_store import BeyondWatermarkError
@@ -38,6 +41,14 @@ class InvalidRequestError(BoucleError):
 
 class UnknownModelError(BoucleError):
     """The path names a model that no traffic plan knows."""
+
+
+class UnauthorizedError(BoucleError):
+    """Nobody knows who asks."""
+
+
+class ForbiddenError(BoucleError):
+    """The one who asks may not do this."""
 
 
 class LogUnavailableError(BoucleError):
@@ -70,6 +81,11 @@ class Problem:
 # The first class that fits counts, so the narrower ones come first.
 _KINDS: tuple[tuple[type[BoucleError], HTTPStatus, str, str], ...] = (
     (InvalidRequestError, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is malformed"),
+    (UnauthorizedError, HTTPStatus.UNAUTHORIZED, "unauthorized", "A token is needed"),
+    (ForbiddenError, HTTPStatus.FORBIDDEN, "forbidden", "The token does not allow this"),
+    (ApprovalError, HTTPStatus.CONFLICT, "not-allowed-now", "The decision was not recorded"),
+    (ConflictError, HTTPStatus.CONFLICT, "conflict", "Things are not as the request supposes"),
+    (StateStoreError, HTTPStatus.SERVICE_UNAVAILABLE, "state-store-unavailable", "The state store cannot be read"),
     (UnknownModelError, HTTPStatus.NOT_FOUND, "unknown-model", "No such model is served here"),
     (UnknownEntityError, HTTPStatus.NOT_FOUND, "unknown-entity", "The entity is not known"),
     (BeyondWatermarkError, HTTPStatus.UNPROCESSABLE_ENTITY, "beyond-watermark", "as_of is not published yet"),

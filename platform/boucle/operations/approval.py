@@ -76,6 +76,64 @@ def refuse(
     if not is_person(actor.name) or not may_approve(policy.approval, actor.name):
         names = ", ".join(policy.approval.approvers) or "every person"
         raise ApprovalError(f"'{actor.name}' may not refuse versions of '{model}'; may: {names}. Nothing was recorded.")
+    return refuse_version(state, model, version, actor=actor, reason=reason, policy=policy.mode)
+
+
+def request_on(
+    state: StateStore, model: ModelName, version: ModelVersion, evidence_digest: Digest, *, actor: Actor, reason: str
+) -> Decision:
+    """Ask for a promotion on evidence that is known by its digest; the policy judges it when it is carried out.
+
+    Raises:
+        ApprovalError: The actor is no person, or the version is production already.
+        ConflictError: Production moved in between.
+    """
+    _require_person(actor, "ask for a promotion")
+    if version == state.production(model):
+        raise ApprovalError(f"Version {version} of '{model}' is in production already. Nothing was recorded.")
+    return _record(state, DecisionKind.REQUEST, _Subject(model, version, evidence_digest), "", actor, reason)
+
+
+def approve_open(
+    state: StateStore,
+    model: ModelName,
+    version: ModelVersion,
+    evidence_digest: Digest | None = None,
+    *,
+    actor: Actor,
+    reason: str,
+) -> Decision:
+    """Approve the newest request about a version, on its evidence; whether that counts is for the policy to say.
+
+    Raises:
+        ApprovalError: The actor is no person, nobody asked, or the request is about other evidence.
+        ConflictError: Production moved in between.
+    """
+    _require_person(actor, "approve")
+    rows = state.decisions(model)
+    asked = [r for r in rows if r.decision.kind is DecisionKind.REQUEST and r.decision.subject_version == version]
+    if not asked or version == state.production(model):
+        raise ApprovalError(f"There is nothing to approve about version {version} of '{model}'. Nothing was recorded.")
+    newest = asked[-1].decision
+    if evidence_digest is not None and evidence_digest != newest.evidence_digest:
+        raise ApprovalError(
+            f"Version {version} of '{model}' was asked for on the evidence {newest.evidence_digest}, not on "
+            f"{evidence_digest}: read the new report. Nothing was recorded."
+        )
+    subject, waited = _Subject(model, version, newest.evidence_digest), (actor.at - newest.at).total_seconds()
+    return _record(state, DecisionKind.APPROVE, subject, newest.policy, actor, reason, seconds=waited)
+
+
+def refuse_version(
+    state: StateStore, model: ModelName, version: ModelVersion, *, actor: Actor, reason: str, policy: str = ""
+) -> Decision:
+    """Say that a version must not become production; it holds until a person asks for it or approves it.
+
+    Raises:
+        ApprovalError: The actor is no person, or the version is production (roll back instead).
+        ConflictError: Production moved in between.
+    """
+    _require_person(actor, "refuse")
     if version == state.production(model):
         raise ApprovalError(
             f"Version {version} of '{model}' is in production; `boucle rollback {model}` takes it out. "
@@ -83,7 +141,12 @@ def refuse(
         )
     about = [row for row in state.decisions(model) if row.decision.subject_version == version]
     digest = about[-1].decision.evidence_digest if about else None
-    return _record(state, DecisionKind.REJECT, _Subject(model, version, digest), policy.mode, actor, reason)
+    return _record(state, DecisionKind.REJECT, _Subject(model, version, digest), policy, actor, reason)
+
+
+def _require_person(actor: Actor, verb: str) -> None:
+    if not is_person(actor.name):
+        raise ApprovalError(f"'{actor.name}' is no person and may not {verb}. Nothing was recorded.")
 
 
 def _of(evidence: Evidence) -> _Subject:

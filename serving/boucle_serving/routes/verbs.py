@@ -1,0 +1,151 @@
+"""POST /models/{model}/promote, approve, reject, rollback: decisions over HTTP, by those whose token allows it."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header
+from pydantic import BaseModel, ConfigDict, Field
+
+from boucle.contracts.decision import Decision
+from boucle.contracts.ids import Digest, ModelName, ModelVersion
+from boucle.errors import ConflictError, NoProductionModelError
+from boucle.operations import approval, promotion
+from boucle.operations.actor import Actor
+from boucle.ports import Clock, StateStore
+from boucle_adapters.replicas import wait_until_served
+from boucle_adapters.tokens import Bearer, Role, TokenStore
+from boucle_serving.problems import ForbiddenError, UnauthorizedError
+
+FOLLOW_TIMEOUT_SECONDS = 10
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=1000, description="Why; it goes on record.")
+
+
+class Answer(_Said):
+    """An answer to what was asked about a version; with a digest, only to a request on that evidence."""
+
+    version: int = Field(ge=1)
+    evidence_digest: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+
+class Request(_Said):
+    """A request to promote a version on the evidence that its report names."""
+
+    version: int = Field(ge=1)
+    evidence_digest: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Rollback(_Said):
+    """Back to the version before, or to an earlier promoted one."""
+
+    to: int | None = Field(default=None, ge=1)
+
+
+def verbs_router(
+    open_state: Callable[[], StateStore],
+    tokens: TokenStore,
+    open_clock: Callable[[ModelName], Clock],
+    *,
+    replica_timeout_seconds: float,
+) -> APIRouter:
+    """The routes that decide. Promote and approve are carried out by the platform; a rollback acts at once."""
+    router = APIRouter(tags=["decide"])
+
+    def actor(bearer: Bearer, model: str) -> Actor:
+        return Actor(name=bearer.actor, at=open_clock(ModelName(model)).now())
+
+    approver, operator = _bearer(tokens, Role.APPROVER), _bearer(tokens, Role.OPERATOR)
+
+    @router.post("/models/{model}/promote", status_code=HTTPStatus.ACCEPTED, summary="Ask that a version is promoted")
+    def promote(model: str, asked: Request, bearer: Annotated[Bearer, Depends(approver)]) -> dict[str, Any]:
+        """Record the request. Gates and policy decide as always, in `production_alias`."""
+        version, digest = ModelVersion(asked.version), Digest(asked.evidence_digest)
+        row = approval.request_on(
+            open_state(), ModelName(model), version, digest, actor=actor(bearer, model), reason=asked.reason
+        )
+        return _recorded(row)
+
+    @router.post("/models/{model}/approve", status_code=HTTPStatus.ACCEPTED, summary="Approve what waits for it")
+    def approve(model: str, said: Answer, bearer: Annotated[Bearer, Depends(approver)]) -> dict[str, Any]:
+        """Record the approval. Whether it counts (approvers, four eyes, expiry) is for the promotion policy to say."""
+        digest = Digest(said.evidence_digest) if said.evidence_digest else None
+        row = approval.approve_open(
+            open_state(),
+            ModelName(model),
+            ModelVersion(said.version),
+            digest,
+            actor=actor(bearer, model),
+            reason=said.reason,
+        )
+        return _recorded(row)
+
+    @router.post("/models/{model}/reject", summary="Refuse a version")
+    def reject(model: str, said: Answer, bearer: Annotated[Bearer, Depends(approver)]) -> dict[str, Any]:
+        """Nothing automatic promotes the version after that."""
+        row = approval.refuse_version(
+            open_state(), ModelName(model), ModelVersion(said.version), actor=actor(bearer, model), reason=said.reason
+        )
+        return _recorded(row)
+
+    @router.post("/models/{model}/rollback", summary="Put an earlier version back, now")
+    def rollback(model: str, asked: Rollback, bearer: Annotated[Bearer, Depends(operator)]) -> dict[str, Any]:
+        """Ledger and traffic plan at once; answers when every live replica does so by the version that is back."""
+        state, who, name = open_state(), actor(bearer, model), ModelName(model)
+        try:
+            row, plan = promotion.roll_back(
+                state, name, reason=asked.reason, actor=who, to=ModelVersion(asked.to) if asked.to else None
+            )
+        except NoProductionModelError as error:
+            raise ConflictError(str(error)) from error
+        followed = wait_until_served(
+            state,
+            name,
+            plan.revision,
+            timeout_seconds=FOLLOW_TIMEOUT_SECONDS,
+            replica_timeout_seconds=replica_timeout_seconds,
+        )
+        if followed.complete:
+            promotion.note_served(state, plan, seconds=followed.seconds, actor=who)
+        return {
+            **_recorded(row),
+            "replicas": followed.sentence(),
+            "seconds_until_served": round(followed.seconds, 3) if followed.complete else None,
+            "behind": list(followed.behind),
+        }
+
+    return router
+
+
+def _bearer(tokens: TokenStore, role: Role) -> Callable[[str], Bearer]:
+    def allowed(authorization: Annotated[str, Header()] = "") -> Bearer:
+        scheme, _, token = authorization.partition(" ")
+        bearer = tokens.bearer(token.strip()) if scheme.lower() == "bearer" else None
+        if bearer is None:
+            raise UnauthorizedError(
+                "This needs the header `Authorization: Bearer …` and a token that `boucle token` made. Nothing changed."
+            )
+        if role not in bearer.roles:
+            roles = ", ".join(sorted(bearer.roles)) or "nothing"
+            raise ForbiddenError(f"'{bearer.actor}' may act as {roles}, not as {role}. Nothing changed.")
+        return bearer
+
+    return allowed
+
+
+def _recorded(row: Decision) -> dict[str, Any]:
+    said = row.decision
+    return {
+        "decision": row.decision_id,
+        "kind": said.kind.value,
+        "model": said.model,
+        "version": said.subject_version or said.to_version,
+        "production": said.to_version,
+        "actor": said.actor,
+        "reason": said.reason,
+        "ledger_head": row.row_hash,
+    }
