@@ -19,6 +19,7 @@ from boucle.contracts.ids import ModelVersion, PeriodKey
 from boucle.contracts.ledger import verify_chain
 from boucle.contracts.online import OnlineManifest
 from boucle.features.digest import content_digest
+from boucle.operations import promotion
 from boucle.operations.promotion import alias_differences
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
@@ -141,6 +142,29 @@ def boucle(loop: LoopHome, *words: str, **environment: str) -> "subprocess.Compl
         timeout=90,
         check=False,
     )
+
+
+def client(home: Home) -> Any:
+    """MLflow's own client, to do what boucle would not."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=home.registry.tracking_uri)
+
+
+def register(loop: LoopHome) -> int:
+    """One more version."""
+    return int(client(loop.home).create_model_version(SPEC.model, str(loop.path / "bundles")).version)
+
+
+def promote_second(loop: LoopHome) -> None:
+    """Version 2, with the evidence and the bundle of version 1, is production and gets all requests."""
+    second = read_document(document_file(loop.home, SPEC, "evaluation_report"), Evidence).model_copy(
+        update={"version": 2, "production_version": 1}
+    )
+    assert register(loop) == 2
+    actor = loop.home.actor("test", SPEC.name)
+    promotion.promote(loop.home.state, loop.home.registry, evidence=second, policy=SPEC.promotion, actor=actor)
+    promotion.start_traffic(loop.home.state, SPEC.name, actor=actor)
 
 
 def check_named(loop: LoopHome, name: str) -> dg.AssetCheckEvaluation:

@@ -10,24 +10,24 @@ import dagster as dg
 import pytest
 
 from assets_tests.bundles import flip_last_byte
-from assets_tests.faults.loop_home import RETRAIN, SPEC, LoopHome, boucle, check_named
+from assets_tests.faults.loop_home import (
+    RETRAIN,
+    SPEC,
+    LoopHome,
+    boucle,
+    check_named,
+    client,
+    promote_second,
+    register,
+)
 from boucle.contracts.bundle import MODEL_FILE
 from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.verdict import Verdict
-from boucle.operations import promotion
-from boucle.policy.limits import PromotionPolicy
-from boucle_adapters.home import Home
 from boucle_platform.instance import PROCESS_TAG, this_process
 from boucle_platform.model_loop.steps.store import document_file, read_document, write_document
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
 Copy = Callable[[Path], LoopHome]
-
-
-def client(home: Home):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=home.registry.tracking_uri)
 
 
 def doctor(loop: LoopHome, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -41,11 +41,6 @@ def check_of_aliases(loop: LoopHome):
 
 def delete(loop: LoopHome) -> None:
     client(loop.home).delete_registered_model_alias(SPEC.model, "production")
-
-
-def register(loop: LoopHome) -> int:
-    """One more version."""
-    return int(client(loop.home).create_model_version(SPEC.model, str(loop.path / "bundles")).version)
 
 
 def move(loop: LoopHome) -> None:
@@ -191,13 +186,7 @@ def test_nothing_is_put_where_a_damaged_ledger_says(damage: str, words: str, in_
 
 def test_a_registry_that_is_away_does_not_hold_up_a_rollback(in_production: Path, copy_of: Copy):
     loop = copy_of(in_production)
-    second = read_document(document_file(loop.home, SPEC, "evaluation_report"), Evidence).model_copy(
-        update={"version": 2, "production_version": 1}
-    )
-    assert register(loop) == 2
-    actor = loop.home.actor("test", SPEC.name)
-    promotion.promote(loop.home.state, loop.home.registry, evidence=second, policy=PromotionPolicy(), actor=actor)
-    promotion.start_traffic(loop.home.state, SPEC.name, actor=actor)
+    promote_second(loop)
     done = boucle(loop, "rollback", "--reason", "test", BOUCLE_MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The registry did not follow" in " ".join(done.stdout.split())

@@ -97,11 +97,15 @@ def _column(name: str, column: pa.Column) -> RawColumn:
 
 
 class RowsRefusedError(LandingError):
-    """A file was refused for what its rows measure; `gate` has the number. The period stays as it was."""
+    """A file was refused for what its rows measure; `gate` has the number. The period stays as it was.
+
+    `rejected` are the rows that break the contract, as in `RawRows`, once whoever read the file has said which.
+    """
 
     def __init__(self, message: str, gate: Gate) -> None:
         super().__init__(message)
         self.gate = gate
+        self.rejected: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,8 +85,15 @@ def load(home: Home, spec: LoopSpec, source: str, period: Period) -> Loaded:
             declare_source(connection, declared)
         return Loaded(receipt=None, gate=_unmeasured(spec, source, Verdict.INCONCLUSIVE, NO_FILE), reasons=[])
     now = home.clock(spec.name).now()
-    receipt, rejected = ingest(declared, period, file, home.warehouse, now=now)
-    SnapshotStore(home.settings.home_dir).write_quarantine(rejected, model=spec.name, source=source, period=period.key)
+    store = SnapshotStore(home.settings.home_dir)
+    try:
+        receipt, rejected = ingest(declared, period, file, home.warehouse, now=now)
+    except RowsRefusedError as error:
+        # What was refused is what a person must see, and what `quarantine release` would mend.
+        if error.rejected is not None:
+            store.write_quarantine(error.rejected, model=spec.name, source=source, period=period.key)
+        raise
+    store.write_quarantine(rejected, model=spec.name, source=source, period=period.key)
     counts = kinds_of_reason(rejected[REASON].tolist()) if len(rejected) else Counter[str]()
     total = receipt.rows + receipt.quarantined
     gate = Gate(
