@@ -126,6 +126,7 @@ def token(
     actor: Annotated[str, typer.Argument(help="Whose it is, as the ledger names people: user:ada.")],
     role: Annotated[list[str] | None, typer.Option(help="approver (asks, approves, refuses) or operator.")] = None,
     revoke: Annotated[bool, typer.Option("--revoke", help="Forget every token of this actor instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make a bearer token for decisions over HTTP. It is shown once; the home keeps its digest."""
     from boucle_adapters.settings import Settings
@@ -134,9 +135,15 @@ def token(
     with errors_for_people():
         tokens = TokenStore(Settings().tokens_file)
         if revoke:
-            OUT.print(f"{tokens.revoke(actor)} token(s) of {actor} are forgotten.", highlight=False)
-            return
-        typer.echo(tokens.add(actor, roles_of(actor, role or [])))
+            done: dict[str, object] = {"actor": actor, "revoked": tokens.revoke(actor)}
+            said = f"{done['revoked']} token(s) of {actor} are forgotten."
+        else:
+            said = tokens.add(actor, roles_of(actor, role or []))
+            done = {"actor": actor, "roles": role, "token": said}
+    if as_json:
+        show_json(done)
+    else:
+        typer.echo(said)
 
 
 @app.command()
