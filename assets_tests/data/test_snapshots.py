@@ -8,7 +8,7 @@ import pytest
 from assets_tests.data.landing_world import month
 from boucle.contracts.ids import Digest, ModelName, PeriodKey
 from boucle.errors import NotEnoughDataError
-from boucle_adapters.snapshots import SnapshotStore
+from boucle_adapters.snapshots import REFUSED, SnapshotStore
 
 MODEL = ModelName("repurchase")
 APRIL = month("1997-04")
@@ -113,6 +113,17 @@ def test_the_quarantine_of_a_period_is_replaced_as_a_whole(store):
     file = store.write_quarantine(rows.head(1), model=MODEL, source="orders", period=period)
     assert store.read_quarantine(MODEL, "orders", period)["reason"].tolist() == ["x"]
     assert file == store.home / "data/repurchase/quarantine/orders/1997-04.parquet"
+
+
+def test_the_rows_of_a_refused_file_are_kept_beside_the_quarantine_until_a_good_file_is_loaded(store):
+    place = {"model": MODEL, "source": "orders", "period": PeriodKey("1997-04")}
+    loaded, refused = pd.DataFrame({"reason": ["x"]}), pd.DataFrame({"reason": ["y", "z"]})
+    store.write_quarantine(loaded, **place)
+    store.write_refused(refused, **place)
+    assert store.read_quarantine(**place)["reason"].tolist() == ["x"]
+    assert store.read_quarantine(**place, folder=REFUSED)["reason"].tolist() == ["y", "z"]
+    store.write_quarantine(loaded, **place)
+    assert store.read_quarantine(**place, folder=REFUSED).empty
 
 
 def test_a_period_without_quarantine_has_an_empty_one(store):

@@ -190,6 +190,10 @@ def test_the_verbs_explain_and_keep_the_books(in_production: Path, tmp_path: Pat
         told = json.loads(boucle(loop, "explain", "1", "--json").stdout)
         assert (told["in_production"], told["policy"]) == (True, "automatic")
         assert {gate["verdict"] for gate in told["gates"]} == {"passed"}
+        shown = json.loads(boucle(loop, "report", "1", "--json").stdout)
+        assert (Path(shown["file"]).exists(), shown["verdict"]) == (True, "passed")
+        assert boucle(loop, "report", "1", "--markdown").stdout.startswith("### repurchase, version 1: passed")
+        assert boucle(loop, "report", "1").stdout.strip() == told["report"] == shown["file"]
         again = boucle(loop, "promote", "1", "--reason", "sure?")
         assert (again.returncode, "production already" in again.stdout) == (0, True), again.stdout + again.stderr
         unknown = boucle(loop, "explain", "9")

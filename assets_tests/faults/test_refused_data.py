@@ -27,19 +27,14 @@ def loop(four_months: Path, tmp_path: Path) -> Iterator[LoopHome]:
 
 def refused(loop: LoopHome, asset: str, gate: str) -> dg.AssetCheckEvaluation:
     """The gate of an asset whose run was refused, as the UI reads it."""
-    before, materialised = in_force(loop), newest(loop, asset)
+    before, materialised = loop.period_result(), newest(loop, asset)
     assert not loop.run(PERIOD, partition=NEWEST, only=(asset,)).succeeded
-    assert (in_force(loop), newest(loop, asset)) == (before, materialised)
+    assert (loop.period_result(), newest(loop, asset)) == (before, materialised)
     key = dg.AssetCheckKey(key_of(SPEC, asset), gate)
     record = loop.runner.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
     evaluation = record.event.dagster_event.asset_check_evaluation_data
     assert not evaluation.passed
     return evaluation
-
-
-def in_force(loop: LoopHome) -> dict[str, object]:
-    """What the period job leaves; the quarantine shows what was refused, which is not in force."""
-    return {name: found for name, found in loop.period_result().items() if name != "set aside"}
 
 
 def newest(loop: LoopHome, asset: str) -> int:

@@ -31,6 +31,7 @@ def test_the_code_at_hand_passes_and_leaves_reports_but_no_home(tmp_path: Path):
     assert gates >= {"landing_accepted", "contract", "enough_rows", "bundle_equals_estimator", "no_regression"}
     assert [check for check in checks if check["blocking"] and check["passed"] is not True] == []
     assert "| repurchase/evaluation_report | no_regression | passed |" in summary.read_text()
+    assert "### repurchase, version 1: passed" in summary.read_text()
     assert 'failures="0" errors="0"' in junit.read_text()
     assert not (tmp_path / "home").exists()
 

@@ -9,16 +9,34 @@ import pytest
 from assets_tests.judging import MODEL, day
 from assets_tests.shop import CONTRACT, NAMES, TRIALS, answers, fitted, scores_of, shop
 from boucle.contracts.bundle import BundleContract, BundleManifest, WarmUp
-from boucle.contracts.evidence import Evidence
+from boucle.contracts.evidence import Candidate, Evidence
+from boucle.contracts.facts import SlicesFacts
 from boucle.contracts.ids import ModelVersion
+from boucle.contracts.verdict import GateMode
 from boucle.errors import NotEnoughDataError
 from boucle.policy.evaluation import evaluate_gates
 from boucle.policy.limits import PromotionPolicy
 from boucle.training.bundle import bundle_digest, bundle_files
 from boucle.training.evaluate import Contracts, evaluate, permutation_importance, reference_profile
+from boucle.training.fit import predict
 from boucle.training.parity import onnx_model
-from boucle.training.report import render_report, report_curves
+from boucle.training.report import ReportCurves, markdown_summary, render_report, report_curves
 
+MADE = Candidate.model_validate(
+    {
+        "model": MODEL,
+        "version": 2,
+        "created": True,
+        "mlflow_run_id": "mlflow-1",
+        "bundle_digest": "a" * 64,
+        "data_digest": "b" * 64,
+        "seed": 7,
+        "git_commit": "0123456789ab",
+        "environment_digest": "e" * 64,
+        "fit_cpu_seconds": 1.0,
+        "gates": (),
+    }
+)
 ENTITIES = [str(key) for key in np.asarray(shop().holdout.entities)]
 
 
@@ -27,6 +45,11 @@ def files() -> dict[str, bytes]:
 
 
 def report(*, candidate=None, detail: str = "") -> str:
+    evidence, curves, slices = evaluated(candidate=candidate, detail=detail)
+    return render_report(evidence, curves, slices, MADE)
+
+
+def evaluated(*, candidate=None, detail: str = "") -> tuple[Evidence, ReportCurves, SlicesFacts]:
     holdout = shop().holdout
     scores = scores_of(
         answers(fitted()) if candidate is None else candidate, production=np.clip(answers(fitted()) - 0.05, 0, 1)
@@ -52,7 +75,14 @@ def report(*, candidate=None, detail: str = "") -> str:
             "created_at": datetime(1997, 6, 1, tzinfo=UTC),
         }
     )
-    return render_report(evidence, report_curves(holdout, scores, importance={"recency": 0.7, "freq": 0.3}, seed=7))
+    curves = report_curves(
+        holdout,
+        scores,
+        answer=lambda rows: predict(fitted(), rows),
+        importance={"recency": 0.7, "freq": 0.3},
+        seed=7,
+    )
+    return evidence, curves, facts.slices
 
 
 def test_the_manifest_holds_the_digest_of_every_other_file():
@@ -118,8 +148,16 @@ def test_the_reference_profile_counts_every_row_of_the_holdout_with_missing_valu
 
 def test_the_report_shows_metrics_gates_plots_and_digests_and_loads_nothing():
     html = report()
-    assert html.count("<svg") == 3
-    for words in ("production (version 1)", "no_regression", "a" * 64, "All 15 blocking gates passed"):
+    assert html.count("<svg") == 7  # calibration, scores, ROC, precision and recall, importance, two effects
+    said = (
+        "production (version 1)",
+        "no_regression",
+        "a" * 64,
+        "All 15 blocking gates passed",
+        "Slices, worst first",
+        "e" * 64,
+    )
+    for words in said:
         assert words in html
     assert "<script" not in html
     assert "src=" not in html
@@ -128,6 +166,30 @@ def test_the_report_shows_metrics_gates_plots_and_digests_and_loads_nothing():
 
 def test_the_same_evaluation_gives_the_same_report():
     assert report() == report()
+
+
+def test_the_summary_says_the_verdict_the_metrics_and_every_gate_in_markdown():
+    evidence, _, slices = evaluated()
+    text = markdown_summary(evidence, slices)
+    assert text.startswith("### repurchase, version 2: passed\n\nCompared with production, version 1.")
+    assert "Worst slice: " in text
+    assert all(f"| {gate.name} | passed |" in text for gate in evidence.gates)
+
+
+def test_a_gate_that_did_not_pass_is_bold_and_a_loose_one_says_what_it_is():
+    evidence, _, slices = evaluated(candidate=np.full(len(shop().holdout.labels), 0.25))
+    loose = evidence.gates[0].model_copy(update={"mode": GateMode.WARN})
+    text = markdown_summary(evidence.model_copy(update={"gates": (loose, *evidence.gates[1:])}), slices)
+    assert "| quality_floor | **failed** (warn) |" in text
+    assert "| output_sanity | **failed** |" in text
+
+
+def test_an_effect_follows_the_model_over_the_range_of_the_feature():
+    _, curves, _ = evaluated()
+    assert list(curves.effects) == ["recency", "freq"]
+    grid, scores = curves.effects["recency"]
+    assert 0 <= grid[0] < grid[-1] <= 200
+    assert scores[0] > scores[-1]  # who bought lately buys again
 
 
 def test_what_a_gate_says_cannot_become_markup():

@@ -4,7 +4,7 @@
 ever had, `CURRENT`, which names the one in force, and, where corrections landed after its `as_of`, `RESTATED`, which
 names the one that knows them: requests are answered from it, no model learns from it.
 `<data>/<model>/quarantine/<source>/<period>.parquet` holds the rows of the period that were set aside, with the column
-`reason`.
+`reason`; `<data>/<model>/refused/` likewise those of a landing file that was refused whole, until a good one is loaded.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ from boucle.features.digest import content_digest
 from boucle_adapters.atomic_file import put_in_place, replace_bytes
 
 CURRENT, RESTATED = "CURRENT", "RESTATED"
+QUARANTINE, REFUSED = "quarantine", "refused"
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,20 @@ class SnapshotStore:
             ) from error
 
     def write_quarantine(self, frame: pd.DataFrame, *, model: ModelName, source: str, period: PeriodKey) -> Path:
-        """Make these the set-aside rows of a period, none included; return the file."""
-        file = self._quarantine(model, source, period)
-        with put_in_place(file) as draft:
-            frame.to_parquet(draft, index=False)
+        """Make these the set-aside rows of a period, none included; return the file. A refused file is over with."""
+        file = _write(frame, self._quarantine(model, source, period))
+        self._quarantine(model, source, period, REFUSED).unlink(missing_ok=True)
         return file
 
-    def read_quarantine(self, model: ModelName, source: str, period: PeriodKey) -> pd.DataFrame:
-        """The set-aside rows of a period; an empty table when nothing was written for it."""
-        file = self._quarantine(model, source, period)
+    def write_refused(self, frame: pd.DataFrame, *, model: ModelName, source: str, period: PeriodKey) -> Path:
+        """Keep the broken rows of a file that was refused whole; those of what is loaded stay beside them."""
+        return _write(frame, self._quarantine(model, source, period, REFUSED))
+
+    def read_quarantine(
+        self, model: ModelName, source: str, period: PeriodKey, folder: str = QUARANTINE
+    ) -> pd.DataFrame:
+        """The set-aside rows of a period; of `folder` `REFUSED`, of its refused file. An empty table where none are."""
+        file = self._quarantine(model, source, period, folder)
         try:
             return pd.read_parquet(file) if file.exists() else pd.DataFrame()
         except ArrowInvalid as error:
@@ -160,5 +166,11 @@ class SnapshotStore:
     def _folder(self, model: ModelName, period: PeriodKey) -> Path:
         return self.home / "data" / model / "validated_features" / period
 
-    def _quarantine(self, model: ModelName, source: str, period: PeriodKey) -> Path:
-        return self.home / "data" / model / "quarantine" / source / f"{period}.parquet"
+    def _quarantine(self, model: ModelName, source: str, period: PeriodKey, folder: str = QUARANTINE) -> Path:
+        return self.home / "data" / model / folder / source / f"{period}.parquet"
+
+
+def _write(frame: pd.DataFrame, file: Path) -> Path:
+    with put_in_place(file) as draft:
+        frame.to_parquet(draft, index=False)
+    return file

@@ -13,6 +13,7 @@ from boucle_adapters.settings import Settings, own_environment
 from boucle_platform.model_loop.automation import period_job_name, retrain_job_name
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.store import newest_evidence, report_file
 
 if TYPE_CHECKING:
     from boucle_platform.instance import Runner
@@ -51,11 +52,12 @@ class CheckOutcome:
 
 @dataclass(kw_only=True)
 class CheckReport:
-    """What every check said, and the runs that ended red, with their error."""
+    """What every check said, the runs that ended red, with their error, and the summary of the evaluation report."""
 
     model: str
     outcomes: list[CheckOutcome] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    evaluation: str = ""
 
     @property
     def judged(self) -> int:
@@ -140,7 +142,7 @@ def markdown(report: CheckReport) -> str:
     if report.outcomes:
         lines += [f"| {' | '.join(CELLS)} |", f"|{' --- |' * len(CELLS)}"]
         lines += [f"| {' | '.join(_cell(getattr(outcome, name)) for name in CELLS)} |" for outcome in report.outcomes]
-    return "\n".join([*lines, "", ""])
+    return "\n".join([*lines, "", report.evaluation, ""])
 
 
 def _loop_once(spec: LoopSpec, settings: Settings, progress: Callable[[str], None]) -> CheckReport:
@@ -161,6 +163,8 @@ def _loop_once(spec: LoopSpec, settings: Settings, progress: Callable[[str], Non
                 report.errors.append(f"{job}{f' of {named}' if named else ''} ended red: {done.error}")
                 break
         _add_those_not_run(report, runner, spec)
+        if (evidence := newest_evidence(runner.home, spec)) is not None:
+            report.evaluation = report_file(runner.home, spec, evidence, ".md").read_text(encoding="utf-8")
     finally:
         runner.home.state.close()
         runner.instance.dispose()

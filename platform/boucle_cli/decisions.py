@@ -10,7 +10,7 @@ import typer
 
 from boucle.contracts.decision import MOVES, Decision, DecisionKind
 from boucle.contracts.ids import ModelName, ModelVersion
-from boucle.errors import ConfigurationError
+from boucle.errors import ConfigurationError, NotEnoughDataError
 from boucle.ports import StateStore
 from boucle_cli.context import Json, Model, Reason, acting_user, find_spec, open_home, open_runner
 from boucle_cli.output import ERR, FAILED, OUT, errors_for_people, show_json, show_table
@@ -50,6 +50,33 @@ def explain(version: Version, model: Model, as_json: Json = False) -> None:
     if found["report"]:
         OUT.print(f"Report: {found['report']}", markup=False, highlight=False, soft_wrap=True)
     show_table("decisions about it", [_line(row) for row in found["decisions"]], empty="No decision is about it yet.")
+
+
+def report(
+    version: Version,
+    model: Model,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Its summary in Markdown instead, as CI posts it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Where the evaluation report of a version is: one HTML file that loads nothing from anywhere."""
+    from boucle_platform.model_loop.steps.store import evidence_of, report_file
+
+    with errors_for_people():
+        home, spec = open_home(), find_spec(model)
+        evidence = evidence_of(home, spec, ModelVersion(version))
+        if evidence is None:
+            raise NotEnoughDataError(
+                f"Version {version} of '{model}' was never evaluated, so there is no report of it."
+            )
+        summary = report_file(home, spec, evidence, ".md")
+        text = summary.read_text(encoding="utf-8") if summary.exists() else ""
+    file = str(report_file(home, spec, evidence))
+    if as_json:
+        show_json({"file": file, "evidence_digest": evidence.digest(), "verdict": evidence.verdict, "markdown": text})
+    else:
+        typer.echo(text if markdown else file)
 
 
 def reproduce(version: Version, model: Model, as_json: Json = False) -> None:

@@ -25,6 +25,7 @@ for verb in (
     decisions.approve,
     decisions.reject,
     decisions.explain,
+    decisions.report,
     decisions.reproduce,
     decisions.history,
 ):

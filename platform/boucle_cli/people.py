@@ -17,7 +17,7 @@ from boucle_platform.model_loop.automation import promote_job_name
 from boucle_platform.model_loop.keys import ACTOR_TAG
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.risk import risk_of
-from boucle_platform.model_loop.steps.store import evidence_of, newest_evidence, version_dir
+from boucle_platform.model_loop.steps.store import evidence_of, newest_evidence, report_file
 
 Run = Callable[[str, dict[str, str]], Any]
 """Executes a job, by name and with tags, as `boucle_platform.instance.Runner.run` does."""
@@ -80,7 +80,7 @@ def explanation(home: Home, spec: LoopSpec, version: ModelVersion) -> dict[str, 
     if evidence is None and not about:
         home.registry.version(spec.name, version)
     judged, people, asked = _judged(home, spec, evidence) if evidence else (None, None, None)
-    file = evidence and version_dir(home, spec, version) / "evidence" / f"{evidence.digest()}.html"
+    file = evidence and report_file(home, spec, evidence)
     return {
         "model": spec.model,
         "version": version,

@@ -69,7 +69,7 @@ def expected_cost(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
 def slices(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
     """No slice of the rows lost more than its limit: the worst one shows, and all intervals together hold at 95 %.
 
-    Failed when some slice is surely below the limit, inconclusive when one may be.
+    Failed when some slice is surely below the limit, inconclusive when only its estimate is.
     """
     limit = policy.gates.slices
     apart = facts.slices

@@ -22,7 +22,8 @@ TEMPLATE = """<!doctype html>
   table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
   th { text-align: left; font-weight: 600; color: var(--quiet); font-size: 13px; white-space: nowrap; }
   th, td { padding: 8px 10px; border-bottom: 1px solid var(--line); vertical-align: top; }
-  tr:last-child td { border-bottom: 0; }
+  tr:last-child td, tr.remarked td { border-bottom: 0; }
+  tr.remark td { padding-top: 0; font-size: 13px; }
   td.number, th.number { text-align: right; white-space: nowrap; }
   .chip { display: inline-block; border-radius: 999px; padding: 1px 10px; color: #fff; font-size: 13px;
           font-weight: 600; }
@@ -65,9 +66,9 @@ TEMPLATE = """<!doctype html>
     <h2>Gates</h2>
     <table>
       <tr><th>Gate</th><th>Verdict</th><th class="number">Measured</th><th class="number">Interval</th>
-        <th class="number">Limit</th><th class="number">n</th><th>Remark</th></tr>
+        <th class="number">Limit</th><th class="number">n</th></tr>
       {% for gate in evidence.gates %}
-      <tr><td><code>{{ gate.name }}</code></td><td>
+      <tr{% if gate.detail %} class="remarked"{% endif %}><td><code>{{ gate.name }}</code></td><td>
           {%- if gate.mode == "off" %}<span class="chip off">switched off</span>{% else %}
           <span class="chip {{ gate.verdict }}">{{ gate.verdict }}</span>{% if gate.mode == "warn" %}
           <span class="chip off">only warns</span>{% endif %}{% endif %}</td>
@@ -75,10 +76,28 @@ TEMPLATE = """<!doctype html>
         <td class="number">{% if gate.low is not none and gate.high is not none -%}
           {{ "%.4g" | format(gate.low) }} … {{ "%.4g" | format(gate.high) }}{% endif %}</td>
         <td class="number">{{ gate.bound }} {{ "%.4g" | format(gate.limit) }} {{ gate.unit }}</td>
-        <td class="number">{{ "{:,}".format(gate.sample_size) }}</td><td>{{ gate.detail }}</td></tr>
+        <td class="number">{{ "{:,}".format(gate.sample_size) }}</td></tr>
+      {% if gate.detail %}<tr class="remark"><td colspan="6" class="quiet">{{ gate.detail }}</td></tr>{% endif %}
       {% endfor %}
     </table>
   </section>
+
+  {% if slices %}
+  <section>
+    <h2>Slices, worst first</h2>
+    <table>
+      <tr><th>Rows with</th><th class="number">n</th><th class="number">Log loss gained (nats)</th>
+        <th class="number">Interval</th></tr>
+      {% for found in slices %}
+      <tr><td>{{ found.name }}</td><td class="number">{{ "{:,}".format(found.gain.sample_size) }}</td>
+        <td class="number">{{ "%+.4f" | format(found.gain.estimate) }}</td>
+        <td class="number">{{ "%+.4f" | format(found.gain.low) }} … {{ "%+.4f" | format(found.gain.high) }}</td></tr>
+      {% endfor %}
+    </table>
+    <p class="quiet">{{ slices | length }} of {{ slice_count }} slices. Each interval covers
+      {{ "%.2f" | format(100 * slice_level) }} %, so that all of them hold together.</p>
+  </section>
+  {% endif %}
 
   <section>
     <h2>Plots</h2>

@@ -20,6 +20,7 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.store import (
     read_document,
     read_reference,
+    report_file,
     version_dir,
     write_document,
     write_text,
@@ -48,7 +49,8 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
     """Measure, judge, write the evidence and the page; decides nothing about production."""
     from boucle.training.evaluate import Contracts
     from boucle.training.evaluate import evaluate as measure
-    from boucle.training.report import render_report, report_curves
+    from boucle.training.parity import onnx_model
+    from boucle.training.report import markdown_summary, render_report, report_curves
 
     production = home.state.production(spec.name)
     require_fair_comparison(home, spec, manifest, candidate, production)
@@ -69,11 +71,13 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
     )
     evidence = _evidence(home, spec, manifest, candidate, facts, production, run_id)
     importance = read_reference(home, spec, candidate.version).importance
-    curves = report_curves(holdout, scores, importance=importance, seed=spec.training.seed)
+    answer = onnx_model((bundle / MODEL_FILE).read_bytes())
+    curves = report_curves(holdout, scores, answer=answer, importance=importance, seed=spec.training.seed)
     # By digest: what a decision refers to is there for ever, whatever is evaluated later.
-    folder = version_dir(home, spec, evidence.version) / "evidence"
-    write_document(folder / f"{evidence.digest()}.json", evidence)
-    file = write_text(folder / f"{evidence.digest()}.html", render_report(evidence, curves))
+    write_document(report_file(home, spec, evidence, ".json"), evidence)
+    write_text(report_file(home, spec, evidence, ".md"), markdown_summary(evidence, facts.slices))
+    page = render_report(evidence, curves, facts.slices, candidate)
+    file = write_text(report_file(home, spec, evidence), page)
     _log(home, candidate, evidence, file)
     calibration = {
         name: ([point.mean_score for point in curve], [point.positive_rate for point in curve])

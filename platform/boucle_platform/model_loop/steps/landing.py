@@ -90,8 +90,8 @@ def load(home: Home, spec: LoopSpec, source: str, period: Period) -> Loaded:
         receipt, rejected = ingest(declared, period, file, home.warehouse, now=now)
     except RowsRefusedError as error:
         # What was refused is what a person must see, and what `quarantine release` would mend.
-        if error.rejected is not None:
-            store.write_quarantine(error.rejected, model=spec.name, source=source, period=period.key)
+        if error.rejected is not None and len(error.rejected):
+            store.write_refused(error.rejected, model=spec.name, source=source, period=period.key)
         raise
     store.write_quarantine(rejected, model=spec.name, source=source, period=period.key)
     counts = kinds_of_reason(rejected[REASON].tolist()) if len(rejected) else Counter[str]()

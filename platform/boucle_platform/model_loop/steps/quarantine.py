@@ -13,7 +13,7 @@ from boucle.features.quarantine import with_mended_rows
 from boucle.features.raw_source import read_rows
 from boucle_adapters.home import Home
 from boucle_adapters.landing_zone import landing_file, publish, read_landing, read_table
-from boucle_adapters.snapshots import SnapshotStore
+from boucle_adapters.snapshots import QUARANTINE, REFUSED, SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 
 FEATURES = "features"
@@ -22,25 +22,38 @@ FEATURES = "features"
 
 def quarantine_counts(home: Home, spec: LoopSpec, period: str = "*") -> list[dict[str, Any]]:
     """Rows in quarantine by source, period and kind of reason; of one period or of all."""
-    store = SnapshotStore(home.settings.home_dir)
-    folder = home.settings.data_dir / spec.model / "quarantine"
+    folder = home.settings.data_dir / spec.model
+    found = {
+        file.relative_to(file.parents[1])
+        for kind in (QUARANTINE, REFUSED)
+        for file in folder.glob(f"{kind}/*/{period}.parquet")
+    }
     rows: list[dict[str, Any]] = []
-    for file in sorted(folder.glob(f"*/{period}.parquet")):
+    for file in sorted(found):
         source, period = file.parent.name, PeriodKey(file.stem)
-        frame = store.read_quarantine(spec.name, source, period)
+        frame = _shown(home, spec, source, period)
         reasons = kinds_of_reason(frame[REASON].tolist()) if len(frame) else Counter[str]()
         rows += [{"source": source, "period": period, "rows": n, "reason": r} for r, n in reasons.most_common()]
     return rows
 
 
 def quarantined_rows(home: Home, spec: LoopSpec, key: str, *, source: str = "") -> pd.DataFrame:
-    """The rows of one period that were set aside, with their reason; by default those of its first source."""
+    """The rows of one period that were set aside, with their reason; by default those of its first source.
+
+    Of a file that was refused whole these are the broken rows of that file, until a good one has landed.
+    """
     period = spec.period(key)
     if source not in {"", *spec.sources, FEATURES}:
         known = ", ".join(spec.sources)
         raise ConfigurationError(f"There is no quarantine of '{source}': it is {known} or {FEATURES}.")
     source = source or next(iter(spec.sources))
-    return SnapshotStore(home.settings.home_dir).read_quarantine(spec.name, source, period.key)
+    return _shown(home, spec, source, period.key)
+
+
+def _shown(home: Home, spec: LoopSpec, source: str, period: PeriodKey) -> pd.DataFrame:
+    store = SnapshotStore(home.settings.home_dir)
+    refused = store.read_quarantine(spec.name, source, period, REFUSED)
+    return store.read_quarantine(spec.name, source, period) if refused.empty else refused
 
 
 def release(home: Home, spec: LoopSpec, key: str, mended: Path, *, source: str = "") -> dict[str, Any]:

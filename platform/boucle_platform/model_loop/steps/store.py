@@ -70,6 +70,11 @@ def newest_evidence(home: Home, spec: LoopSpec) -> Evidence | None:
     return read_document(file, Evidence) if file.exists() else None
 
 
+def report_file(home: Home, spec: LoopSpec, evidence: Evidence, suffix: str = ".html") -> Path:
+    """Where the report that people read of this evidence is; `.md` is its summary."""
+    return version_dir(home, spec, evidence.version) / "evidence" / f"{evidence.digest()}{suffix}"
+
+
 def evidence_of(home: Home, spec: LoopSpec, version: ModelVersion) -> Evidence | None:
     """The newest evidence about a version; None when it was never evaluated."""
     files = (version_dir(home, spec, version) / "evidence").glob("*.json")
