@@ -1,9 +1,11 @@
 """Facts about a candidate that passes every gate; a test changes the one thing that it is about."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from boucle.contracts.bundle import BundleContract, FeatureSpec, OutputSpec
+from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import ModelMetrics
 from boucle.contracts.facts import (
     ApiFacts,
@@ -16,7 +18,7 @@ from boucle.contracts.facts import (
     SliceFacts,
     SlicesFacts,
 )
-from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome
 from boucle.contracts.profile import Histogram, ReferenceProfile
 from boucle.contracts.verdict import Bound, Gate, Verdict
@@ -161,4 +163,27 @@ def trigger(period: str, outcome: TriggerOutcome, *, production: int | None = 2)
             "reason": "",
             "run_key": period,
         }
+    )
+
+
+def training_manifest(
+    *, train: Sequence[str] = ("1997-04-01",), holdout: Sequence[str] = ("1997-06-01",)
+) -> TrainingManifest:
+    """A training set of 100 rows and 100 of holdout, by the days of their as_of."""
+    return TrainingManifest(
+        model=MODEL,
+        watermark=day("1997-07-01"),
+        horizon_days=30,
+        train_as_of=tuple(day(text) for text in train),
+        holdout_as_of=tuple(day(text) for text in holdout),
+        holdout_from=day(holdout[0]),
+        snapshots={},
+        feature_names=("recency",),
+        train_rows=100,
+        train_positives=10,
+        holdout_rows=100,
+        holdout_positives=10,
+        content_digest=Digest("a" * 64),
+        file="data/rows.parquet",
+        gates=(),
     )

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from assets_tests.bundles import promote
-from assets_tests.judging import MODEL, day, drift_report, gate
+from assets_tests.judging import MODEL, day, drift_report, gate, training_manifest
 from boucle.contracts.decision import DecisionKind, NewDecision
-from boucle.contracts.ids import Digest
+from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.monitoring import DriftReport, TriggerOutcome
 from boucle.contracts.verdict import Verdict
 from boucle.errors import ConflictError, StateStoreError
@@ -27,7 +27,7 @@ from boucle_platform.model_loop.automation import (
     refuse_second_retraining,
 )
 from boucle_platform.model_loop.keys import key_of
-from boucle_platform.model_loop.steps.store import document_file, write_document
+from boucle_platform.model_loop.steps.store import document_file, version_dir, write_document
 from boucle_platform.resources.home import HomeResource
 
 SPEC = catalogue.spec_of("repurchase")
@@ -214,6 +214,17 @@ def test_a_report_with_nothing_new_to_learn_from_is_on_record_with_its_reason(wo
     world.write("1997-08", gates=DRIFTED, trained_up_to=day("1997-07-01"))
     assert "no new labels" in world.tick().skip_reason.skip_message
     assert world.judged() == [("1997-08", SUPPRESSED)]
+
+
+def test_days_that_were_loaded_together_ask_for_one_training(world: World):
+    """All reports were there before the training that the first of them asked for."""
+    for period in ("1997-08", "1997-09"):
+        world.write(period, gates=DRIFTED)
+    assert len(world.requests()) == 1
+    trained = training_manifest(holdout=("1997-07-01",))
+    write_document(version_dir(world.home, SPEC, ModelVersion(3)) / "training.json", trained)
+    assert "no new labels" in world.tick().skip_reason.skip_message
+    assert world.judged() == [("1997-08", FIRED), ("1997-09", SUPPRESSED)]
 
 
 def test_one_retrain_run_of_a_model_at_a_time():

@@ -1,13 +1,11 @@
 """Candidate, production and holdout belong together, or nothing is measured."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assets_tests.judging import MODEL, day
-from boucle.contracts.data import TrainingManifest
+from assets_tests.judging import MODEL, training_manifest
 from boucle.contracts.evidence import Candidate
 from boucle.contracts.ids import Digest, ModelVersion
 from boucle.errors import EvaluationError, NotEnoughDataError
@@ -25,26 +23,6 @@ PRODUCTION = ModelVersion(1)
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(Settings(home=str(tmp_path)))
-
-
-def manifest(*, train: Sequence[str] = ("1997-04-01",), holdout: Sequence[str] = ("1997-06-01",)) -> TrainingManifest:
-    return TrainingManifest(
-        model=MODEL,
-        watermark=day("1997-07-01"),
-        horizon_days=30,
-        train_as_of=tuple(day(text) for text in train),
-        holdout_as_of=tuple(day(text) for text in holdout),
-        holdout_from=day(holdout[0]),
-        snapshots={},
-        feature_names=("recency",),
-        train_rows=100,
-        train_positives=10,
-        holdout_rows=100,
-        holdout_positives=10,
-        content_digest=ROWS,
-        file="data/rows.parquet",
-        gates=(),
-    )
 
 
 def candidate(**changes: Any) -> Candidate:
@@ -65,37 +43,37 @@ def candidate(**changes: Any) -> Candidate:
 
 
 def production_learnt_from(home: Home, *train: str) -> None:
-    write_document(version_dir(home, SPEC, PRODUCTION) / "training.json", manifest(train=train))
+    write_document(version_dir(home, SPEC, PRODUCTION) / "training.json", training_manifest(train=train))
 
 
 def test_a_candidate_of_this_training_set_is_compared_with_a_production_that_never_saw_the_holdout(home: Home):
     production_learnt_from(home, "1997-03-01", "1997-04-01")
-    require_fair_comparison(home, SPEC, manifest(), candidate(), PRODUCTION)
+    require_fair_comparison(home, SPEC, training_manifest(), candidate(), PRODUCTION)
 
 
 def test_without_a_production_model_only_the_candidate_has_to_fit(home: Home):
-    require_fair_comparison(home, SPEC, manifest(), candidate(), None)
+    require_fair_comparison(home, SPEC, training_manifest(), candidate(), None)
 
 
 def test_a_candidate_of_another_training_set_is_not_judged_on_this_one(home: Home):
     with pytest.raises(
         EvaluationError, match=r"learnt from the rows bbbbbbbbbbbb, .* Materialise candidate_model again"
     ):
-        evaluate(home, SPEC, manifest(), candidate(data_digest=OTHER_ROWS), "run")
+        evaluate(home, SPEC, training_manifest(), candidate(data_digest=OTHER_ROWS), "run")
 
 
 def test_production_is_not_judged_on_what_it_learnt_from(home: Home):
     production_learnt_from(home, "1997-05-01", "1997-06-01")
     with pytest.raises(EvaluationError, match="Version 1 of 'repurchase' learnt from 1997-06-01"):
-        require_fair_comparison(home, SPEC, manifest(), candidate(), PRODUCTION)
+        require_fair_comparison(home, SPEC, training_manifest(), candidate(), PRODUCTION)
 
 
 def test_a_candidate_is_not_judged_on_what_it_learnt_from(home: Home):
-    mixed = manifest(train=("1997-05-01", "1997-06-01"))
+    mixed = training_manifest(train=("1997-05-01", "1997-06-01"))
     with pytest.raises(EvaluationError, match="Version 2 of 'repurchase' learnt from 1997-06-01"):
         require_fair_comparison(home, SPEC, mixed, candidate(), None)
 
 
 def test_a_production_of_unknown_training_is_no_comparison(home: Home):
     with pytest.raises(NotEnoughDataError, match="no TrainingManifest"):
-        require_fair_comparison(home, SPEC, manifest(), candidate(), PRODUCTION)
+        require_fair_comparison(home, SPEC, training_manifest(), candidate(), PRODUCTION)

@@ -22,9 +22,11 @@ from assets_tests.faults.loop_home import (
 )
 from boucle.contracts.bundle import MODEL_FILE
 from boucle.contracts.evidence import Candidate, Evidence
+from boucle.contracts.ids import ModelVersion
 from boucle.contracts.verdict import Verdict
+from boucle_cli.demo.faults import AFTER_TRAINING_SET, shuffled_labels
 from boucle_platform.instance import PROCESS_TAG, this_process
-from boucle_platform.model_loop.steps.store import document_file, read_document, write_document
+from boucle_platform.model_loop.steps.store import document_file, read_document, version_dir, write_document
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
 Copy = Callable[[Path], LoopHome]
@@ -142,6 +144,18 @@ def test_evaluating_again_writes_further_evidence_and_keeps_the_one_that_was_dec
     assert kept.digest() == promoted.evidence_digest
     assert len(list(folder.glob("*.json"))) == 2
     assert loop.kinds() == decided
+
+
+def test_after_a_refusal_production_is_still_what_a_candidate_is_compared_with(in_production: Path, copy_of: Copy):
+    loop = copy_of(in_production)
+    with shuffled_labels(loop.home, SPEC):
+        assert not loop.run(RETRAIN, only=AFTER_TRAINING_SET).succeeded
+        assert not loop.run(RETRAIN, only=("evaluation_report", "production_alias", "traffic_plan")).succeeded
+    production, refused = (version_dir(loop.home, SPEC, ModelVersion(version)) / "evidence" for version in (1, 2))
+    (promoted,) = [read_document(file, Evidence) for file in production.glob("*.json")]
+    found = [read_document(file, Evidence) for file in refused.glob("*.json")]
+    assert len(found) == 2
+    assert all(evidence.production == promoted.candidate for evidence in found)
 
 
 def test_a_version_that_was_promoted_and_not_brought_into_traffic_is_named_and_brought_in(

@@ -83,6 +83,12 @@ def test_evidence_taken_against_another_production_is_refused(state, registry):
     assert state.production(MODEL) == 2
 
 
+def test_the_bundle_of_production_is_what_was_promoted_whatever_was_refused_since(state, registry):
+    promote(state, registry, 1)
+    reject(state, registry, evidence(2, against=1, verdict=Verdict.FAILED))
+    assert promotion.promoted_bundles(state, MODEL) == {1: evidence(1).bundle_digest}
+
+
 def test_a_rejection_is_on_record_once_and_moves_nothing(state, registry):
     promote(state, registry, 1)
     for run in ("run-1", "run-2"):

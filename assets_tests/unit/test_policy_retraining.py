@@ -1,6 +1,7 @@
 """When drift leads to retraining; every suppressed trigger has its reason."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from assets_tests.judging import day, drift_report, gate, trigger
 from boucle.contracts.ids import ModelVersion
@@ -15,10 +16,14 @@ DRIFTED = (gate("score_drift", Verdict.PASSED), gate("calibration_drift", Verdic
 
 
 def decide_trigger(
-    policy: RetrainingPolicy, report: DriftReport, earlier: Sequence[Trigger] = ()
+    policy: RetrainingPolicy,
+    report: DriftReport,
+    earlier: Sequence[Trigger] = (),
+    *,
+    trained_up_to: datetime | None = None,
 ) -> tuple[TriggerOutcome, str]:
     """Decide while the version that the report judged is production."""
-    return decide(policy, report, earlier, production=report.production_version)
+    return decide(policy, report, earlier, production=report.production_version, trained_up_to=trained_up_to)
 
 
 def test_without_a_production_model_enough_labels_are_reason_enough():
@@ -44,6 +49,14 @@ def test_drift_without_new_labels_teaches_nothing():
     outcome, reason = decide_trigger(POLICY, report)
     assert outcome is SUPPRESSED
     assert reason == "no new labels: the newest mature as_of is 1997-07-01, the last training used it already"
+
+
+def test_a_training_since_the_report_was_written_counts():
+    report = drift_report(gates=DRIFTED, trained_up_to=day("1997-06-01"))
+    outcome, reason = decide_trigger(POLICY, report, trained_up_to=day("1997-07-01"))
+    assert outcome is SUPPRESSED
+    assert reason.startswith("no new labels")
+    assert decide_trigger(POLICY, report, trained_up_to=day("1997-05-01"))[0] is FIRED
 
 
 def test_a_production_model_of_unknown_training_is_retrained_when_it_drifts():
@@ -98,13 +111,15 @@ def test_a_window_that_was_suppressed_may_fire_when_it_is_judged_again():
 
 
 def test_a_report_on_a_version_that_is_no_longer_production_fires_nothing():
-    outcome, reason = decide(POLICY, drift_report(gates=DRIFTED), production=ModelVersion(3))
+    outcome, reason = decide(POLICY, drift_report(gates=DRIFTED), production=ModelVersion(3), trained_up_to=None)
     assert outcome is SUPPRESSED
     assert reason == "the report judged version 2, production is version 3 now"
 
 
 def test_a_report_from_before_the_first_model_fires_nothing_once_there_is_one():
-    outcome, reason = decide(POLICY, drift_report(production_version=None, gates=()), production=ModelVersion(1))
+    outcome, reason = decide(
+        POLICY, drift_report(production_version=None, gates=()), production=ModelVersion(1), trained_up_to=None
+    )
     assert outcome is SUPPRESSED
     assert reason == "the report judged no version, production is version 1 now"
 

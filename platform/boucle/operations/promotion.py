@@ -169,7 +169,7 @@ def roll_back(
         NoProductionModelError: Nothing is in production, or there is no earlier version to go back to.
     """
     current = _known(state.production(model), model)
-    bundles = _bundles(state, model)
+    bundles = promoted_bundles(state, model)
     target = to if to is not None else previous_version(state, model)
     if target is None or target == current or target not in bundles:
         known = ", ".join(str(version) for version in sorted(bundles) if version != current) or "none"
@@ -228,6 +228,18 @@ def previous_version(state: StateStore, model: ModelName) -> ModelVersion | None
     After a rollback from 3 to 2 this is 1: going back twice goes further back, it does not return to 3.
     """
     return _promoted_before(state, model, state.production(model))
+
+
+def promoted_bundles(state: StateStore, model: ModelName) -> dict[ModelVersion, Digest]:
+    """Bundle of each version that was ever promoted: the ledger alone is enough to roll back and to compare with.
+
+    Other rows do not count: one that refuses a candidate names production and the bundle of the candidate.
+    """
+    return {
+        row.decision.to_version: row.decision.bundle_digest
+        for row in state.decisions(model)
+        if row.decision.kind is DecisionKind.PROMOTE and row.decision.to_version and row.decision.bundle_digest
+    }
 
 
 def reconcile_aliases(state: StateStore, registry: ModelRegistry, model: ModelName) -> tuple[str, ...]:
@@ -321,7 +333,7 @@ def _arms(
 ) -> tuple[Arm, ...]:
     """All requests to production; the version a rollback would go to stands by, else the one it came from."""
     standby = _promoted_before(state, model, production) or came_from
-    return direct_arms(_bundles(state, model), production=production, previous=standby)
+    return direct_arms(promoted_bundles(state, model), production=production, previous=standby)
 
 
 def _promoted_before(state: StateStore, model: ModelName, version: ModelVersion | None) -> ModelVersion | None:
@@ -367,15 +379,6 @@ def _rolled_back(state: StateStore, model: ModelName) -> dict[ModelVersion, str]
         if move.kind in MOVES and move.to_version is not None:
             found.pop(move.to_version, None)
     return found
-
-
-def _bundles(state: StateStore, model: ModelName) -> dict[ModelVersion, Digest]:
-    """Bundle of each version that was ever promoted: the ledger alone is enough to roll back."""
-    return {
-        row.decision.to_version: row.decision.bundle_digest
-        for row in state.decisions(model)
-        if row.decision.kind is DecisionKind.PROMOTE and row.decision.to_version and row.decision.bundle_digest
-    }
 
 
 def _known(version: ModelVersion | None, model: ModelName) -> ModelVersion:

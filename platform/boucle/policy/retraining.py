@@ -1,6 +1,7 @@
 """Should the model be trained again now? Every answer has a reason that can be put on record."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,6 +33,7 @@ def decide_trigger(
     earlier: Sequence[Trigger] = (),
     *,
     production: ModelVersion | None,
+    trained_up_to: datetime | None,
 ) -> tuple[TriggerOutcome, str]:
     """Fired or suppressed, and why; the first rule that applies decides.
 
@@ -40,6 +42,8 @@ def decide_trigger(
         report: One window against the reference of the version that was production when it was written.
         earlier: Triggers on record, in any order.
         production: The version that is production now.
+        trained_up_to: The newest as_of that the last training looked at until now, promoted or not. Reports of days
+            that were loaded together were all written before the training that the first of them asked for.
     """
     reason = _outdated(report, production) or _fired_already(report, earlier)
     if reason:
@@ -53,7 +57,7 @@ def decide_trigger(
         return TriggerOutcome.FIRED, (
             f"no production model yet, and the labels of {report.mature_periods} as_of are mature"
         )
-    reason = _nothing_to_learn(report) or _cooling_down(policy, report, earlier)
+    reason = _nothing_to_learn(report, trained_up_to) or _cooling_down(policy, report, earlier)
     if reason:
         return TriggerOutcome.SUPPRESSED, reason
     return _by_gates(report)
@@ -74,8 +78,9 @@ def _fired_already(report: DriftReport, earlier: Sequence[Trigger]) -> str:
     return f"window {report.period} fired already with {version_text(report.production_version)} in production"
 
 
-def _nothing_to_learn(report: DriftReport) -> str:
-    newest, trained = report.newest_mature_as_of, report.trained_up_to
+def _nothing_to_learn(report: DriftReport, trained_up_to: datetime | None) -> str:
+    newest = report.newest_mature_as_of
+    trained = max(filter(None, (report.trained_up_to, trained_up_to)), default=None)
     if newest is None:
         return "no label is mature"
     if trained is not None and newest <= trained:

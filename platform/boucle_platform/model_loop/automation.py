@@ -22,7 +22,7 @@ from boucle_platform.model_loop.loaded import loaded_periods
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import landing as landing_step
 from boucle_platform.model_loop.steps.risk import risk_of
-from boucle_platform.model_loop.steps.store import newest_evidence, read_drift_report
+from boucle_platform.model_loop.steps.store import newest_evidence, read_drift_report, trained_up_to
 from boucle_platform.resources.home import HomeResource
 
 # The trigger that a retrain run answers, whoever executes it.
@@ -271,7 +271,9 @@ def judge(home: Home, spec: LoopSpec, report: DriftReport, *, actor: str) -> Tri
     """
     production = home.state.production(spec.name)
     earlier = [trigger for _, trigger in home.state.triggers(spec.name)]
-    outcome, reason = decide_trigger(spec.retraining, report, earlier, production=production)
+    outcome, reason = decide_trigger(
+        spec.retraining, report, earlier, production=production, trained_up_to=trained_up_to(home, spec)
+    )
     trigger = judged_report(report, outcome, reason)
     who = home.actor(f"sensor:{actor}", spec.name)
     decision = NewDecision(

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from boucle.contracts.data import TrainingManifest
 from boucle.contracts.facts import LiveFacts
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.monitoring import DriftReport
@@ -19,7 +18,7 @@ from boucle.stats.live import measure_outcomes
 from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.store import data_dir, read_document, read_reference, version_dir, write_text
+from boucle_platform.model_loop.steps.store import data_dir, read_reference, trained_up_to, version_dir, write_text
 
 MAX_PAGE_ROWS = 2_000
 MAX_PAGE_FEATURES = 4
@@ -99,7 +98,7 @@ def _report(
         feature_psi=drifted or {},
         newest_mature_as_of=mature[-1] if mature else None,
         mature_periods=len(mature),
-        trained_up_to=_trained_up_to(home, spec),
+        trained_up_to=trained_up_to(home, spec),
         created_at=home.clock(spec.name).now(),
     )
 
@@ -109,14 +108,6 @@ def _mature(home: Home, spec: LoopSpec, period: Period) -> list[datetime]:
     store, horizon = SnapshotStore(home.settings.home_dir), timedelta(days=spec.horizon_days)
     moments = [spec.period(key).end for key in store.periods(spec.name)]
     return [moment for moment in moments if moment + horizon <= period.end]
-
-
-def _trained_up_to(home: Home, spec: LoopSpec) -> datetime | None:
-    """The newest as_of that the last training run looked at, promoted or not."""
-    versions = sorted((data_dir(home, spec) / "versions").glob("*/training.json"), key=lambda f: int(f.parent.name))
-    if not versions:
-        return None
-    return read_document(versions[-1], TrainingManifest).holdout_as_of[-1]
 
 
 def _page(home: Home, spec: LoopSpec, period: Period, profile: ReferenceProfile, seen: pd.DataFrame) -> Path:

@@ -11,8 +11,9 @@ from boucle.contracts.bundle import CONTRACT_FILE, MODEL_FILE, BundleContract
 from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.facts import EvaluationFacts
-from boucle.contracts.ids import Digest, ModelVersion
+from boucle.contracts.ids import ModelVersion
 from boucle.errors import EvaluationError
+from boucle.operations.promotion import promoted_bundles
 from boucle.policy.evaluation import evaluate_gates
 from boucle_adapters.home import Home
 from boucle_adapters.serving_trial import try_bundle
@@ -149,12 +150,7 @@ def _evidence(
 def _production_bundle(home: Home, spec: LoopSpec, production: ModelVersion | None) -> Path | None:
     if production is None:
         return None
-    promoted = {
-        row.decision.to_version: row.decision.bundle_digest
-        for row in home.state.decisions(spec.name)
-        if row.decision.bundle_digest and row.decision.to_version
-    }
-    return home.bundles.fetch(Digest(str(promoted[production])))
+    return home.bundles.fetch(promoted_bundles(home.state, spec.name)[production])
 
 
 def _trials(

@@ -1,10 +1,12 @@
 """Where the steps of a model keep what they make: `<home>/data/<model>/...`, each file put in place by rename."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
 
+from boucle.contracts.data import TrainingManifest
 from boucle.contracts.document import Document
 from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import ModelVersion
@@ -73,6 +75,14 @@ def newest_evidence(home: Home, spec: LoopSpec) -> Evidence | None:
 def report_file(home: Home, spec: LoopSpec, evidence: Evidence, suffix: str = ".html") -> Path:
     """Where the report that people read of this evidence is; `.md` is its summary."""
     return version_dir(home, spec, evidence.version) / "evidence" / f"{evidence.digest()}{suffix}"
+
+
+def trained_up_to(home: Home, spec: LoopSpec) -> datetime | None:
+    """The newest as_of that the last training run looked at, promoted or not."""
+    versions = sorted((data_dir(home, spec) / "versions").glob("*/training.json"), key=lambda f: int(f.parent.name))
+    if not versions:
+        return None
+    return read_document(versions[-1], TrainingManifest).holdout_as_of[-1]
 
 
 def evidence_of(home: Home, spec: LoopSpec, version: ModelVersion) -> Evidence | None:
