@@ -52,8 +52,12 @@ def write_bundle(
     entity: str = "user_id",
     key: KeySpec = USER_KEY,
     expected_offset: float = 0.0,
+    minimum: float = 0.0,
 ) -> Path:
-    """Files of a bundle whose answer is `sigmoid(weights . features)`; an offset makes its recorded answer wrong."""
+    """Files of a bundle whose answer is `sigmoid(weights . features)`; an offset makes its recorded answer wrong.
+
+    Answers below `minimum` break its contract; the recorded request is about the features 1, 2, and so on.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MODEL_FILE).write_bytes(_logistic(weights).SerializeToString())
     contract = BundleContract(
@@ -61,7 +65,7 @@ def write_bundle(
         entity=entity,
         key=key,
         features=tuple(FeatureSpec(name=name, dtype="float64", nullable=False) for name in features),
-        output=OutputSpec(description="orders again within the horizon"),
+        output=OutputSpec(description="orders again within the horizon", minimum=minimum),
         max_feature_age_days=45,
     )
     row = tuple(float(position + 1) for position in range(len(features)))
@@ -72,10 +76,12 @@ def write_bundle(
     return directory
 
 
-def put_bundle(store: BundleStore, scratch: Path, *, weights: Sequence[float], model: ModelName = MODEL) -> Digest:
+def put_bundle(
+    store: BundleStore, scratch: Path, *, weights: Sequence[float], model: ModelName = MODEL, minimum: float = 0.0
+) -> Digest:
     """Write a bundle below `scratch` and store it."""
     name = "-".join(f"{weight:g}" for weight in weights)
-    return store.put(write_bundle(scratch / f"{model}-{name}", weights=weights, model=model), model)
+    return store.put(write_bundle(scratch / f"{model}-{name}", weights=weights, model=model, minimum=minimum), model)
 
 
 def publish_users(directory: Path, *, watermark: datetime = NOVEMBER) -> None:

@@ -1,6 +1,5 @@
 """A real serving process: versions change under load, files break, the process dies."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,75 +17,13 @@ from typing import Self
 import httpx
 import pytest
 
-from assets_tests.bundles import MODEL, flip_last_byte, promote, publish_users, put_bundle
-from boucle.contracts.bundle import MODEL_FILE
-from boucle_adapters.bundle_store import DirectoryBundleStore
+from assets_tests.bundles import MODEL, publish_users, put_bundle
+from assets_tests.replica import QUESTION, Replica, wait_for
 from boucle_adapters.clock import wall_now
-from boucle_adapters.segment_log import SegmentLog
-from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
-QUESTION = {"user_id": "4", "as_of": "1997-11-01"}
 HEAVY = ("dagster", "mlflow", "sklearn", "pandas", "pandera", "pyarrow", "duckdb", "evidently", "dbt", "alembic")
-
-
-def wait_for(claim: Callable[[], bool], *, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
-
-
-class Replica:
-    """`python -m boucle_serving.main` on a free port, over a home of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.settings = Settings(home=home, port=0, replica="one")
-        self.bundles = DirectoryBundleStore(self.settings.bundles_dir)
-        self.log = SegmentLog(self.settings.log_dir)
-        self.announcement = home / "serving-one.json"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Self:
-        environment = {**os.environ, "BOUCLE_HOME": str(self.settings.home), "BOUCLE_PORT": "0"}
-        environment["BOUCLE_REPLICA"] = "one"
-        command = [sys.executable, "-W", "error", "-m", "boucle_serving.main"]
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        wait_for(lambda: self.announcement.exists() or self.exit_code() is not None)
-        return self
-
-    def exit_code(self) -> int | None:
-        assert self.process is not None
-        return self.process.poll()
-
-    @property
-    def address(self) -> str:
-        return str(json.loads(self.announcement.read_text())["address"])
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(timeout=10)
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.terminate()
-        return self.process.wait(timeout=15)
-
-    def promote(self, state: SqlStateStore, version: int, *, damaged: bool = False) -> None:
-        digest = put_bundle(self.bundles, self.settings.home / "scratch", weights=(version / 10, -0.2))
-        if damaged:
-            flip_last_byte(self.bundles.fetch(digest) / MODEL_FILE)
-        promote(state, version=version, digest=digest)
-
-    def ready(self) -> dict[str, object]:
-        document: dict[str, object] = httpx.get(f"{self.address}/readyz", timeout=5).json()
-        return document
-
-    def version(self) -> int | None:
-        answer = httpx.post(f"{self.address}/predict", json=QUESTION, timeout=5)
-        return int(answer.json()["model_version"]) if answer.status_code == 200 else None
 
 
 class Load:

@@ -1,39 +1,25 @@
-"""Rolling back: neither Dagster nor MLflow is on the way to the replicas."""
+"""`boucle rollback` and the demo's: back at once, then the registry's aliases, if it answers."""
 
 from typing import Any
 
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import RegistryError
-from boucle.operations import promotion
+from boucle_adapters import rolling_back
 from boucle_adapters.home import Home
-from boucle_adapters.replicas import wait_until_served
-
-FOLLOW_TIMEOUT_SECONDS = 10
 
 
 def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | None, who: str) -> dict[str, Any]:
-    """Ledger and plan first, at once; then wait for the replicas; the registry's aliases last."""
-    decision, plan = promotion.roll_back(home.state, model, reason=reason, to=to, actor=home.actor(who, model))
-    followed = wait_until_served(
+    """What moved, how the replicas followed, and what was wrong with the aliases or why they do not follow yet."""
+    done = rolling_back.roll_back(
         home.state,
         model,
-        plan.revision,
-        timeout_seconds=FOLLOW_TIMEOUT_SECONDS,
+        reason=reason,
+        to=to,
+        actor=home.actor(who, model),
         replica_timeout_seconds=home.settings.replica_timeout_seconds,
     )
-    if followed.complete:
-        promotion.note_served(home.state, plan, seconds=followed.seconds, actor=home.actor(who, model))
     try:
-        aliases = promotion.reconcile_aliases(home.state, home.registry, model)
-        home.registry.set_tags(model, plan.production.version, {"ledger_head": decision.row_hash})
+        aliases = rolling_back.follow_in_registry(home.registry, home.state, done.decision)
     except RegistryError as error:
         aliases = (f"The registry did not follow ({error}); `boucle doctor --fix` puts its aliases right.",)
-    return {
-        "from": decision.decision.from_version,
-        "to": decision.decision.to_version,
-        "decision": decision.decision_id,
-        "replicas": followed.sentence(),
-        "seconds_until_served": round(followed.seconds, 3) if followed.complete else None,
-        "behind": list(followed.behind),
-        "aliases": list(aliases),
-    }
+    return {**done.as_json(), "aliases": list(aliases)}

@@ -4,7 +4,8 @@ from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-_LATENCY_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+from boucle.contracts.measuring import LATENCY_BOUNDS_SECONDS
+
 _ANSWER = ("model", "version", "route")
 _WEIGHT = ("model", "version")
 
@@ -25,7 +26,7 @@ class ServingMetrics:
             "boucle_request_duration_seconds",
             "From the first byte of a prediction request to its answer",
             _ANSWER,
-            buckets=_LATENCY_SECONDS,
+            buckets=LATENCY_BOUNDS_SECONDS,
             registry=self.registry,
         )
         self._requests = self._counter("boucle_requests_total", "Prediction requests answered", (*_ANSWER, "code"))

@@ -20,6 +20,15 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServiceFacts:
+    """Requests that one version answered in a window: all, those that ended as its error, and those that were slow."""
+
+    requests: int
+    failed: int
+    slow: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreFacts:
     """Whether scores are probabilities at all. `spread` is the largest usable score minus the smallest."""
 

@@ -1,8 +1,11 @@
-"""How an evaluation measures: what wrong answers cost, and into which slices rows fall."""
+"""How boucle measures: what wrong answers cost, into which slices rows fall, which durations are told apart."""
 
 from pydantic import Field
 
 from boucle.contracts.document import Document
+
+LATENCY_BOUNDS_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Upper bounds of the histogram of request durations."""
 
 
 class CostMatrix(Document):

@@ -159,16 +159,25 @@ def start_traffic(state: StateStore, model: ModelName, *, actor: Actor) -> Traff
 
 
 def roll_back(
-    state: StateStore, model: ModelName, *, reason: str, actor: Actor, to: ModelVersion | None = None
+    state: StateStore,
+    model: ModelName,
+    *,
+    reason: str,
+    actor: Actor,
+    to: ModelVersion | None = None,
+    only_from: ModelVersion | None = None,
 ) -> tuple[Decision, TrafficPlan]:
     """Put an earlier version back, in ledger and traffic at once; `to` defaults to the one promoted before.
 
-    The registry is not on this path: `reconcile_aliases` follows.
+    The registry is not on this path: `reconcile_aliases` follows. Who judged one version names it in `only_from`.
 
     Raises:
         NoProductionModelError: Nothing is in production, or there is no earlier version to go back to.
+        ConflictError: Production is not `only_from` any more, or moved in between.
     """
     current = _known(state.production(model), model)
+    if only_from not in {None, current}:
+        raise ConflictError(f"Version {only_from} of '{model}' is not in production any more; nothing was changed.")
     bundles = promoted_bundles(state, model)
     target = to if to is not None else previous_version(state, model)
     if target is None or target == current or target not in bundles:

@@ -59,6 +59,17 @@ def not_surely_below(name: str, interval: Interval, limit: GateLimit, *, detail:
     return _of_interval(name, interval, limit, verdict, detail=detail)
 
 
+def not_surely_above(name: str, interval: Interval, limit: GateLimit, *, detail: str = "") -> Gate:
+    """Passed when the estimate is at most the limit, failed when the whole interval is above, else inconclusive."""
+    if interval.estimate <= limit.limit:
+        verdict = Verdict.PASSED
+    elif interval.low > limit.limit:
+        verdict = Verdict.FAILED
+    else:
+        verdict = Verdict.INCONCLUSIVE
+    return _of_interval(name, interval, limit, verdict, detail=detail).model_copy(update={"bound": Bound.AT_MOST})
+
+
 def inconclusive(gate: Gate, detail: str) -> Gate:
     """The same gate without an answer, and why."""
     return gate.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "detail": detail})

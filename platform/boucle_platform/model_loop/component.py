@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from boucle.contracts.windows import Cadence
 from boucle_platform.model_loop.automation import checks_schedule, drift_sensor, jobs, landing_sensor, promotion_sensor
 from boucle_platform.model_loop.data_assets import data_assets, freshness_checks
+from boucle_platform.model_loop.guard import guard_sensor
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import mlflow_key, model_assets, model_checks
 from boucle_platform.model_loop.monitoring_assets import monitoring_assets
@@ -48,7 +49,7 @@ def loop_definitions(spec: LoopSpec) -> dg.Definitions:
         dg.AssetSelection.assets(*(key_of(spec, raw) for raw in spec.raws)).downstream()
         - dg.AssetSelection.assets(*(key_of(spec, name) for name in ("training_set",))).downstream()
     )
-    sensors = [landing_sensor(spec, rebuilt, partitions), promotion_sensor(spec)]
+    sensors = [landing_sensor(spec, rebuilt, partitions), promotion_sensor(spec), guard_sensor(spec)]
     sensors += [drift_sensor(spec)] if spec.level else []
     return dg.Definitions(
         assets=assets,

@@ -18,6 +18,7 @@ from boucle.features.raw_source import RawSource
 from boucle.policy.limits import PromotionPolicy
 from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.retraining import RetrainingPolicy
+from boucle.policy.service import ServicePolicy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +84,7 @@ class LoopSpec(_Section):
     promotion: PromotionPolicy = PromotionPolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
+    service: ServicePolicy = ServicePolicy()
 
     @property
     def name(self) -> ModelName:

@@ -10,14 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from boucle.contracts.decision import Decision
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.errors import ConflictError, NoProductionModelError
-from boucle.operations import approval, promotion
+from boucle.operations import approval
 from boucle.operations.actor import Actor
 from boucle.ports import Clock, StateStore
-from boucle_adapters.replicas import wait_until_served
+from boucle_adapters.rolling_back import roll_back
 from boucle_adapters.tokens import Bearer, Role, TokenStore
 from boucle_serving.problems import ForbiddenError, UnauthorizedError
-
-FOLLOW_TIMEOUT_SECONDS = 10
 
 
 class _Said(BaseModel):
@@ -94,29 +92,23 @@ def verbs_router(
 
     @router.post("/models/{model}/rollback", summary="Put an earlier version back, now")
     def rollback(model: str, asked: Rollback, bearer: Annotated[Bearer, Depends(operator)]) -> dict[str, Any]:
-        """Ledger and traffic plan at once; answers when every live replica does so by the version that is back."""
+        """Ledger and traffic plan at once; answers when every live replica does so by the version that is back.
+
+        The registry's aliases follow by the model's guard, or by `boucle doctor --fix`.
+        """
         state, who, name = open_state(), actor(bearer, model), ModelName(model)
         try:
-            row, plan = promotion.roll_back(
-                state, name, reason=asked.reason, actor=who, to=ModelVersion(asked.to) if asked.to else None
+            done = roll_back(
+                state,
+                name,
+                reason=asked.reason,
+                actor=who,
+                to=ModelVersion(asked.to) if asked.to else None,
+                replica_timeout_seconds=replica_timeout_seconds,
             )
         except NoProductionModelError as error:
             raise ConflictError(str(error)) from error
-        followed = wait_until_served(
-            state,
-            name,
-            plan.revision,
-            timeout_seconds=FOLLOW_TIMEOUT_SECONDS,
-            replica_timeout_seconds=replica_timeout_seconds,
-        )
-        if followed.complete:
-            promotion.note_served(state, plan, seconds=followed.seconds, actor=who)
-        return {
-            **_recorded(row),
-            "replicas": followed.sentence(),
-            "seconds_until_served": round(followed.seconds, 3) if followed.complete else None,
-            "behind": list(followed.behind),
-        }
+        return {**_recorded(done.decision), **done.as_json()}
 
     return router
 

@@ -1,0 +1,139 @@
+"""A promoted version that fails its callers is put back by the guard, and by nobody's hand."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import httpx
+import pytest
+from mlflow import MlflowClient
+
+from assets_tests.bundles import MODEL, promote, publish_users, put_bundle
+from assets_tests.replica import QUESTION, Replica, wait_for
+from boucle.contracts.decision import DecisionKind
+from boucle.contracts.ids import ModelVersion
+from boucle.errors import RegistryError
+from boucle.operations import promotion
+from boucle_adapters.home import Home
+from boucle_platform.model_loop import catalogue
+from boucle_platform.model_loop.guard import guard_sensor
+from boucle_platform.resources.home import HomeResource
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+SPEC = catalogue.spec_of("repurchase")
+
+
+@dataclass
+class World:
+    """A replica that serves version 2, a home, and the guard with its cursor."""
+
+    replica: Replica
+    home: Home
+    cursor: str | None = None
+
+    def tick(self) -> Any:
+        """Evaluate the sensor as a daemon does."""
+        with (
+            dg.DagsterInstance.ephemeral() as instance,
+            dg.build_sensor_context(
+                instance=instance,
+                cursor=self.cursor,
+                sensor_name="repurchase_guard",
+                resources={"home": HomeResource.of(self.replica.settings)},
+            ) as context,
+        ):
+            answer = guard_sensor(SPEC)(context)
+        self.cursor = answer.cursor or self.cursor
+        return answer
+
+    def ask(self, times: int) -> set[int]:
+        """Status codes of so many requests."""
+        with httpx.Client(base_url=self.replica.address, timeout=5) as client:
+            return {client.post("/predict", json=QUESTION).status_code for _ in range(times)}
+
+    def moves(self) -> list[tuple[str, int | None]]:
+        """Who moved production where."""
+        return [
+            (row.decision.actor, row.decision.to_version)
+            for row in self.home.state.decisions(MODEL)
+            if row.decision.kind is DecisionKind.ROLLBACK
+        ]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Version 1 answers, 2 was promoted after it: it passes its recorded request and fails every caller."""
+    replica = Replica(tmp_path)
+    publish_users(replica.settings.online_dir / MODEL)
+    home = Home(replica.settings)
+    client = MlflowClient(tracking_uri=home.registry.tracking_uri)
+    client.create_registered_model(MODEL)
+    for version in (1, 2):
+        assert int(client.create_model_version(MODEL, str(tmp_path)).version) == version
+    replica.promote(home.state, 1)
+    broken = put_bundle(replica.bundles, tmp_path / "scratch", weights=(-18.0, 10.0), minimum=0.5)
+    replica.start()
+    try:
+        wait_for(lambda: replica.version() == 1)
+        promote(home.state, version=2, digest=broken)
+        promotion.reconcile_aliases(home.state, home.registry, MODEL)
+        world = World(replica, home)
+        wait_for(lambda: world.ask(1) == {500})
+        yield world
+    finally:
+        replica.kill()
+        home.state.close()
+
+
+def test_a_version_that_fails_its_callers_is_put_back_and_the_alias_follows(world: World):
+    assert "failed_requests: inconclusive" in world.tick().skip_reason.skip_message  # one request says nothing
+    assert world.ask(100) == {500}
+    (request,) = world.tick().run_requests
+    assert request.tags["boucle/trigger"].startswith("failed_requests: failed (measured 1 ratio of requests")
+    assert world.moves() == [("sensor:repurchase_guard", 1)]
+    assert (world.ask(20), world.replica.version()) == ({200}, 1)
+    served = world.home.state.decisions(MODEL)[-1].decision
+    assert (served.kind, served.to_version, served.seconds < 10) == (DecisionKind.SERVED, 1, True)
+    assert world.home.registry.alias(MODEL, "production") == 2
+    assert "alias 'production' of 'repurchase' was version 2, is version 1" in world.tick().skip_reason.skip_message
+    assert world.home.registry.alias(MODEL, "production") == 1
+    world.ask(50)
+    assert "failed_requests: passed (measured 0 ratio of requests" in world.tick().skip_reason.skip_message
+    assert len(world.moves()) == 1
+
+
+def test_what_a_person_put_back_stays_and_its_alias_follows(world: World):
+    actor = world.home.actor("user:ada", MODEL)
+    promotion.roll_back(world.home.state, MODEL, reason="to see", actor=actor)
+    wait_for(lambda: world.replica.version() == 1)
+    said = world.tick().skip_reason.skip_message
+    assert ("is version 1 as the ledger says" in said, world.home.registry.alias(MODEL, "production")) == (True, 1)
+    promotion.roll_back(world.home.state, MODEL, reason="2 after all", actor=actor, to=ModelVersion(2))
+    wait_for(lambda: world.ask(1) == {500})
+    world.tick()
+    world.ask(100)
+    assert "it was put back by user:ada, and the guard goes no further" in world.tick().skip_reason.skip_message
+    assert [to for _, to in world.moves()] == [1, 2]
+
+
+def test_a_registry_that_is_away_holds_nothing_up_and_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch):
+    def away(*_: object) -> None:
+        raise RegistryError("away")
+
+    world.ask(100)
+    with monkeypatch.context() as broken:
+        broken.setattr("boucle_adapters.mlflow_registry.MlflowRegistry.alias", away)
+        assert len(world.tick().run_requests) == 1
+        assert "does not follow decision 3 yet: away" in world.tick().skip_reason.skip_message
+    assert world.replica.version() == 1
+    assert "is version 1 as the ledger says" in world.tick().skip_reason.skip_message
+
+
+def test_a_cursor_that_cannot_be_read_and_a_replica_that_is_gone_are_no_breach(world: World):
+    world.ask(100)
+    world.replica.kill()
+    world.cursor = "not a cursor"
+    assert "failed_requests: inconclusive (measured nothing" in world.tick().skip_reason.skip_message
+    assert world.moves() == []
