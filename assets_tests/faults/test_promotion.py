@@ -25,7 +25,8 @@ from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.verdict import Verdict
 from boucle_cli.demo.faults import AFTER_TRAINING_SET, shuffled_labels
-from boucle_platform.instance import PROCESS_TAG, this_process
+from boucle_platform.instance import PROCESS_TAG, RunOutcome, this_process
+from boucle_platform.model_loop.keys import ACTOR_TAG
 from boucle_platform.model_loop.steps.store import document_file, read_document, version_dir, write_document
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
@@ -97,7 +98,17 @@ def test_production_alias_launched_alone_without_a_report_promotes_nothing(four_
     assert loop.kinds() == []
 
 
-def test_production_alias_launched_alone_on_a_report_nobody_checked_is_refused(in_production: Path, copy_of: Copy):
+@pytest.mark.parametrize(
+    "launch",
+    [
+        lambda loop: loop.run(RETRAIN, only=("production_alias",)),
+        lambda loop: loop.runner.run("repurchase_promote", tags={ACTOR_TAG: "repurchase_promotion"}),
+    ],
+    ids=["alone", "by automation"],
+)
+def test_a_promotion_on_a_report_nobody_checked_is_refused(
+    launch: Callable[[LoopHome], RunOutcome], in_production: Path, copy_of: Copy
+):
     """A document put there by hand, and a materialisation reported for it: no check ever saw it."""
     loop = copy_of(in_production)
     report = document_file(loop.home, SPEC, "evaluation_report")
@@ -108,7 +119,7 @@ def test_production_alias_launched_alone_on_a_report_nobody_checked_is_refused(i
     loop.runner.instance.report_runless_asset_event(
         dg.AssetMaterialization(dg.AssetKey([SPEC.model, "evaluation_report"]))
     )
-    outcome = loop.run(RETRAIN, only=("production_alias",))
+    outcome = launch(loop)
     assert not outcome.succeeded
     assert "another materialisation of the report" in outcome.error
     assert (loop.kinds(), loop.alias()) == (decided, 1)
