@@ -31,16 +31,16 @@ def wait_for(claim: Callable[[], bool], *, seconds: float = 20) -> None:
 class Replica:
     """`python -m boucle_serving.main` on a free port, over a home of its own."""
 
-    def __init__(self, home: Path) -> None:
-        self.settings = Settings(home=home, port=0, replica="one")
+    def __init__(self, home: Path, name: str = "one") -> None:
+        self.settings = Settings(home=home, port=0, replica=name)
         self.bundles = DirectoryBundleStore(self.settings.bundles_dir)
         self.log = SegmentLog(self.settings.log_dir)
-        self.announcement = home / "serving-one.json"
+        self.announcement = home / f"serving-{name}.json"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         environment = {**os.environ, "BOUCLE_HOME": str(self.settings.home), "BOUCLE_PORT": "0"}
-        environment["BOUCLE_REPLICA"] = "one"
+        environment["BOUCLE_REPLICA"] = self.settings.replica
         command = [sys.executable, "-W", "error", "-m", "boucle_serving.main"]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         wait_for(lambda: self.announcement.exists() or self.exit_code() is not None)

@@ -1,5 +1,9 @@
 """A promoted version that fails its callers is put back by the guard, and by nobody's hand."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +66,17 @@ class World:
         ]
 
 
+def boucle_rollback(world: World) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("boucle")), "rollback", "--reason", "test"],
+        env={**os.environ, "BOUCLE_HOME": str(world.replica.settings.home), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """Version 1 answers, 2 was promoted after it: it passes its recorded request and fails every caller."""
@@ -102,6 +117,18 @@ def test_a_version_that_fails_its_callers_is_put_back_and_the_alias_follows(worl
     world.ask(50)
     assert "failed_requests: passed (measured 0 ratio of requests" in world.tick().skip_reason.skip_message
     assert len(world.moves()) == 1
+
+
+def test_a_replica_that_froze_is_named_by_the_rollback_and_holds_it_up_no_longer_than_its_heartbeat(world: World):
+    frozen = Replica(world.replica.settings.home, "frozen").start()
+    wait_for(lambda: set(world.home.state.replicas(max_age_seconds=3)) == {"one", "frozen"})
+    os.kill(frozen.process.pid, signal.SIGSTOP)
+    try:
+        done = boucle_rollback(world)
+    finally:
+        frozen.kill()
+    assert (done.returncode, "silent since: frozen" in " ".join(done.stdout.split())) == (0, True), done.stderr
+    assert (world.ask(5), world.replica.version()) == ({200}, 1)
 
 
 def test_what_a_person_put_back_stays_and_its_alias_follows(world: World):

@@ -88,5 +88,12 @@ def test_a_replica_that_stays_behind_is_named_when_time_is_over():
     assert followed.sentence() == "not on revision 3 after 1.0 s: two"
 
 
+def test_a_replica_that_falls_silent_is_named_and_not_waited_for():
+    followed = wait(Replicas({"one": {MODEL: 3}, "two": {MODEL: 2}}, {"one": {MODEL: 3}}))
+    assert (followed.complete, followed.served, followed.gone) == (True, ("one",), ("two",))
+    assert followed.sentence().endswith("; silent since: two")
+    assert wait(Replicas({"one": {MODEL: 2}}, {})).sentence().endswith("one starts; silent since: one")
+
+
 def test_a_replica_that_knows_only_another_model_is_behind():
     assert wait(Replicas({"one": {OTHER: 9}}), timeout=0.1).behind == ("one",)

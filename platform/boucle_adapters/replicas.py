@@ -18,13 +18,14 @@ class Followed:
     """Which live replicas serve the revision, and how many seconds the last of them took.
 
     `asked` are those of them that said so over HTTP as well; the others announce no address that can be reached from
-    here.
+    here. `gone` were live when the waiting began and fell silent: ended, or frozen and not to be trusted.
     """
 
     revision: int
     served: tuple[str, ...]
     behind: tuple[str, ...]
     asked: tuple[str, ...]
+    gone: tuple[str, ...]
     seconds: float
 
     @property
@@ -34,13 +35,14 @@ class Followed:
 
     def sentence(self) -> str:
         """What a person should know."""
+        gone = f"; silent since: {', '.join(self.gone)}" if self.gone else ""
         if not self.served and not self.behind:
-            return "no live replica; the plan is served as soon as one starts"
+            return f"no live replica; the plan is served as soon as one starts{gone}"
         if self.behind:
-            return f"not on revision {self.revision} after {self.seconds:.1f} s: {', '.join(self.behind)}"
+            return f"not on revision {self.revision} after {self.seconds:.1f} s: {', '.join(self.behind)}{gone}"
         said = f"{len(self.served)} replica(s) serve revision {self.revision} after {self.seconds:.2f} s"
         unseen = sorted(set(self.served) - set(self.asked))
-        return f"{said} (by their own report alone: {', '.join(unseen)})" if unseen else said
+        return f"{said} (by their own report alone: {', '.join(unseen)}){gone}" if unseen else f"{said}{gone}"
 
 
 def wait_until_served(
@@ -49,12 +51,14 @@ def wait_until_served(
     """Poll until every live replica serves `revision` or a later one, or time is over; without a replica return.
 
     A replica that reports the revision is asked over HTTP what it serves, until it says the same. One that cannot be
-    reached from here is believed; one whose heartbeat expired is not waited for.
+    reached from here is believed; one whose heartbeat expires is named and not waited for.
     """
     start = time.monotonic()
     asked: set[str] = set()
+    seen: set[str] = set()
     while True:
         live = state.replicas(max_age_seconds=replica_timeout_seconds)
+        seen |= set(live)
         reported = {name for name, revisions in live.items() if revisions.get(model, 0) >= revision}
         contradicted = set()
         if reported - asked:
@@ -62,7 +66,7 @@ def wait_until_served(
             said = {name: served_revision(addresses.get(name, ""), model) for name in sorted(reported - asked)}
             asked |= {name for name, found in said.items() if found is not None and found >= revision}
             contradicted = {name for name, found in said.items() if found is not None and found < revision}
-        followed = _compare(live, reported - contradicted, asked, revision, time.monotonic() - start)
+        followed = _compare(live, reported - contradicted, asked, seen, revision, time.monotonic() - start)
         if not followed.behind or followed.seconds > timeout_seconds:
             return followed
         time.sleep(0.02)
@@ -81,11 +85,14 @@ def served_revision(address: str, model: ModelName) -> int | None:
         return None
 
 
-def _compare(live: Mapping[str, object], served: set[str], asked: set[str], revision: int, seconds: float) -> Followed:
+def _compare(
+    live: Mapping[str, object], served: set[str], asked: set[str], seen: set[str], revision: int, seconds: float
+) -> Followed:
     return Followed(
         revision=revision,
         served=tuple(sorted(served)),
         behind=tuple(sorted(set(live) - served)),
         asked=tuple(sorted(asked & served)),
+        gone=tuple(sorted(seen - set(live))),
         seconds=seconds,
     )

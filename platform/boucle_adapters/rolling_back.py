@@ -30,6 +30,7 @@ class RolledBack:
             "replicas": followed.sentence(),
             "seconds_until_served": round(followed.seconds, 3) if followed.complete else None,
             "behind": list(followed.behind),
+            "gone": list(followed.gone),
         }
 
 
