@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from assets_tests.scenarios import MODEL, NOON, digest_of, version
-from boucle.contracts.decision import DecisionKind, NewDecision
+from boucle.contracts.decision import MOVES, DecisionKind, NewDecision
 from boucle.contracts.ledger import verify_chain
 from boucle.contracts.monitoring import Trigger, TriggerOutcome
 from boucle.contracts.traffic_plan import Arm, Role, Strategy
@@ -71,6 +71,26 @@ def test_what_was_written_is_read_back_as_an_unbroken_chain(store):
     store.record(promotion(2, 1), expected_production=version(1))
     verify_chain(store.decisions())
     assert store.production(MODEL) == 2
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DecisionKind if kind not in MOVES])
+def test_what_people_and_programs_say_keeps_every_field(store, kind: DecisionKind):
+    store.record(promotion(1), expected_production=None)
+    said = promotion(1, 1).model_copy(
+        update={
+            "kind": kind,
+            "subject_version": version(2),
+            "policy": "semi_automatic",
+            "evidence_digest": digest_of(3),
+            "git_commit": "0123456789ab",
+            "dagster_run_id": "run",
+            "seconds": 12.5,
+            "requester": "user:grace",
+        }
+    )
+    store.record(said, expected_production=version(1))
+    verify_chain(store.decisions())
+    assert [row.decision for row in store.decisions(MODEL)] == [promotion(1), said]
 
 
 def test_the_tables_are_those_of_the_newest_migration():
@@ -162,6 +182,7 @@ def test_the_same_arms_again_are_no_new_revision(store):
 def test_a_replica_is_live_as_long_as_its_heartbeat_is_young(store):
     store.heartbeat("a", {MODEL: 3}, "http://127.0.0.1:1")
     assert store.replicas(max_age_seconds=60) == {"a": {MODEL: 3}}
+    assert store.addresses(max_age_seconds=60) == {"a": "http://127.0.0.1:1"}
     assert store.replicas(max_age_seconds=-1) == {}
 
 
@@ -184,6 +205,26 @@ def test_an_edited_row_is_named(url, store):
     store.record(promotion(1), expected_production=None)
     change(url, "update decision set document = replace(document, 'ada', 'eve')")
     with pytest.raises(LedgerError, match="row 1"):
+        verify_chain(store.decisions())
+
+
+SWAP = ("102 where decision_id = 2", "2 where decision_id = 3", "3 where decision_id = 102")
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (["delete from decision where decision_id = 2"], "row 3 does not follow row"),
+        ([f"update decision set decision_id = {step}" for step in SWAP], "row 2 does not follow row 1"),
+    ],
+    ids=["deleted", "reordered"],
+)
+def test_rows_that_were_deleted_or_reordered_are_named(url, store, statements: list[str], words: str):
+    for number in range(1, 5):
+        store.record(promotion(number, number - 1), expected_production=version(number - 1) if number > 1 else None)
+    for statement in statements:
+        change(url, statement)
+    with pytest.raises(LedgerError, match=words):
         verify_chain(store.decisions())
 
 
