@@ -112,9 +112,7 @@ def markdown_summary(evidence: Evidence, slices: SlicesFacts) -> str:
         f"{row['metrics'].calibration_error:+.4f} |"
         for row in _metric_rows(evidence, {})
     ]
-    gates = [
-        f"| {gate.name} | {_said(gate)} | {_cell(gate.sentence().partition(': ')[2])} |" for gate in evidence.gates
-    ]
+    gates = [f"| {gate.name} | {_said(gate)} | {_cell(_measured(gate))} |" for gate in evidence.gates]
     worst = min(slices.judged, key=lambda found: found.gain.estimate, default=None)
     lines = [
         f"### {evidence.model}, version {evidence.version}: {evidence.verdict}",
@@ -146,6 +144,11 @@ def markdown_summary(evidence: Evidence, slices: SlicesFacts) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _measured(gate: Gate) -> str:
+    """The sentence of a gate without its name and verdict, which have columns of their own."""
+    return gate.sentence().partition(": ")[2].removeprefix(f"{gate.verdict} ")
 
 
 def _cell(text: str) -> str:
