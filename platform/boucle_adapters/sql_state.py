@@ -136,18 +136,18 @@ class SqlStateStore:
 
     def verify(self) -> None:
         """Walk the chain of the whole ledger as it is stored. Raises LedgerError."""
+        columns = (DECISION.c[name] for name in ("decision_id", "previous_hash", "row_hash", "document", "model"))
         with self._read() as connection:
-            rows = list(connection.execute(sa.select(DECISION).order_by(DECISION.c.decision_id)))
+            rows = connection.execute(sa.select(*columns).order_by(DECISION.c.decision_id)).all()
         verify_links(
-            Link(row.decision_id, row.previous_hash, row.row_hash, row.document.encode(), f"about {row.model}")
-            for row in rows
+            Link(number, previous, own, document.encode(), model) for number, previous, own, document, model in rows
         )
 
     def move_at(self, model: ModelName, moment: datetime) -> Decision | None:
         """The newest decision up to a moment that said which version is production, or None."""
         with self._read() as connection:
-            rows = list(connection.execute(_newest_first(model)))
-        return next((_decision(row) for row in rows if _moved_by(row, moment)), None)
+            rows = connection.execute(_newest_first(model))
+            return next((_decision(row) for row in rows if _moved_by(row, moment)), None)
 
     def production(self, model: ModelName) -> ModelVersion | None:
         """The version that the ledger calls production."""
