@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,10 +121,24 @@ def test_a_version_that_fails_its_callers_is_put_back_and_the_alias_follows(worl
     assert len(world.moves()) == 1
 
 
+def freeze(replica: Replica) -> None:
+    """Stop it between two writes: one that is stopped while it writes holds SQLite's only lock, and nothing moves."""
+    for _ in range(100):
+        os.kill(replica.process.pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(replica.settings.home / "state.db", timeout=0.1, isolation_level=None)) as store:
+            try:
+                store.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(replica.process.pid, signal.SIGCONT)
+            else:
+                return
+    raise AssertionError("it was writing each time it was stopped")
+
+
 def test_a_replica_that_froze_is_named_by_the_rollback_and_holds_it_up_no_longer_than_its_heartbeat(world: World):
     frozen = Replica(world.replica.settings.home, "frozen").start()
     wait_for(lambda: set(world.home.state.replicas(max_age_seconds=3)) == {"one", "frozen"})
-    os.kill(frozen.process.pid, signal.SIGSTOP)
+    freeze(frozen)
     try:
         done = boucle_rollback(world)
     finally:

@@ -1,6 +1,8 @@
 """The same state store on SQLite and on a real Postgres."""
 
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,29 @@ def test_a_store_of_a_newer_release_is_left_alone(store, url):
         SqlStateStore.create(url)
     set_revision(url, REVISION)
     assert SqlStateStore.open(url).production(MODEL) == 1
+
+
+@pytest.fixture
+def a_process_that_froze_while_it_wrote(tmp_path, monkeypatch):
+    monkeypatch.setattr(sql_state, "LOCK_SECONDS", 0.1)
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    SqlStateStore.create(url).close()
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as writing:
+        writing.execute("BEGIN IMMEDIATE")
+        yield url
+
+
+def test_reading_waits_for_no_writer(a_process_that_froze_while_it_wrote):
+    with closing(SqlStateStore.open(a_process_that_froze_while_it_wrote)) as store:
+        assert (store.production(MODEL), list(store.decisions()), store.plan(MODEL)) == (None, [], None)
+
+
+def test_a_writer_that_cannot_wait_longer_says_what_holds_it_up(a_process_that_froze_while_it_wrote):
+    with closing(SqlStateStore.open(a_process_that_froze_while_it_wrote)) as store:
+        with pytest.raises(StateStoreError, match="database is locked.*a frozen replica.*Nothing was changed"):
+            store.record(promotion(1), expected_production=None)
+    with pytest.raises(StateStoreError, match="database is locked"):
+        migrate(a_process_that_froze_while_it_wrote)
 
 
 def test_a_password_is_not_in_the_message():

@@ -57,6 +57,10 @@ class StateStoreError(BoucleError):
     """The state store cannot be read or has not been set up."""
 
 
+class NotSetUpError(StateStoreError):
+    """There is no state store yet, or it has the tables of an earlier release: setting it up mends that."""
+
+
 class ServiceError(BoucleError):
     """A process that boucle started beside itself did not come up, or ended while it was needed."""
 

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from boucle.contracts.ids import ModelName
-from boucle.errors import StateStoreError
+from boucle.errors import NotSetUpError
 from boucle.operations.actor import Actor
 from boucle.policy.approval import PERSON
 from boucle_adapters.bundle_store import DirectoryBundleStore
@@ -36,7 +36,7 @@ class Home:
         """Ledger, plans, replicas, triggers; set up when it is not there yet."""
         try:
             return SqlStateStore.open(self.settings.state_store_url)
-        except StateStoreError:
+        except NotSetUpError:
             return SqlStateStore.create(self.settings.state_store_url)
 
     @cached_property

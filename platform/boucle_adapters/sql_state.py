@@ -16,7 +16,7 @@ from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.ledger import Link, row_hash, verify_links
 from boucle.contracts.monitoring import Trigger
 from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
-from boucle.errors import ConflictError, LedgerError, StateStoreError
+from boucle.errors import ConflictError, LedgerError, NotSetUpError, StateStoreError
 from boucle_adapters.clock import wall_now
 
 D = TypeVar("D", bound=Document)
@@ -59,6 +59,12 @@ TRIGGER = sa.Table(
 REVISION = "0001"
 _KIND, _AT = re.compile('"kind":"([^"]+)"'), re.compile('"at":"([^"]+)"')
 """The newest schema in `migrations/versions`: the one that these tables are."""
+LOCK_SECONDS = 10
+"""How long a writer waits for another one to finish, on SQLite."""
+_FROZEN = (
+    " Another process began to write and has not finished: one that is stopped or hangs, like a frozen replica, holds "
+    "SQLite's only lock until it goes on or is ended. Postgres has no such lock."
+)
 _SET_UP = "`boucle dev` or `boucle feed` sets it up."
 
 
@@ -66,7 +72,7 @@ def migrate(url: str) -> None:
     """Bring the schema at `url` to the newest revision; a store that is there already keeps its rows.
 
     Raises:
-        StateStoreError: A newer release wrote the store.
+        StateStoreError: A newer release wrote the store, or it cannot be written.
     """
     from alembic import command
     from alembic.config import Config
@@ -78,7 +84,7 @@ def migrate(url: str) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     engine = _engine(url)
     try:
-        with engine.begin() as connection:
+        with _converted(), engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except CommandError as error:
@@ -99,10 +105,11 @@ class SqlStateStore:
         """Open a store that has been set up.
 
         Raises:
-            StateStoreError: There is no store at `url`, or its tables are not those of this release.
+            NotSetUpError: There is no store at `url`, or its tables are those of an earlier release.
+            StateStoreError: It cannot be read, or a newer release wrote it.
         """
         if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-            raise StateStoreError(f"There is no state store at {url} yet. {_SET_UP}")
+            raise NotSetUpError(f"There is no state store at {url} yet. {_SET_UP}")
         store = cls(_engine(url))
         with store._read() as connection:
             found = _revision(connection)
@@ -114,7 +121,7 @@ class SqlStateStore:
                     f"The state store at {place} was written by a newer boucle (schema {found}, this one knows "
                     f"{REVISION}). Install that release. Nothing was changed."
                 )
-            raise StateStoreError(f"The state store at {place} has schema {found or 'none'}, not {REVISION}. {_SET_UP}")
+            raise NotSetUpError(f"The state store at {place} has schema {found or 'none'}, not {REVISION}. {_SET_UP}")
         return store
 
     @classmethod
@@ -272,7 +279,8 @@ def _converted() -> Iterator[None]:
     except sa.exc.IntegrityError:
         raise
     except sa.exc.DatabaseError as error:
-        raise StateStoreError(f"The state store cannot be used: {error.orig}. Nothing was changed.") from error
+        frozen = _FROZEN if "database is locked" in str(error.orig) else ""
+        raise StateStoreError(f"The state store cannot be used: {error.orig}.{frozen} Nothing was changed.") from error
 
 
 def _engine(url: str) -> sa.Engine:
@@ -293,13 +301,16 @@ def _revision(connection: sa.Connection) -> str:
 def _sqlite_connect(connection: Any, _record: object) -> None:
     # The driver must not begin transactions by itself: a writer has to take the lock before it reads (see below).
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+    # The wait comes first: switching to WAL needs the lock for a moment.
+    wait = f"busy_timeout={int(LOCK_SECONDS * 1000)}"
+    for pragma in (wait, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _sqlite_begin(connection: sa.Connection) -> None:
     # IMMEDIATE: compare-and-set reads and writes under one lock, so two promotions cannot both see the old head.
-    if connection.get_isolation_level() != "AUTOCOMMIT":
+    # Reads take none: SQLite knows no level of that name, so only the option tells them apart.
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
