@@ -120,6 +120,13 @@ def test_a_refusal_holds_against_a_launch_of_the_alias_alone(waiting: LoopHome):
     assert "it was rejected at" in people.explanation(waiting.home, SEMI, 1)["answer"]
 
 
+def test_one_who_may_not_approve_takes_no_refusal_back(waiting: LoopHome):
+    answer(waiting, "reject")
+    with pytest.raises(ApprovalError, match="was refused by user:ada .* 'user:eve' is not among those who may"):
+        answer(waiting, "promote", who="user:eve")
+    assert waiting.kinds() == [("request", None), ("reject", None)]
+
+
 def test_launching_the_alias_alone_does_not_jump_the_queue(waiting: LoopHome):
     assert waiting.run(PROMOTE).succeeded
     assert (waiting.kinds(), waiting.alias()) == ([("request", None)], None)

@@ -77,6 +77,11 @@ def stands(mode: PromotionMode, *said: tuple[object, ...], at: datetime | None =
         (AUTOMATIC, [(REJECT, BOB, OTHER, "a run that bob launched")], Consent.NOT_NEEDED),
         (AUTOMATIC, [(REJECT, BOB), (REQUEST, SENSOR)], Consent.REFUSED),
         (AUTOMATIC, [(REJECT, BOB), (REQUEST, ADA)], Consent.NOT_NEEDED),
+        (AUTOMATIC, [(REJECT, BOB), (REQUEST, ADA, OTHER)], Consent.REFUSED),
+        (AUTOMATIC, [(REJECT, BOB), (REQUEST, ADA, EVIDENCE.digest(), "a run that ada launched")], Consent.REFUSED),
+        (AUTOMATIC, [(REJECT, BOB), (APPROVE, ADA)], Consent.REFUSED),
+        (SEMI, [(REQUEST, SENSOR), (REJECT, BOB), (APPROVE, ADA, OTHER)], Consent.REFUSED),
+        (SEMI, [(REQUEST, SENSOR), (APPROVE, ADA), (REJECT, BOB), (REQUEST, ADA)], Consent.ASKED),
     ],
 )
 def test_what_the_ledger_says_of_people(mode: PromotionMode, said: list[tuple[object, ...]], consent: Consent):
@@ -94,6 +99,29 @@ def test_four_eyes_want_somebody_else_than_who_asked(approver: str, consent: Con
 def test_only_those_whom_the_policy_names_count(actor: str, semi: Consent, manual: Consent):
     assert stands(SEMI, (REQUEST, SENSOR), (APPROVE, actor), approvers=[BOB]).consent is semi
     assert stands(MANUAL, (REQUEST, actor), approvers=[BOB]).consent is manual
+
+
+@pytest.mark.parametrize("mode", [MANUAL, SEMI, AUTOMATIC])
+def test_a_refusal_is_taken_back_only_by_one_who_may_approve(mode: PromotionMode):
+    said = [(REQUEST, BOB), (APPROVE, BOB), (REJECT, BOB)]
+    assert stands(mode, *said, (REQUEST, ADA), approvers=[BOB]).consent is Consent.REFUSED
+    assert stands(mode, *said, (APPROVE, ADA), approvers=[BOB]).consent is Consent.REFUSED
+    assert stands(mode, *said, (REQUEST, BOB), approvers=[BOB]).consent is not Consent.REFUSED
+    assert stands(mode, *said, (APPROVE, BOB), approvers=[BOB]).consent is not Consent.REFUSED
+    assert stands(mode, *said, (APPROVE, BOB), approvers=[BOB], valid_hours=2.5).consent is Consent.REFUSED
+
+
+def test_with_four_eyes_nobody_takes_a_refusal_back_by_approving_what_he_asked_for():
+    said = [(REQUEST, ADA), (REJECT, BOB), (APPROVE, ADA)]
+    assert stands(SEMI, *said, four_eyes=True).consent is Consent.REFUSED
+    assert stands(SEMI, *said).consent is Consent.GIVEN
+
+
+def test_what_a_person_asked_for_is_carried_out_although_nobody_must_agree():
+    assert stands(AUTOMATIC).answer is None
+    asked = stands(AUTOMATIC, (REJECT, BOB), (REQUEST, ADA))
+    assert asked.answer is not None
+    assert (asked.consent, asked.answer.decision.actor) == (Consent.NOT_NEEDED, ADA)
 
 
 @pytest.mark.parametrize("mode", [MANUAL, SEMI])
@@ -138,6 +166,16 @@ def test_what_a_person_refused_last_is_promoted_in_no_mode(said: list[tuple[obje
         decision, people = judge(state, EVIDENCE, PromotionPolicy(mode=mode), at=NOON + 9 * HOUR)
         assert (decision.outcome, people.consent) == (PromotionOutcome.REJECT, Consent.REFUSED)
         assert "user:ada" in decision.reason
+
+
+@given(said=rows, after=rows)
+def test_nothing_promotes_what_was_refused_but_a_word_that_the_policy_counts(
+    said: list[tuple[object, ...]], after: list[tuple[object, ...]]
+):
+    state = ledger(*said, (REJECT, BOB), *[row for row in after if row[1:] != (ADA, EVIDENCE.digest(), "")])
+    for mode in PromotionMode:
+        policy = PromotionPolicy(mode=mode, approval=ApprovalPolicy(approvers=(ADA,)))
+        assert judge(state, EVIDENCE, policy, at=NOON + 20 * HOUR)[0].outcome is PromotionOutcome.REJECT
 
 
 def test_nobody_says_anything_about_another_version():

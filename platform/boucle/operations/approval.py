@@ -7,7 +7,15 @@ from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.errors import ApprovalError
 from boucle.operations.actor import Actor
-from boucle.policy.approval import PromotionMode, expiry, is_person, may_approve, why_not
+from boucle.policy.approval import (
+    ApprovalPolicy,
+    PromotionMode,
+    expiry,
+    is_person,
+    may_approve,
+    refusal_in_force,
+    why_not,
+)
 from boucle.policy.limits import PromotionPolicy
 from boucle.policy.risk import Asked
 from boucle.ports import StateStore
@@ -26,13 +34,21 @@ def request(state: StateStore, *, evidence: Evidence, asked: Asked, actor: Actor
     """Ask that the evidence's version becomes production; for an actor who is no person, the commit's author asks.
 
     Raises:
-        ApprovalError: Asking is enough (`manual`), and the actor is not among the approvers.
+        ApprovalError: Asking is enough (`manual`) or takes a refusal back, and the actor is not among the approvers.
         ConflictError: Production moved in between.
     """
+    about = [row for row in state.decisions(evidence.model) if row.decision.subject_version == evidence.version]
+    refused = refusal_in_force(asked.approval, about, evidence_digest=evidence.digest())
+    if refused is not None and not (is_person(actor.name) and may_approve(asked.approval, actor.name)):
+        raise ApprovalError(
+            f"Version {evidence.version} of '{evidence.model}' was refused by {refused.decision.actor} (decision "
+            f"{refused.decision_id}: {refused.decision.reason}), and '{actor.name}' is not among those who may take "
+            f"that back ({_approvers(asked.approval)}). Nothing was recorded."
+        )
     if asked.mode is PromotionMode.MANUAL and not may_approve(asked.approval, actor.name):
         raise ApprovalError(
             f"'{actor.name}' is not among those who may ask for a promotion of '{evidence.model}' "
-            f"({', '.join(asked.approval.approvers)}). Nothing was recorded."
+            f"({_approvers(asked.approval)}). Nothing was recorded."
         )
     return _record(state, DecisionKind.REQUEST, _of(evidence), asked.name, actor, reason)
 
@@ -66,7 +82,7 @@ def refuse(
     actor: Actor,
     reason: str,
 ) -> Decision:
-    """Say that a version must not become production; it holds until a person asks for it or approves it.
+    """Say that a version must not become production; it holds until one who may approve asks for it or approves it.
 
     Raises:
         ApprovalError: The version is production (roll back instead), the ledger does not know it, or the actor is not
@@ -74,8 +90,10 @@ def refuse(
         ConflictError: Production moved in between.
     """
     if not is_person(actor.name) or not may_approve(policy.approval, actor.name):
-        names = ", ".join(policy.approval.approvers) or "every person"
-        raise ApprovalError(f"'{actor.name}' may not refuse versions of '{model}'; may: {names}. Nothing was recorded.")
+        raise ApprovalError(
+            f"'{actor.name}' may not refuse versions of '{model}'; may: {_approvers(policy.approval)}. "
+            "Nothing was recorded."
+        )
     return refuse_version(state, model, version, actor=actor, reason=reason, policy=policy.mode)
 
 
@@ -127,7 +145,7 @@ def approve_open(
 def refuse_version(
     state: StateStore, model: ModelName, version: ModelVersion, *, actor: Actor, reason: str, policy: str = ""
 ) -> Decision:
-    """Say that a version must not become production; it holds until a person asks for it or approves it.
+    """Say that a version must not become production; it holds until one who may approve asks for it or approves it.
 
     Raises:
         ApprovalError: The actor is no person, or the version is production (roll back instead).
@@ -142,6 +160,10 @@ def refuse_version(
     about = [row for row in state.decisions(model) if row.decision.subject_version == version]
     digest = about[-1].decision.evidence_digest if about else None
     return _record(state, DecisionKind.REJECT, _Subject(model, version, digest), policy, actor, reason)
+
+
+def _approvers(policy: ApprovalPolicy) -> str:
+    return ", ".join(policy.approvers) or "every person"
 
 
 def _require_person(actor: Actor, verb: str) -> None:

@@ -71,8 +71,8 @@ def standing(
 ) -> Standing:
     """Whether people agree, as the ledger has it, that this version becomes production on this very evidence.
 
-    A person's refusal of the version holds in every mode, until a person asks for or approves it: nothing that is
-    automatic undoes a person. Requests and approvals are about one evidence digest, and count until they expire.
+    A person's refusal of the version holds in every mode, until one who may approve takes it back on this evidence
+    (`refusal_in_force`). Requests and approvals are about one evidence digest, and count until they expire.
 
     Args:
         mode: Who moves the alias; not by risk, which is for `boucle.policy.risk` to say.
@@ -83,15 +83,16 @@ def standing(
         at: Now.
     """
     about = [row for row in decisions if row.decision.subject_version == version]
-    said = [row for row in about if is_word_of_a_person(row)]
-    if said and said[-1].decision.kind is DecisionKind.REJECT:
-        return Standing(consent=Consent.REFUSED, sentence=f"{_by(said[-1])} refused it", answer=said[-1])
-    if mode is PromotionMode.AUTOMATIC:
-        return Standing(consent=Consent.NOT_NEEDED, sentence="nobody is asked (automatic)")
     on_evidence = [row for row in about if row.decision.evidence_digest == evidence_digest]
+    if refused := refusal_in_force(policy, about, evidence_digest=evidence_digest):
+        return Standing(consent=Consent.REFUSED, sentence=f"{_by(refused)} refused it", answer=refused)
+    if mode is PromotionMode.AUTOMATIC:
+        asked_for = [row for row in on_evidence if _asks(policy, row)]
+        answer = asked_for[-1] if asked_for else None
+        return Standing(consent=Consent.NOT_NEEDED, sentence="nobody is asked (automatic)", answer=answer)
     requests = [row for row in on_evidence if row.decision.kind is DecisionKind.REQUEST]
     if mode is PromotionMode.MANUAL:
-        requests = [row for row in requests if is_word_of_a_person(row) and may_approve(policy, row.decision.actor)]
+        requests = [row for row in requests if _asks(policy, row)]
     if not requests:
         wanted = (
             "a person must ask for it (manual)" if mode is PromotionMode.MANUAL else "nobody was asked to approve it"
@@ -99,6 +100,33 @@ def standing(
         return Standing(consent=Consent.MISSING, sentence=wanted)
     later = [row for row in on_evidence if row.decision_id > requests[-1].decision_id]
     return _answered(mode, policy, requests[-1], later, at=at)
+
+
+def refusal_in_force(
+    policy: ApprovalPolicy, about: Sequence[Decision], *, evidence_digest: Digest
+) -> Decision | None:
+    """The newest refusal by a person, unless somebody took it back after it; None without any.
+
+    Only a word that the policy counts takes a refusal back: a request of one who may approve, or an approval that
+    answers a request, on this very evidence. Nothing that is automatic undoes a person.
+
+    Args:
+        policy: Who may approve.
+        about: The decisions about one version, oldest first.
+        evidence_digest: Of the version's newest evaluation.
+    """
+    refusals = [row for row in about if row.decision.kind is DecisionKind.REJECT and is_word_of_a_person(row)]
+    if not refusals:
+        return None
+    request = None
+    for row in about:
+        if row.decision.evidence_digest != evidence_digest:
+            continue
+        counts = _asks(policy, row) or (request is not None and _approves(policy, request, row))
+        if counts and row.decision_id > refusals[-1].decision_id:
+            return None
+        request = row if row.decision.kind is DecisionKind.REQUEST else request
+    return refusals[-1]
 
 
 def why_not(policy: ApprovalPolicy, request: Decision, actor: str) -> str:
@@ -152,10 +180,22 @@ def _answered(
     if mode is PromotionMode.MANUAL:
         return Standing(consent=Consent.GIVEN, sentence=f"{_by(request)} asked for it", request=request, answer=request)
     for row in reversed(later):
-        if row.decision.kind is DecisionKind.APPROVE and not why_not(policy, request, row.decision.actor):
+        if _approves(policy, request, row):
             return Standing(consent=Consent.GIVEN, sentence=f"{_by(row)} approved it", request=request, answer=row)
     sentence = f"it waits for approval until {end:%Y-%m-%d %H:%M} UTC, asked for by {_by(request)}"
     return Standing(consent=Consent.ASKED, sentence=sentence, request=request)
+
+
+def _asks(policy: ApprovalPolicy, row: Decision) -> bool:
+    """Whether this is the request of a person who may approve."""
+    asked = row.decision.kind is DecisionKind.REQUEST and is_word_of_a_person(row)
+    return asked and may_approve(policy, row.decision.actor)
+
+
+def _approves(policy: ApprovalPolicy, request: Decision, row: Decision) -> bool:
+    """Whether this is an approval of the request, in time, that counts."""
+    approved = row.decision.kind is DecisionKind.APPROVE and is_word_of_a_person(row)
+    return approved and row.decision.at <= expiry(policy, request) and not why_not(policy, request, row.decision.actor)
 
 
 def _by(row: Decision) -> str:
