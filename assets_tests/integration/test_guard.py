@@ -1,5 +1,6 @@
 """A promoted version that fails its callers is put back by the guard, and by nobody's hand."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -94,9 +95,10 @@ def world(tmp_path: Path) -> Iterator[World]:
     replica.start()
     try:
         wait_for(lambda: replica.version() == 1)
+        world = World(replica, home)
+        world.tick()  # it looks at version 1
         promote(home.state, version=2, digest=broken)
         promotion.reconcile_aliases(home.state, home.registry, MODEL)
-        world = World(replica, home)
         wait_for(lambda: world.ask(1) == {500})
         yield world
     finally:
@@ -145,6 +147,31 @@ def test_a_replica_that_froze_is_named_by_the_rollback_and_holds_it_up_no_longer
         frozen.kill()
     assert (done.returncode, "silent since: frozen" in " ".join(done.stdout.split())) == (0, True), done.stderr
     assert (world.ask(5), world.replica.version()) == ({200}, 1)
+
+
+def test_what_was_answered_while_nobody_looked_is_no_breach_and_what_comes_then_is(world: World):
+    world.cursor = None
+    world.ask(100)
+    assert "failed_requests: inconclusive (measured nothing" in world.tick().skip_reason.skip_message
+    world.ask(100)
+    assert len(world.tick().run_requests) == 1
+    assert world.moves() == [("sensor:repurchase_guard", 1)]
+
+
+def test_a_replica_that_could_not_be_read_is_counted_from_when_it_can_be_again(world: World):
+    two = Replica(world.replica.settings.home, "two").start()
+    try:
+        with httpx.Client(base_url=two.address, timeout=5) as client:
+            wait_for(lambda: client.post("/predict", json=QUESTION).status_code == 500)
+            assert {client.post("/predict", json=QUESTION).status_code for _ in range(100)} == {500}
+        window = json.loads(world.cursor or "")
+        world.cursor = json.dumps({**window, "decision": 2})  # it looked at version 2 before the second one came
+        wait_for(lambda: set(world.home.state.replicas(max_age_seconds=3)) == {"one", "two"})
+        assert "failed_requests: inconclusive" in world.tick().skip_reason.skip_message
+        assert set(json.loads(world.cursor)["base"]) == {"one", "two"}
+        assert world.moves() == []
+    finally:
+        two.kill()
 
 
 def test_what_a_person_put_back_stays_and_its_alias_follows(world: World):

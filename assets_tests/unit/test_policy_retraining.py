@@ -106,6 +106,14 @@ def test_the_first_model_is_asked_for_once_a_window():
     assert reason == "window 1997-08 fired already with no version in production"
 
 
+def test_a_first_model_that_was_refused_is_not_trained_again_on_the_same_labels():
+    report = drift_report(production_version=None, gates=(), trained_up_to=None)
+    outcome, reason = decide_trigger(POLICY, report, trained_up_to=day("1997-07-01"))
+    assert outcome is SUPPRESSED
+    assert reason == "no new labels: the newest mature as_of is 1997-07-01, the last training used it already"
+    assert decide_trigger(POLICY, report, trained_up_to=day("1997-06-01"))[0] is FIRED
+
+
 def test_a_window_that_was_suppressed_may_fire_when_it_is_judged_again():
     assert decide_trigger(POLICY, drift_report(gates=DRIFTED), [trigger("1997-08", SUPPRESSED)])[0] is FIRED
 

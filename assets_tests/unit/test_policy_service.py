@@ -1,5 +1,8 @@
 """When the guard undoes a promotion: on a sure breach, one step back, and never behind a person."""
 
+from dataclasses import astuple, replace
+
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +15,7 @@ from boucle.contracts.facts import ServiceFacts
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.verdict import Verdict
 from boucle.policy.service import GuardDecision, GuardOutcome, ServicePolicy, guard, service_gates
-from boucle_adapters.replica_metrics import counts_of, since
+from boucle_adapters.replica_metrics import NOTHING, Counted, counts_of, since
 from boucle_serving.metrics import ServingMetrics
 
 POLICY = ServicePolicy()
@@ -114,15 +117,42 @@ def test_counts_are_of_one_version_and_its_own_errors():
         metrics.observe("repurchase", version, "production", code, seconds)
     metrics.observe("churn", "2", "production", 500, 0.9)
     found = counts_of(str(metrics.text(), "utf-8"), MODEL, TWO, slow_seconds=0.25)
-    assert found == ServiceFacts(requests=5, failed=1, slow=2)
+    assert found.facts == ServiceFacts(requests=5, failed=1, slow=2)
+    assert found.started == pytest.approx(psutil.Process().create_time(), abs=1)
 
 
-def test_a_window_counts_from_where_it_began_and_a_new_replica_from_its_start():
-    before = {"one": ServiceFacts(requests=100, failed=5, slow=1), "two": ServiceFacts(requests=100, failed=0, slow=0)}
-    now = {
-        "one": ServiceFacts(requests=150, failed=6, slow=1),
-        "two": ServiceFacts(requests=10, failed=2, slow=0),  # started anew
-        "three": ServiceFacts(requests=7, failed=0, slow=3),
-    }
-    assert since(now, before) == ServiceFacts(requests=67, failed=3, slow=3)
-    assert since({}, before) == ServiceFacts(requests=0, failed=0, slow=0)
+def counted(requests: int, failed: int = 0, slow: int = 0, *, started: float = 1.0) -> Counted:
+    return Counted(started=started, facts=ServiceFacts(requests=requests, failed=failed, slow=slow))
+
+
+def test_a_window_counts_from_where_it_began_and_a_new_process_from_its_start():
+    before = {"one": counted(100, 5, 1), "two": counted(100, 9, 0)}
+    now = {"one": counted(150, 6, 1), "two": counted(110, 2, 0, started=2.0)}
+    assert since(now, before) == ServiceFacts(requests=160, failed=3, slow=0)
+
+
+def test_a_replica_that_was_not_counted_when_the_window_began_says_nothing_about_it():
+    assert since({"new": counted(1000, 400)}, {}) == since({}, {"gone": counted(100, 5)}) == NOTHING
+
+
+counts = st.integers(0, 50).flatmap(
+    lambda requests: st.builds(counted, st.just(requests), st.integers(0, requests), st.integers(0, requests))
+)
+
+
+@given(before=st.dictionaries(st.sampled_from("abc"), counts), more=st.dictionaries(st.sampled_from("abc"), counts))
+def test_no_count_of_a_window_is_negative_or_more_than_its_requests(
+    before: dict[str, Counted], more: dict[str, Counted]
+):
+    """Restarted or not, counters only rise within a process."""
+
+    def later(name: str, rise: Counted) -> Counted:
+        base = before.get(name)
+        if base is None or rise.facts.requests % 2:  # another process
+            return replace(rise, started=2.0)
+        rises = zip(astuple(base.facts), astuple(rise.facts), strict=True)
+        return counted(*(was + risen for was, risen in rises))
+
+    found = since({name: later(name, rise) for name, rise in more.items()}, before)
+    assert 0 <= found.failed <= found.requests
+    assert 0 <= found.slow <= found.requests

@@ -3,6 +3,7 @@
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,6 +17,17 @@ MODEL_ERROR = "500"
 CLIENT_LEFT = "499"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What one version answered in one process of a replica since that process started, in seconds since the epoch."""
+
+    started: float
+    facts: ServiceFacts
+
+
+NOTHING = ServiceFacts(requests=0, failed=0, slow=0)
+
+
 def read_counts(
     state: StateStore,
     model: ModelName,
@@ -23,8 +35,8 @@ def read_counts(
     *,
     slow_seconds: float,
     replica_timeout_seconds: float,
-) -> dict[str, ServiceFacts]:
-    """Of each live replica that can be reached, what the version answered since the replica started."""
+) -> dict[str, Counted]:
+    """Of each live replica that can be reached, what the version answered since the replica's process started."""
     addresses = state.addresses(max_age_seconds=replica_timeout_seconds)
     found = {}
     for name, address in sorted(addresses.items()):
@@ -34,12 +46,15 @@ def read_counts(
     return found
 
 
-def counts_of(text: str, model: ModelName, version: ModelVersion, *, slow_seconds: float) -> ServiceFacts:
+def counts_of(text: str, model: ModelName, version: ModelVersion, *, slow_seconds: float) -> Counted:
     """The counts of one version in the exposition format of Prometheus; zeros where it answered nothing."""
     counts: Counter[str] = Counter()
+    started = 0.0
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = sample.labels
+            if sample.name == "process_start_time_seconds":
+                started = sample.value
             if (labels.get("model"), labels.get("version")) != (model, str(version)):
                 continue
             if sample.name == "boucle_requests_total" and labels["code"] != CLIENT_LEFT:
@@ -49,16 +64,21 @@ def counts_of(text: str, model: ModelName, version: ModelVersion, *, slow_second
                 counts["slow"] += int(sample.value)
             elif sample.name.endswith("_duration_seconds_bucket") and float(labels["le"]) == slow_seconds:
                 counts["slow"] -= int(sample.value)
-    return ServiceFacts(requests=counts["requests"], failed=counts["failed"], slow=counts["slow"])
+    facts = ServiceFacts(requests=counts["requests"], failed=counts["failed"], slow=counts["slow"])
+    return Counted(started=started, facts=facts)
 
 
-def since(now: Mapping[str, ServiceFacts], before: Mapping[str, ServiceFacts]) -> ServiceFacts:
-    """What was answered in between, over all replicas; one that started anew counts from its start."""
+def since(now: Mapping[str, Counted], before: Mapping[str, Counted]) -> ServiceFacts:
+    """What was answered in between, over the replicas that were counted at both moments.
+
+    A process that started in between counts from its start. A replica that was not counted before says nothing: how
+    much of its count is from before is not known.
+    """
     requests = failed = slow = 0
-    for name, counted in now.items():
-        base = before.get(name)
-        if base is None or base.requests > counted.requests:
-            base = ServiceFacts(requests=0, failed=0, slow=0)
+    for name in now.keys() & before.keys():
+        counted, base = now[name].facts, before[name].facts
+        if now[name].started != before[name].started:
+            base = NOTHING
         requests += counted.requests - base.requests
         failed += counted.failed - base.failed
         slow += counted.slow - base.slow

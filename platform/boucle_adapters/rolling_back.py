@@ -42,15 +42,15 @@ def roll_back(
     actor: Actor,
     replica_timeout_seconds: float,
     to: ModelVersion | None = None,
-    only_from: ModelVersion | None = None,
+    leaving: ModelVersion | None = None,
 ) -> RolledBack:
     """Ledger and plan at once; then wait for the replicas and put on record how long they took.
 
     Raises:
         NoProductionModelError: There is nothing to go back to.
-        ConflictError: Production is not `only_from` any more.
+        ConflictError: Production is not `leaving`, or was rolled back just before.
     """
-    decision, plan = promotion.roll_back(state, model, reason=reason, to=to, only_from=only_from, actor=actor)
+    decision, plan = promotion.roll_back(state, model, reason=reason, to=to, leaving=leaving, actor=actor)
     followed = wait_until_served(
         state,
         model,

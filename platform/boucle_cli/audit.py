@@ -47,7 +47,7 @@ def check_export(file: Path, rows: Sequence[Decision]) -> str:
 
 def _read(file: Path) -> list[Decision]:
     try:
-        *lines, last = file.read_text(encoding="utf-8").splitlines()
+        *lines, last = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         rows, end = [Decision.model_validate_json(line) for line in lines], json.loads(last)
         said = (end["decisions"], end["head"])
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from boucle.contracts.measuring import LATENCY_BOUNDS_SECONDS
 
@@ -15,6 +15,7 @@ class ServingMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # when it started, memory, processor time, open files
         self.plan_revision = self._gauge("boucle_plan_revision", "Revision of the traffic plan served", ("model",))
         self.plan_wanted = self._gauge("boucle_plan_wanted_revision", "Newest revision seen", ("model",))
         self.weight = self._gauge("boucle_traffic_weight", "Share of entities, per cent", _WEIGHT)

@@ -53,7 +53,7 @@ def decide_trigger(
             f"not enough labels: {report.mature_periods} as_of with mature labels, the policy asks for "
             f"{policy.min_mature_periods}"
         )
-    if report.production_version is None:
+    if report.production_version is None and not _nothing_to_learn(report, trained_up_to):
         return TriggerOutcome.FIRED, (
             f"no production model yet, and the labels of {report.mature_periods} as_of are mature"
         )

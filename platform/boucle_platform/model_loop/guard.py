@@ -8,13 +8,13 @@ from typing import Any
 
 import dagster as dg
 
-from boucle.contracts.decision import Decision, DecisionKind
+from boucle.contracts.decision import MOVES, Decision, DecisionKind
 from boucle.contracts.facts import ServiceFacts
 from boucle.errors import ConflictError, NoProductionModelError, RegistryError
 from boucle.operations import promotion
-from boucle.policy.service import GuardOutcome, guard, service_gates
+from boucle.policy.service import GuardOutcome, ServicePolicy, guard, service_gates
 from boucle_adapters.home import Home
-from boucle_adapters.replica_metrics import read_counts, since
+from boucle_adapters.replica_metrics import NOTHING, Counted, read_counts, since
 from boucle_adapters.rolling_back import follow_in_registry, roll_back
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, checks_job_name
 from boucle_platform.model_loop.keys import ACTOR_TAG
@@ -26,20 +26,23 @@ from boucle_platform.resources.home import HomeResource
 class Window:
     """What the replicas had counted when a window began, about which decision's version.
 
-    `followed` is the newest rollback that the registry's aliases follow.
+    `followed` is the newest rollback that the registry's aliases follow; `base` has the replicas that are counted.
     """
 
     decision: int = 0
     followed: int = 0
     began: float = 0.0
-    base: Mapping[str, ServiceFacts] = field(default_factory=dict)
+    base: Mapping[str, Counted] = field(default_factory=dict)
 
     @classmethod
     def read(cls, cursor: str | None) -> "Window":
         """The window of a cursor; of one that cannot be read, none."""
         try:
             found = json.loads(cursor or "{}")
-            base = {name: ServiceFacts(**counts) for name, counts in found["base"].items()}
+            base = {
+                name: Counted(started=float(counts["started"]), facts=ServiceFacts(**counts["facts"]))
+                for name, counts in found["base"].items()
+            }
             numbers = {name: int(found[name]) for name in ("decision", "followed")}
             return cls(**numbers, began=float(found["began"]), base=base)
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -101,7 +104,7 @@ def _followed(home: Home, move: Decision, window: Window) -> tuple[Window, list[
 def _measured(home: Home, spec: LoopSpec, move: Decision, window: Window) -> tuple[Window, ServiceFacts]:
     """What production answered in the window, and the window that the next tick goes on with."""
     version = move.decision.to_version
-    counts: dict[str, ServiceFacts] = {}
+    counts: dict[str, Counted] = {}
     if version is not None:
         counts = read_counts(
             home.state,
@@ -110,14 +113,32 @@ def _measured(home: Home, spec: LoopSpec, move: Decision, window: Window) -> tup
             slow_seconds=spec.service.slow_seconds,
             replica_timeout_seconds=home.settings.replica_timeout_seconds,
         )
+    now = time.time()
     if window.decision != move.decision_id:
-        # A version that was production before goes on counting where it was; how far it was is not known here.
-        fresh = move.decision.kind is DecisionKind.PROMOTE
-        window = replace(window, decision=move.decision_id, began=time.time(), base={} if fresh else counts)
+        base = _zeros(counts) if _moved_since(home, window, move, spec.service, now) else counts
+        window = replace(window, decision=move.decision_id, began=now, base=base)
     measured = since(counts, window.base)
-    if time.time() - window.began > spec.service.window_seconds:
-        window = replace(window, began=time.time(), base=counts)
-    return window, measured
+    if now - window.began > spec.service.window_seconds:
+        # Who cannot be read now is counted from when it can be again: its next count is not of one window.
+        window = replace(window, began=now, base=counts)
+    return replace(window, base={**counts, **window.base}), measured
+
+
+def _moved_since(home: Home, window: Window, move: Decision, policy: ServicePolicy, now: float) -> bool:
+    """Whether all that the version answered it answered after the guard's last look.
+
+    It must have looked until a moment ago, and the version be promoted for the first time: one that was production
+    before, or while nobody looked, goes on counting where it was, and how far that was is not known.
+    """
+    looked = window.decision != 0 and now - window.began <= policy.window_seconds + 3 * EVERY_TICK_SECONDS
+    new = move.decision
+    moves = [row for row in home.state.decisions(new.model) if row.decision.kind in MOVES]
+    first = next(row.decision_id for row in moves if row.decision.to_version == new.to_version)
+    return looked and new.kind is DecisionKind.PROMOTE and first == move.decision_id
+
+
+def _zeros(counts: Mapping[str, Counted]) -> dict[str, Counted]:
+    return {name: replace(counted, facts=NOTHING) for name, counted in counts.items()}
 
 
 def _rolled_back(home: Home, spec: LoopSpec, move: Decision, *, reason: str, sensor: str) -> dg.SensorResult:
@@ -127,7 +148,7 @@ def _rolled_back(home: Home, spec: LoopSpec, move: Decision, *, reason: str, sen
             spec.name,
             reason=reason,
             actor=home.actor(f"sensor:{sensor}", spec.name),
-            only_from=move.decision.to_version,
+            leaving=move.decision.to_version,
             replica_timeout_seconds=home.settings.replica_timeout_seconds,
         )
     except (ConflictError, NoProductionModelError) as error:
