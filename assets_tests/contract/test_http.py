@@ -29,6 +29,7 @@ from boucle.contracts.prediction import PredictionRecord
 from boucle.errors import StateStoreError
 from boucle.ports import StateStore
 from boucle_adapters.bundle_store import DirectoryBundleStore
+from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.segment_log import SegmentLog
@@ -68,6 +69,7 @@ class World:
                 address="http://one",
                 plan_poll_seconds=0.01,
                 tokens=self.tokens,
+                evidence=EvidenceFiles(self.root / "data"),
             )
         )
         self.http = TestClient(self.app)

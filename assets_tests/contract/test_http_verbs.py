@@ -8,11 +8,15 @@ import pytest
 
 from assets_tests.bundles import MODEL
 from assets_tests.contract.test_http import WEIGHTS_1, WEIGHTS_2, World
+from assets_tests.scenarios import evidence
 from boucle.contracts.decision import DecisionKind
 from boucle.errors import ConfigurationError
+from boucle_adapters.atomic_file import replace_bytes
+from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.tokens import Role, TokenStore, roles_of
 
-REPORT, OTHER = "a" * 64, "b" * 64
+EVIDENCE, OTHER = evidence(2, against=1), "b" * 64
+REPORT = EVIDENCE.digest()
 VERBS = ("promote", "approve", "reject", "rollback")
 BODIES = {
     "promote": {"version": 2, "evidence_digest": REPORT, "reason": "calibrated"},
@@ -24,9 +28,11 @@ BODIES = {
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """Version 1 is in production; Ada approves, Olga operates."""
+    """Version 1 is in production, 2 was evaluated; Ada approves, Olga operates."""
     made = World(tmp_path)
     made.promote(1, weights=WEIGHTS_1)
+    for report in (EVIDENCE, evidence(1)):
+        replace_bytes(EvidenceFiles(tmp_path / "data").file(report, ".json"), report.canonical())
     made.poll()
     return made
 
@@ -75,6 +81,9 @@ def test_a_revoked_token_is_worth_nothing(world: World):
         ("approve", {"version": 0}, "version"),
         ("reject", {"why": "typo"}, "why"),
         ("rollback", {"to": "first"}, "to"),
+        ("rollback", {"from": 0}, "from"),
+        ("reject", {"model": "%2e%2e"}, "model"),
+        ("reject", {"version": 10**30}, "version"),
     ],
 )
 def test_a_malformed_decision_names_its_field(world: World, verb: str, changes: dict, field: str):
@@ -105,10 +114,16 @@ def test_a_request_and_its_approval_are_bound_to_the_evidence_and_moves_nothing(
     ("verb", "changes", "words"),
     [
         ("approve", {}, "nothing to approve about version 2"),
-        ("promote", {"version": 1}, "in production already"),
+        ("promote", {"version": 1, "evidence_digest": evidence(1).digest()}, "in production already"),
+        ("promote", {"version": 3}, "Version 3 of 'repurchase' has no evaluation report"),
+        ("promote", {"evidence_digest": OTHER}, f"has the digest {REPORT}, not {OTHER}: read that one"),
+        ("promote", {"model": "churn"}, "Version 2 of 'churn' has no evaluation report"),
+        ("reject", {"version": 3}, "has no evaluation report"),
+        ("reject", {"evidence_digest": OTHER}, "read that one"),
         ("reject", {"version": 1}, "takes it out"),
         ("rollback", {}, "versions promoted earlier: none"),
         ("rollback", {"to": 7}, "cannot be rolled back from version 1 to version 7"),
+        ("rollback", {"from": 2}, "Version 2 of 'repurchase' is not in production, version 1 is"),
     ],
 )
 def test_what_cannot_be_decided_is_a_conflict_and_leaves_no_row(world: World, verb: str, changes: dict, words: str):
@@ -122,6 +137,7 @@ def test_a_refusal_is_a_person_s_word_in_the_ledger(world: World):
     assert say(world, "reject", token=ada(world)).json()["kind"] == "reject"
     row = world.state.decisions(MODEL)[-1].decision
     assert (row.actor, row.reason, row.subject_version, row.dagster_run_id) == ("user:ada", "unfair", 2, "")
+    assert row.evidence_digest == REPORT
 
 
 def test_a_rollback_moves_ledger_and_plan_at_once(world: World):
@@ -132,8 +148,18 @@ def test_a_rollback_moves_ledger_and_plan_at_once(world: World):
     assert world.state.plan(MODEL).production.version == 1
 
 
+def test_two_operators_who_see_one_incident_undo_it_once(world: World):
+    world.promote(2, weights=WEIGHTS_2)
+    first, again = (say(world, "rollback", token=ada(world), **{"from": 2}).json() for _ in range(2))
+    assert (first["decision"], first["production"]) == (again["decision"], 1)
+    bare = say(world, "rollback", token=ada(world))
+    assert (bare.status_code, "was rolled back already" in bare.json()["detail"]) == (409, True)
+    assert kinds(world).count("rollback") == 1
+
+
 def test_a_state_store_that_is_away_is_said_and_tried_again(tmp_path: Path):
     world = World(tmp_path, state=None)
+    replace_bytes(EvidenceFiles(tmp_path / "data").file(EVIDENCE, ".json"), EVIDENCE.canonical())
     token = ada(world)
     assert say(world, "reject", token=token).status_code == 503
     world.state = World(tmp_path).state

@@ -9,7 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from assets_tests.faults.loop_home import RETRAIN, SPEC, LoopHome, boucle, copied, opened
+from boucle.contracts.ids import ModelVersion
 from boucle.errors import ApprovalError
+from boucle.operations import approval
 from boucle.policy.approval import ApprovalPolicy, PromotionMode
 from boucle_adapters.tokens import Role, TokenStore
 from boucle_cli import people
@@ -122,7 +124,7 @@ def test_a_refusal_holds_against_a_launch_of_the_alias_alone(waiting: LoopHome):
 
 def test_one_who_may_not_approve_takes_no_refusal_back(waiting: LoopHome):
     answer(waiting, "reject")
-    with pytest.raises(ApprovalError, match="was refused by user:ada .* 'user:eve' is not among those who may"):
+    with pytest.raises(ApprovalError, match=r"was refused by user:ada .* 'user:eve' is not among those who may"):
         answer(waiting, "promote", who="user:eve")
     assert waiting.kinds() == [("request", None), ("reject", None)]
 
@@ -162,6 +164,24 @@ def test_an_approval_over_http_is_carried_out_by_the_sensor_and_a_rollback_needs
 
 
 BY_RISK = declared(PromotionMode.RISK_BASED)
+
+
+def test_under_automatic_a_request_over_http_takes_a_refusal_back_and_the_sensor_carries_it_out(
+    four_months: Path, tmp_path: Path
+):
+    with opened(copied(four_months, tmp_path / "home")) as loop:
+        loop.run(RETRAIN, only=("training_set", "candidate_model", "evaluation_report"))
+        answer(loop, "reject", spec=SPEC)
+        assert not loop.run(PROMOTE).succeeded
+        tokens = TokenStore(loop.runner.settings.tokens_file)
+        http = TestClient(create_app(parts_of(loop.runner.settings, "http://test")))
+        bearer = {"authorization": f"Bearer {tokens.add('user:ada', [Role.APPROVER])}"}
+        evidence = loop.home.evidence.newest(SPEC.name, ModelVersion(1))
+        assert evidence is not None
+        said = {"version": 1, "evidence_digest": evidence.digest(), "reason": "fair after all"}
+        assert http.post(f"/models/{SPEC.model}/promote", json=said, headers=bearer).status_code == 202
+        assert len(tick(loop)) == 1
+        assert (loop.alias(), tick(loop)) == (1, [])
 
 
 def test_by_risk_a_first_version_is_high_and_the_author_of_its_code_may_not_approve_it(
@@ -241,3 +261,15 @@ def test_an_export_shows_what_was_cut_off_or_written_anew_since(in_production: P
         (loop.path / "state.db").unlink()
         cut = boucle(loop, "export-audit", "--verify", str(file))
         assert (cut.returncode, "rows at the end were deleted" in " ".join(cut.stderr.split())) == (1, True), cut.stderr
+
+
+def test_an_export_with_a_reason_of_any_letters_is_whole(in_production: Path, tmp_path: Path):
+    with opened(copied(in_production, tmp_path / "home")) as loop:
+        odd = "a reason with\u2028other ends of\x85lines"
+        approval.refuse_version(
+            loop.home.state, SPEC.name, ModelVersion(7), actor=loop.home.actor("user:ada", SPEC.name), reason=odd
+        )
+        file = tmp_path / "audit.jsonl"
+        for option in ("--to", "--verify"):
+            done = boucle(loop, "export-audit", option, str(file))
+            assert done.returncode == 0, done.stderr

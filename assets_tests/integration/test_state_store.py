@@ -144,9 +144,9 @@ def test_reading_waits_for_no_writer(a_process_that_froze_while_it_wrote):
 
 
 def test_a_writer_that_cannot_wait_longer_says_what_holds_it_up(a_process_that_froze_while_it_wrote):
-    with closing(SqlStateStore.open(a_process_that_froze_while_it_wrote)) as store:
-        with pytest.raises(StateStoreError, match="database is locked.*a frozen replica.*Nothing was changed"):
-            store.record(promotion(1), expected_production=None)
+    store = SqlStateStore.open(a_process_that_froze_while_it_wrote)
+    with closing(store), pytest.raises(StateStoreError, match=r"is locked.*a frozen replica.*Nothing was changed"):
+        store.record(promotion(1), expected_production=None)
     with pytest.raises(StateStoreError, match="database is locked"):
         migrate(a_process_that_froze_while_it_wrote)
 
@@ -162,6 +162,15 @@ def test_a_decision_on_an_older_view_conflicts_and_changes_nothing(store):
     with pytest.raises(ConflictError, match="is version 1, not no version"):
         store.record(promotion(2), expected_production=None)
     assert len(store.decisions()) == 1
+
+
+def test_a_decision_that_was_judged_before_another_word_was_said_conflicts(store):
+    request = promotion(1).model_copy(update={"kind": DecisionKind.REQUEST, "to_version": None})
+    store.record(request, expected_production=None, judged_up_to=0)
+    with pytest.raises(ConflictError, match="recorded after this promote was judged"):
+        store.record(promotion(1), expected_production=None, judged_up_to=0)
+    store.record(promotion(1), expected_production=None, judged_up_to=1)
+    assert store.production(MODEL) == 1
 
 
 def test_of_two_concurrent_promotions_exactly_one_wins(url, store):

@@ -169,9 +169,12 @@ def test_retraining_by_hand_runs_the_gates(demo: Demo):
 
 
 def test_rolling_back_until_nothing_is_left_is_refused_without_a_change(demo: Demo):
+    again = boucle(demo.home, "rollback", "--reason", "once more")
+    assert (again.returncode, "was rolled back already" in " ".join(again.stderr.split())) == (1, True), again.stderr
     for _ in range(10):
         before = json.loads(boucle(demo.home, "status", "--json").stdout)
-        done = boucle(demo.home, "rollback", "--reason", "one further", "--json")
+        bad = str(before["production"])
+        done = boucle(demo.home, "rollback", "--from", bad, "--reason", "one further", "--json")
         if done.returncode:
             break
         assert json.loads(done.stdout)["to"] == before["previous"]

@@ -144,24 +144,49 @@ def test_every_refusal_is_on_record_before_it_is_raised(state, registry):
     ]
 
 
-def test_a_promotion_that_loses_the_race_is_on_record_as_refused(state, registry):
+@pytest.fixture
+def just_before_the_ledger(monkeypatch):
+    """Something that happens once, when a promotion was judged and is not recorded yet."""
+
+    def happens(event):
+        judge = promotion.judge
+
+        def judged(*args, **kwargs):
+            found = judge(*args, **kwargs)
+            monkeypatch.setattr(promotion, "judge", judge)
+            event()
+            return found
+
+        monkeypatch.setattr(promotion, "judge", judged)
+
+    return happens
+
+
+def test_a_promotion_that_loses_the_race_is_on_record_as_refused(state, registry, just_before_the_ledger):
     promote(state, registry, 1)
-
-    class Late(MemoryRegistry):
-        """Somebody promotes version 2 between the judgement and the ledger."""
-
-        def alias(self, model, alias):
-            if state.production(MODEL) == 1:
-                promote(state, registry, 2, against=1)
-            return registry.alias(model, alias)
-
-        def set_tags(self, model, version, tags):
-            registry.set_tags(model, version, tags)
-
-    with pytest.raises(PromotionRefusedError, match=r"somebody decided in between.*Evaluate it again.*stays version 2"):
-        promote(state, Late(), 3, against=1)
+    just_before_the_ledger(lambda: promote(state, registry, 2, against=1))
+    with pytest.raises(PromotionRefusedError, match=r"production is version 2 now: evaluate it again.*stays version 2"):
+        promote(state, registry, 3, against=1)
     assert state.production(MODEL) == 2
     assert kinds(state) == [DecisionKind.PROMOTE, DecisionKind.PROMOTE, DecisionKind.REJECT]
+
+
+ADA = replace(SOMEBODY, name="user:ada", dagster_run_id="")
+
+
+def test_a_refusal_in_the_last_moment_counts(state, registry, just_before_the_ledger):
+    just_before_the_ledger(lambda: approval.refuse_version(state, MODEL, version(1), actor=ADA, reason="no"))
+    with pytest.raises(PromotionRefusedError, match=r"user:ada \(decision 1: no\) refused it"):
+        promote(state, registry, 1)
+    assert state.production(MODEL) is None
+
+
+def test_what_is_said_about_another_version_in_the_last_moment_holds_nothing_up(
+    state, registry, just_before_the_ledger
+):
+    just_before_the_ledger(lambda: approval.refuse_version(state, MODEL, version(7), actor=ADA, reason="no"))
+    promote(state, registry, 1)
+    assert state.production(MODEL) == 1
 
 
 def test_an_alias_moved_behind_the_ledger_is_named_by_the_promotion_that_puts_it_right(state, registry):
@@ -207,7 +232,7 @@ def test_the_version_that_the_next_rollback_goes_to_stands_by(state, registry):
         promote(state, registry, number, against=number - 1 or None)
     _, once = promotion.roll_back(state, MODEL, reason="once", actor=SOMEBODY)
     assert [arm.version for arm in once.arms] == [2, 1]
-    _, twice = promotion.roll_back(state, MODEL, reason="twice", actor=SOMEBODY)
+    _, twice = promotion.roll_back(state, MODEL, reason="twice", actor=SOMEBODY, leaving=version(2))
     assert [arm.version for arm in twice.arms] == [1, 2]
 
 
@@ -233,11 +258,34 @@ def test_rollback_moves_ledger_and_traffic_together_and_needs_no_registry(state,
     assert registry.alias(MODEL, "production") == 1
 
 
-def test_rolling_back_twice_goes_further_back(state, registry):
+@pytest.fixture
+def rolled_back(state, registry):
+    """From version 3 to 2; 1 was promoted too."""
     for number in (1, 2, 3):
         promote(state, registry, number, against=number - 1 or None)
-    promotion.roll_back(state, MODEL, reason="once", actor=SOMEBODY)
-    promotion.roll_back(state, MODEL, reason="twice", actor=SOMEBODY)
+    return promotion.roll_back(state, MODEL, reason="once", actor=SOMEBODY)
+
+
+@pytest.mark.parametrize("wanted", [{"leaving": 3}, {"to": 2}, {"leaving": 3, "to": 2}])
+def test_two_who_see_one_incident_undo_it_once(state, rolled_back, wanted):
+    said = {name: version(number) for name, number in wanted.items()}
+    assert promotion.roll_back(state, MODEL, reason="me too", actor=SOMEBODY, **said) == rolled_back
+    assert kinds(state).count(DecisionKind.ROLLBACK) == 1
+
+
+@pytest.mark.parametrize("wanted", [{"leaving": 3, "to": 1}, {"leaving": 1}, {"leaving": 1, "to": 2}])
+def test_a_rollback_from_a_version_that_is_not_production_moves_nothing(state, rolled_back, wanted):
+    said = {name: version(number) for name, number in wanted.items()}
+    with pytest.raises(ConflictError, match=r"is not in production, version 2 is\. Nothing was changed"):
+        promotion.roll_back(state, MODEL, reason="late", actor=SOMEBODY, **said)
+    assert state.production(MODEL) == 2
+
+
+def test_further_back_goes_only_who_says_that_the_version_that_is_back_is_wrong_too(state, rolled_back):
+    with pytest.raises(ConflictError, match=r"rolled back already, at .* by \S+ \(decision 4: once\); version 2 is in"):
+        promotion.roll_back(state, MODEL, reason="twice", actor=SOMEBODY)
+    assert state.production(MODEL) == 2
+    promotion.roll_back(state, MODEL, reason="twice", actor=SOMEBODY, leaving=version(2))
     assert state.production(MODEL) == 1
 
 

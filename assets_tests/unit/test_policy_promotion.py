@@ -25,7 +25,7 @@ from boucle.contracts.measuring import CostMatrix
 from boucle.contracts.verdict import GateMode, Verdict
 from boucle.policy import candidate
 from boucle.policy import evaluation as gates_of
-from boucle.policy.approval import Consent, Standing
+from boucle.policy.approval import Consent, PromotionMode, Standing
 from boucle.policy.evaluation import evaluate_gates, judged_gates, required_gates
 from boucle.policy.limits import GateLimit, GateLimits, PromotionPolicy
 from boucle.policy.promotion import PromotionOutcome, decide
@@ -387,6 +387,25 @@ def test_evidence_by_other_limits_than_those_of_now_decides_nothing(now: tuple):
     )
     assert decision.outcome is PromotionOutcome.REJECT
     assert f"{name} was judged by another limit than the policy has now" in decision.reason
+
+
+@pytest.mark.parametrize(
+    "now", [{"min_rows": 5000}, {"min_positives": 500}, {"confidence": 0.99}, {"slicing": {"min_rows": 50}}]
+)
+def test_evidence_by_a_policy_that_has_changed_since_decides_nothing(now: dict):
+    judged = evidence().model_copy(update={"policy_digest": POLICY.measuring_digest()})
+    kept, changed = (
+        decide(policy, judged, production=2, rolled_back={}, people=NOBODY_ASKED, asked=ASKED)
+        for policy in (POLICY, PromotionPolicy.model_validate(POLICY.model_dump() | now))
+    )
+    assert kept.outcome is PromotionOutcome.PROMOTE
+    assert changed.outcome is PromotionOutcome.REJECT
+    assert "that the policy asks for have changed since: evaluate it again" in changed.reason
+
+
+def test_who_must_agree_is_no_part_of_what_evidence_is_measured_by():
+    manual = POLICY.model_copy(update={"mode": PromotionMode.MANUAL})
+    assert manual.measuring_digest() == POLICY.measuring_digest()
 
 
 def test_a_forged_mode_in_the_evidence_does_not_switch_a_gate_off():

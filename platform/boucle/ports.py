@@ -73,8 +73,14 @@ class StateStore(Protocol):
     def production(self, model: ModelName) -> ModelVersion | None:
         """The version that the ledger calls production."""
 
-    def record(self, new: NewDecision, *, expected_production: ModelVersion | None) -> Decision:
-        """Append a decision if production is still what the caller saw. Raises ConflictError."""
+    def record(
+        self, new: NewDecision, *, expected_production: ModelVersion | None, judged_up_to: int | None = None
+    ) -> Decision:
+        """Append a decision if production is still what the caller saw. Raises ConflictError.
+
+        With `judged_up_to`, the newest decision about the model that the caller knew (0: none), also when another one
+        followed: it might have been decided otherwise.
+        """
 
     def record_with_plan(
         self,

@@ -11,6 +11,7 @@ from boucle.policy.approval import PERSON
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.code_version import code_version
+from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.mlflow_registry import MlflowRegistry
 from boucle_adapters.record_store import RecordStore
 from boucle_adapters.segment_log import SegmentLog
@@ -56,6 +57,11 @@ class Home:
         from boucle_adapters.duckdb_warehouse import DuckDBWarehouse
 
         return DuckDBWarehouse(self.settings.warehouse_file)
+
+    @cached_property
+    def evidence(self) -> EvidenceFiles:
+        """Evaluation reports."""
+        return EvidenceFiles(self.settings.data_dir)
 
     @cached_property
     def records(self) -> RecordStore:

@@ -44,9 +44,17 @@ class MemoryStateStore:
         rows = self.decisions(model)
         return rows[-1].decision.to_version if rows else None
 
-    def record(self, new: NewDecision, *, expected_production: ModelVersion | None) -> Decision:
-        """Append a decision if production is still what the caller saw. Raises ConflictError."""
+    def record(
+        self, new: NewDecision, *, expected_production: ModelVersion | None, judged_up_to: int | None = None
+    ) -> Decision:
+        """Append a decision if production is what the caller saw and no decision came since. Raises ConflictError."""
         with self._lock:
+            rows = self.decisions(new.model)
+            if judged_up_to is not None and judged_up_to != (rows[-1].decision_id if rows else 0):
+                raise ConflictError(
+                    f"Decisions about '{new.model}' were recorded after this {new.kind} was judged. Nothing was "
+                    "changed; look at the history and decide again."
+                )
             current = self.production(new.model)
             if current != expected_production:
                 raise ConflictError(

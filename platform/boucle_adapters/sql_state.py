@@ -162,9 +162,18 @@ class SqlStateStore:
         with self._read() as connection:
             return _production(connection, model)
 
-    def record(self, new: NewDecision, *, expected_production: ModelVersion | None) -> Decision:
-        """Append a decision if production is still what the caller saw. Raises ConflictError."""
+    def record(
+        self, new: NewDecision, *, expected_production: ModelVersion | None, judged_up_to: int | None = None
+    ) -> Decision:
+        """Append a decision if production is what the caller saw and no decision came since. Raises ConflictError."""
         with self._write() as connection:
+            _lock_ledger(connection)
+            newest = connection.execute(_newest_first(new.model).limit(1)).first()
+            if judged_up_to is not None and judged_up_to != (newest.decision_id if newest else 0):
+                raise ConflictError(
+                    f"Decisions about '{new.model}' were recorded after this {new.kind} was judged. Nothing was "
+                    "changed; look at the history and decide again."
+                )
             return _append(connection, new, expected_production)
 
     def record_with_plan(

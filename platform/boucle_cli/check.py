@@ -13,7 +13,7 @@ from boucle_adapters.settings import Settings, own_environment
 from boucle_platform.model_loop.automation import period_job_name, retrain_job_name
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.store import newest_evidence, report_file
+from boucle_platform.model_loop.steps.store import newest_evidence
 
 if TYPE_CHECKING:
     from boucle_platform.instance import Runner
@@ -164,7 +164,7 @@ def _loop_once(spec: LoopSpec, settings: Settings, progress: Callable[[str], Non
                 break
         _add_those_not_run(report, runner, spec)
         if (evidence := newest_evidence(runner.home, spec)) is not None:
-            report.evaluation = report_file(runner.home, spec, evidence, ".md").read_text(encoding="utf-8")
+            report.evaluation = runner.home.evidence.file(evidence, ".md").read_text(encoding="utf-8")
     finally:
         runner.home.state.close()
         runner.instance.dispose()

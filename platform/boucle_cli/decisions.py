@@ -61,18 +61,16 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Where the evaluation report of a version is: one HTML file that loads nothing from anywhere."""
-    from boucle_platform.model_loop.steps.store import evidence_of, report_file
-
     with errors_for_people():
         home, spec = open_home(), find_spec(model)
-        evidence = evidence_of(home, spec, ModelVersion(version))
+        evidence = home.evidence.newest(spec.name, ModelVersion(version))
         if evidence is None:
             raise NotEnoughDataError(
                 f"Version {version} of '{model}' was never evaluated, so there is no report of it."
             )
-        summary = report_file(home, spec, evidence, ".md")
+        summary = home.evidence.file(evidence, ".md")
         text = summary.read_text(encoding="utf-8") if summary.exists() else ""
-    file = str(report_file(home, spec, evidence))
+    file = str(home.evidence.file(evidence))
     if as_json:
         show_json({"file": file, "evidence_digest": evidence.digest(), "verdict": evidence.verdict, "markdown": text})
     else:

@@ -103,6 +103,10 @@ def rollback(
     to: Annotated[
         int | None, typer.Option(min=1, help="An earlier promoted version; the one before by default.")
     ] = None,
+    leaving: Annotated[
+        int | None,
+        typer.Option("--from", min=1, help="The version that is wrong; if another is in production, nothing moves."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put the previous version back in traffic and registry; done when every live replica answers with it."""
@@ -110,7 +114,12 @@ def rollback(
 
     with errors_for_people():
         done = roll_back(
-            open_home(), ModelName(model), reason=reason, to=ModelVersion(to) if to else None, who=acting_user()
+            open_home(),
+            ModelName(model),
+            reason=reason,
+            who=acting_user(),
+            to=ModelVersion(to) if to else None,
+            leaving=ModelVersion(leaving) if leaving else None,
         )
     if as_json:
         show_json(done)

@@ -17,7 +17,7 @@ from boucle_platform.model_loop.automation import promote_job_name
 from boucle_platform.model_loop.keys import ACTOR_TAG
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.risk import risk_of
-from boucle_platform.model_loop.steps.store import evidence_of, newest_evidence, report_file
+from boucle_platform.model_loop.steps.store import newest_evidence
 
 Run = Callable[[str, dict[str, str]], Any]
 """Executes a job, by name and with tags, as `boucle_platform.instance.Runner.run` does."""
@@ -62,7 +62,17 @@ def refuse(
 ) -> dict[str, Any]:
     """Refuse a version; nothing runs."""
     registered, actor = home.registry.version(spec.name, version), home.actor(who, spec.name)
-    row = approval.refuse(home.state, spec.name, registered.version, policy=spec.promotion, actor=actor, reason=reason)
+    evidence = home.evidence.newest(spec.name, version)
+    digest = evidence.digest() if evidence else None
+    row = approval.refuse(
+        home.state,
+        spec.name,
+        registered.version,
+        digest,
+        policy=spec.promotion,
+        actor=actor,
+        reason=reason,
+    )
     tags = {"validation_status": "rejected", "ledger_head": row.row_hash}
     home.registry.set_tags(spec.name, version, tags)
     return _done(home, spec, f"Decision {row.decision_id}: refused version {version}.")
@@ -75,12 +85,12 @@ def explanation(home: Home, spec: LoopSpec, version: ModelVersion) -> dict[str, 
         RegistryError: There is no such version.
     """
     decisions = home.state.decisions(spec.name)
-    evidence = evidence_of(home, spec, version)
+    evidence = home.evidence.newest(spec.name, version)
     about = [row for row in decisions if version in {row.decision.subject_version, *_moved(row)}]
     if evidence is None and not about:
         home.registry.version(spec.name, version)
     judged, people, asked = _judged(home, spec, evidence) if evidence else (None, None, None)
-    file = evidence and report_file(home, spec, evidence)
+    file = evidence and home.evidence.file(evidence)
     return {
         "model": spec.model,
         "version": version,

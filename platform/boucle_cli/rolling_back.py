@@ -8,13 +8,22 @@ from boucle_adapters import rolling_back
 from boucle_adapters.home import Home
 
 
-def roll_back(home: Home, model: ModelName, *, reason: str, to: ModelVersion | None, who: str) -> dict[str, Any]:
+def roll_back(
+    home: Home,
+    model: ModelName,
+    *,
+    reason: str,
+    who: str,
+    to: ModelVersion | None = None,
+    leaving: ModelVersion | None = None,
+) -> dict[str, Any]:
     """What moved, how the replicas followed, and what was wrong with the aliases or why they do not follow yet."""
     done = rolling_back.roll_back(
         home.state,
         model,
         reason=reason,
         to=to,
+        leaving=leaving,
         actor=home.actor(who, model),
         replica_timeout_seconds=home.settings.replica_timeout_seconds,
     )

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError
 from boucle.ports import BundleStore, Clock, PredictionLog, StateStore
+from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.metrics import ServingMetrics
@@ -52,6 +53,7 @@ class Parts:
     address: str
     plan_poll_seconds: float
     tokens: TokenStore
+    evidence: EvidenceFiles
     replica_timeout_seconds: float = 3.0
 
 
@@ -89,6 +91,7 @@ def create_app(parts: Parts) -> FastAPI:
         verbs_router(
             _opened_once(parts.open_state),
             parts.tokens,
+            parts.evidence,
             parts.open_clock,
             replica_timeout_seconds=parts.replica_timeout_seconds,
         )

@@ -14,6 +14,7 @@ from boucle.errors import BoucleError, ConfigurationError
 from boucle_adapters.atomic_file import replace_bytes
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
+from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.segment_log import SegmentLog
 from boucle_adapters.settings import Settings
@@ -37,6 +38,7 @@ def parts_of(settings: Settings, address: str) -> Parts:
         default_model=ModelName(settings.default_model),
         plan_poll_seconds=settings.plan_poll_seconds,
         tokens=TokenStore(settings.tokens_file),
+        evidence=EvidenceFiles(settings.data_dir),
         replica_timeout_seconds=settings.replica_timeout_seconds,
     )
 

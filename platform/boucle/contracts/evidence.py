@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
@@ -23,6 +23,7 @@ class Evidence(Document):
     """One evaluation report as a value. Its digest is what a decision refers to.
 
     `gates` are all that a promotion asks: those of the training set, of the candidate, and of the evaluation itself.
+    `policy_digest` is of what they were measured by; evidence from before it was recorded has none.
     """
 
     schema_version: Literal[1] = 1
@@ -37,6 +38,7 @@ class Evidence(Document):
     production: ModelMetrics | None
     baseline: ModelMetrics
     gates: tuple[Gate, ...]
+    policy_digest: Digest | None = Field(default=None, exclude_if=lambda digest: digest is None)
     run_id: str
     created_at: AwareDatetime
 

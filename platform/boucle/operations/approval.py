@@ -77,6 +77,7 @@ def refuse(
     state: StateStore,
     model: ModelName,
     version: ModelVersion,
+    evidence_digest: Digest | None = None,
     *,
     policy: PromotionPolicy,
     actor: Actor,
@@ -94,22 +95,22 @@ def refuse(
             f"'{actor.name}' may not refuse versions of '{model}'; may: {_approvers(policy.approval)}. "
             "Nothing was recorded."
         )
-    return refuse_version(state, model, version, actor=actor, reason=reason, policy=policy.mode)
+    return refuse_version(state, model, version, evidence_digest, actor=actor, reason=reason, policy=policy.mode)
 
 
-def request_on(
-    state: StateStore, model: ModelName, version: ModelVersion, evidence_digest: Digest, *, actor: Actor, reason: str
-) -> Decision:
-    """Ask for a promotion on evidence that is known by its digest; the policy judges it when it is carried out.
+def request_on(state: StateStore, *, evidence: Evidence, actor: Actor, reason: str) -> Decision:
+    """Ask for a promotion; gates and policy judge it when it is carried out.
 
     Raises:
         ApprovalError: The actor is no person, or the version is production already.
         ConflictError: Production moved in between.
     """
     _require_person(actor, "ask for a promotion")
-    if version == state.production(model):
-        raise ApprovalError(f"Version {version} of '{model}' is in production already. Nothing was recorded.")
-    return _record(state, DecisionKind.REQUEST, _Subject(model, version, evidence_digest), "", actor, reason)
+    if evidence.version == state.production(evidence.model):
+        raise ApprovalError(
+            f"Version {evidence.version} of '{evidence.model}' is in production already. Nothing was recorded."
+        )
+    return _record(state, DecisionKind.REQUEST, _of(evidence), "", actor, reason)
 
 
 def approve_open(
@@ -143,7 +144,14 @@ def approve_open(
 
 
 def refuse_version(
-    state: StateStore, model: ModelName, version: ModelVersion, *, actor: Actor, reason: str, policy: str = ""
+    state: StateStore,
+    model: ModelName,
+    version: ModelVersion,
+    evidence_digest: Digest | None = None,
+    *,
+    actor: Actor,
+    reason: str,
+    policy: str = "",
 ) -> Decision:
     """Say that a version must not become production; it holds until one who may approve asks for it or approves it.
 
@@ -157,9 +165,7 @@ def refuse_version(
             f"Version {version} of '{model}' is in production; `boucle rollback {model}` takes it out. "
             "Nothing was recorded."
         )
-    about = [row for row in state.decisions(model) if row.decision.subject_version == version]
-    digest = about[-1].decision.evidence_digest if about else None
-    return _record(state, DecisionKind.REJECT, _Subject(model, version, digest), policy, actor, reason)
+    return _record(state, DecisionKind.REJECT, _Subject(model, version, evidence_digest), policy, actor, reason)
 
 
 def _approvers(policy: ApprovalPolicy) -> str:

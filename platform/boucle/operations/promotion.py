@@ -64,6 +64,9 @@ def promote(
         RegistryError: The registry cannot be read, and nothing was decided; or it did not follow the decision, and
             promoting again finishes.
     """
+    # Before judging, as the registry is slow to answer: what people say meanwhile counts.
+    moved = alias_differences(state, registry, evidence.model)
+    known = state.decisions(evidence.model)
     current = state.production(evidence.model)
     asked = policy.asked(risk)
     judged, people = judge(state, evidence, policy, at=actor.at, risk=risk, doubts=doubts)
@@ -72,17 +75,19 @@ def promote(
         raise _refused(evidence, judged.reason, current)
     if judged.outcome is PromotionOutcome.WAIT:
         return _wait(state, registry, evidence, asked, people, judged.reason, actor)
-    moved = alias_differences(state, registry, evidence.model)
     if judged.outcome is PromotionOutcome.KEEP:
         decision = last_move(state, evidence.model)
     else:
         reason = " ".join([judged.reason, *(f"Put right: {sentence}." for sentence in moved)])
         new = _decision(evidence, DecisionKind.PROMOTE, actor, production=current, policy=asked.name, reason=reason)
         try:
-            decision = state.record(new, expected_production=evidence.production_version)
-        except ConflictError as error:
-            reject(state, registry, subject=evidence, reason=str(error), policy=asked.name, actor=actor)
-            raise _refused(evidence, f"{error} Evaluate it again.", state.production(evidence.model)) from error
+            decision = state.record(
+                new,
+                expected_production=evidence.production_version,
+                judged_up_to=known[-1].decision_id if known else 0,
+            )
+        except ConflictError:  # somebody moved production or spoke since: judge by that too
+            return promote(state, registry, evidence=evidence, policy=policy, actor=actor, risk=risk, doubts=doubts)
     reconcile_aliases(state, registry, evidence.model)
     tags = {"validation_status": "approved", "ledger_head": decision.row_hash}
     registry.set_tags(evidence.model, evidence.version, tags)
@@ -165,19 +170,41 @@ def roll_back(
     reason: str,
     actor: Actor,
     to: ModelVersion | None = None,
-    only_from: ModelVersion | None = None,
+    leaving: ModelVersion | None = None,
 ) -> tuple[Decision, TrafficPlan]:
     """Put an earlier version back, in ledger and traffic at once; `to` defaults to the one promoted before.
 
-    The registry is not on this path: `reconcile_aliases` follows. Who judged one version names it in `only_from`.
+    The registry is not on this path: `reconcile_aliases` follows. Two who see one incident undo it once: the rollback
+    that was made is the answer when it left `leaving` or went `to`, and without either a second one is refused.
+
+    Args:
+        state: Ledger and plans.
+        model: Of which.
+        reason: Goes on record.
+        actor: Who wants it.
+        to: A version that was promoted before.
+        leaving: The version that answers wrongly; when another one is production, nothing moves.
 
     Raises:
         NoProductionModelError: Nothing is in production, or there is no earlier version to go back to.
-        ConflictError: Production is not `only_from` any more, or moved in between.
+        ConflictError: Production is not `leaving`, was rolled back just before, or moved in between.
     """
     current = _known(state.production(model), model)
-    if only_from not in {None, current}:
-        raise ConflictError(f"Version {only_from} of '{model}' is not in production any more; nothing was changed.")
+    move, plan = last_move(state, model), state.plan(model)
+    back_already = move.decision.kind is DecisionKind.ROLLBACK
+    if back_already and plan and _said(to, current) and _said(leaving, move.decision.from_version) and (to or leaving):
+        return move, plan
+    if leaving not in {None, current}:
+        raise ConflictError(
+            f"Version {leaving} of '{model}' is not in production, version {current} is. Nothing was changed."
+        )
+    if back_already and to is None and leaving is None:
+        undone = move.decision
+        raise ConflictError(
+            f"Version {undone.from_version} of '{model}' was rolled back already, at {undone.at:%Y-%m-%d %H:%M} UTC by "
+            f"{undone.actor} (decision {move.decision_id}: {undone.reason}); version {current} is in production. If "
+            f"that one is wrong too, say so: `--from {current}`. Nothing was changed."
+        )
     bundles = promoted_bundles(state, model)
     target = to if to is not None else previous_version(state, model)
     if target is None or target == current or target not in bundles:
@@ -200,6 +227,10 @@ def roll_back(
     )
     arms = _arms(state, model, production=target, came_from=current)
     return state.record_with_plan(new, expected_production=current, strategy=Strategy.DIRECT, arms=arms)
+
+
+def _said(wanted: ModelVersion | None, found: ModelVersion | None) -> bool:
+    return wanted in {None, found}
 
 
 def note_served(state: StateStore, plan: TrafficPlan, *, seconds: float, actor: Actor) -> Decision | None:

@@ -102,9 +102,7 @@ def standing(
     return _answered(mode, policy, requests[-1], later, at=at)
 
 
-def refusal_in_force(
-    policy: ApprovalPolicy, about: Sequence[Decision], *, evidence_digest: Digest
-) -> Decision | None:
+def refusal_in_force(policy: ApprovalPolicy, about: Sequence[Decision], *, evidence_digest: Digest) -> Decision | None:
     """The newest refusal by a person, unless somebody took it back after it; None without any.
 
     Only a word that the policy counts takes a refusal back: a request of one who may approve, or an approval that

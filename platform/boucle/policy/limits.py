@@ -1,9 +1,12 @@
 """The gates of a promotion as `defs.yaml` declares them: each with its limit, the limit's unit, and what it blocks."""
 
+import hashlib
 import math
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from boucle.contracts.document import canonical_json
+from boucle.contracts.ids import Digest
 from boucle.contracts.measuring import CostMatrix, Slicing
 from boucle.contracts.verdict import GateMode
 from boucle.policy.approval import ApprovalPolicy, PromotionMode
@@ -137,6 +140,12 @@ class PromotionPolicy(BaseModel):
     slicing: Slicing = Slicing()
     risk: RiskPolicy = Field(default=RiskPolicy(), description="the table of `mode: risk_based`")
     gates: GateLimits = GateLimits()
+
+    def measuring_digest(self) -> Digest:
+        """Of what gates are measured and judged by; who must agree is not part of it."""
+        people = {"mode", "approval", "risk"}
+        plain = self.model_dump(mode="json", exclude=people)
+        return Digest(hashlib.sha256(canonical_json(plain)).hexdigest())
 
     def asked(self, facts: RiskFacts) -> Asked:
         """What a promotion at this risk asks for."""

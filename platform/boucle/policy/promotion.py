@@ -98,8 +98,8 @@ def _missing(policy: PromotionPolicy, evidence: Evidence) -> list[str]:
 
 
 def _other_limits(policy: PromotionPolicy, evidence: Evidence) -> list[str]:
-    """Gates that were judged by another limit or in another mode than the policy has now, in words."""
-    return [
+    """What was judged by another policy than there is now, in words: gates by their limit and mode, else the rest."""
+    gates = [
         f"{gate.name} was judged by another limit than the policy has now ({gate.mode} at {gate.limit:g} {gate.unit}, "
         f"now {now.mode} at {now.limit:g} {now.unit}): evaluate it again"
         for gate in evidence.gates
@@ -107,6 +107,9 @@ def _other_limits(policy: PromotionPolicy, evidence: Evidence) -> list[str]:
         and (gate.mode, abs(gate.limit), gate.unit)
         != ((now := policy.gates.of(gate.name)).mode, abs(now.limit), now.unit)
     ]
+    if gates or evidence.policy_digest in {None, policy.measuring_digest()}:
+        return gates
+    return ["rows, confidence, costs, slices or limits that the policy asks for have changed since: evaluate it again"]
 
 
 def _problems(policy: PromotionPolicy, evidence: Evidence, asked: Asked) -> list[str]:

@@ -149,7 +149,7 @@ class Replay:
         from boucle_cli.rolling_back import roll_back
 
         with self._stage("rollback"), suppress(NoProductionModelError):  # the summary says what is missing
-            done = roll_back(self.home, self.spec.name, reason="demo: show the way back", to=None, who="user:demo")
+            done = roll_back(self.home, self.spec.name, reason="demo: show the way back", who="user:demo")
             to = ModelVersion(done["to"])
             seconds = done["seconds_until_served"] if self._answers(to) else None
             self.summary.rollbacks.append(self._move(to, "demo: show the way back", seconds))

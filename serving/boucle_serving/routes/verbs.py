@@ -4,15 +4,17 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.decision import Decision
+from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
-from boucle.errors import ConflictError, NoProductionModelError
+from boucle.errors import ApprovalError, ConflictError, NoProductionModelError
 from boucle.operations import approval
 from boucle.operations.actor import Actor
 from boucle.ports import Clock, StateStore
+from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.rolling_back import roll_back
 from boucle_adapters.tokens import Bearer, Role, TokenStore
 from boucle_serving.problems import ForbiddenError, UnauthorizedError
@@ -24,29 +26,39 @@ class _Said(BaseModel):
     reason: str = Field(min_length=1, max_length=1000, description="Why; it goes on record.")
 
 
+_Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
+_Model = Annotated[str, Path(pattern="^[a-z][a-z0-9_]*$")]
+
+
 class Answer(_Said):
     """An answer to what was asked about a version; with a digest, only to a request on that evidence."""
 
-    version: int = Field(ge=1)
+    version: _Version
     evidence_digest: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
 
 class Request(_Said):
     """A request to promote a version on the evidence that its report names."""
 
-    version: int = Field(ge=1)
+    version: _Version
     evidence_digest: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class Rollback(_Said):
     """Back to the version before, or to an earlier promoted one."""
 
-    to: int | None = Field(default=None, ge=1)
+    model_config = ConfigDict(extra="forbid", validate_by_name=True)
+
+    to: _Version | None = None
+    leaving: _Version | None = Field(
+        default=None, alias="from", description="The version that is wrong; if another is in production, nothing moves."
+    )
 
 
 def verbs_router(
     open_state: Callable[[], StateStore],
     tokens: TokenStore,
+    evidence: EvidenceFiles,
     open_clock: Callable[[ModelName], Clock],
     *,
     replica_timeout_seconds: float,
@@ -60,16 +72,14 @@ def verbs_router(
     approver, operator = _bearer(tokens, Role.APPROVER), _bearer(tokens, Role.OPERATOR)
 
     @router.post("/models/{model}/promote", status_code=HTTPStatus.ACCEPTED, summary="Ask that a version is promoted")
-    def promote(model: str, asked: Request, bearer: Annotated[Bearer, Depends(approver)]) -> dict[str, Any]:
+    def promote(model: _Model, asked: Request, bearer: Annotated[Bearer, Depends(approver)]) -> dict[str, Any]:
         """Record the request. Gates and policy decide as always, in `production_alias`."""
-        version, digest = ModelVersion(asked.version), Digest(asked.evidence_digest)
-        row = approval.request_on(
-            open_state(), ModelName(model), version, digest, actor=actor(bearer, model), reason=asked.reason
-        )
+        found = _judged(evidence, model, asked.version, asked.evidence_digest)
+        row = approval.request_on(open_state(), evidence=found, actor=actor(bearer, model), reason=asked.reason)
         return _recorded(row)
 
     @router.post("/models/{model}/approve", status_code=HTTPStatus.ACCEPTED, summary="Approve what waits for it")
-    def approve(model: str, said: Answer, bearer: Annotated[Bearer, Depends(approver)]) -> dict[str, Any]:
+    def approve(model: _Model, said: Answer, bearer: Annotated[Bearer, Depends(approver)]) -> dict[str, Any]:
         """Record the approval. Whether it counts (approvers, four eyes, expiry) is for the promotion policy to say."""
         digest = Digest(said.evidence_digest) if said.evidence_digest else None
         row = approval.approve_open(
@@ -83,15 +93,16 @@ def verbs_router(
         return _recorded(row)
 
     @router.post("/models/{model}/reject", summary="Refuse a version")
-    def reject(model: str, said: Answer, bearer: Annotated[Bearer, Depends(approver)]) -> dict[str, Any]:
+    def reject(model: _Model, said: Answer, bearer: Annotated[Bearer, Depends(approver)]) -> dict[str, Any]:
         """Nothing automatic promotes the version after that."""
+        found = _judged(evidence, model, said.version, said.evidence_digest)
         row = approval.refuse_version(
-            open_state(), ModelName(model), ModelVersion(said.version), actor=actor(bearer, model), reason=said.reason
+            open_state(), found.model, found.version, found.digest(), actor=actor(bearer, model), reason=said.reason
         )
         return _recorded(row)
 
     @router.post("/models/{model}/rollback", summary="Put an earlier version back, now")
-    def rollback(model: str, asked: Rollback, bearer: Annotated[Bearer, Depends(operator)]) -> dict[str, Any]:
+    def rollback(model: _Model, asked: Rollback, bearer: Annotated[Bearer, Depends(operator)]) -> dict[str, Any]:
         """Ledger and traffic plan at once; answers when every live replica does so by the version that is back.
 
         The registry's aliases follow by the model's guard, or by `boucle doctor --fix`.
@@ -104,6 +115,7 @@ def verbs_router(
                 reason=asked.reason,
                 actor=who,
                 to=ModelVersion(asked.to) if asked.to else None,
+                leaving=ModelVersion(asked.leaving) if asked.leaving else None,
                 replica_timeout_seconds=replica_timeout_seconds,
             )
         except NoProductionModelError as error:
@@ -111,6 +123,19 @@ def verbs_router(
         return {**_recorded(done.decision), **done.as_json()}
 
     return router
+
+
+def _judged(evidence: EvidenceFiles, model: str, version: int, digest: str | None) -> Evidence:
+    """The newest evaluation report of a version: the one that the caller read."""
+    found = evidence.newest(ModelName(model), ModelVersion(version))
+    if found is None:
+        raise ApprovalError(f"Version {version} of '{model}' has no evaluation report. Nothing was recorded.")
+    if digest not in {None, found.digest()}:
+        raise ApprovalError(
+            f"The newest evaluation report of version {version} of '{model}' has the digest {found.digest()}, not "
+            f"{digest}: read that one. Nothing was recorded."
+        )
+    return found
 
 
 def _bearer(tokens: TokenStore, role: Role) -> Callable[[str], Bearer]:

@@ -21,7 +21,6 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.store import (
     read_document,
     read_reference,
-    report_file,
     version_dir,
     write_document,
     write_text,
@@ -75,10 +74,10 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
     answer = onnx_model((bundle / MODEL_FILE).read_bytes())
     curves = report_curves(holdout, scores, answer=answer, importance=importance, seed=spec.training.seed)
     # By digest: what a decision refers to is there for ever, whatever is evaluated later.
-    write_document(report_file(home, spec, evidence, ".json"), evidence)
-    write_text(report_file(home, spec, evidence, ".md"), markdown_summary(evidence, facts.slices))
+    write_document(home.evidence.file(evidence, ".json"), evidence)
+    write_text(home.evidence.file(evidence, ".md"), markdown_summary(evidence, facts.slices))
     page = render_report(evidence, curves, facts.slices, candidate)
-    file = write_text(report_file(home, spec, evidence), page)
+    file = write_text(home.evidence.file(evidence), page)
     _log(home, candidate, evidence, file)
     calibration = {
         name: ([point.mean_score for point in curve], [point.positive_rate for point in curve])
@@ -142,6 +141,7 @@ def _evidence(
         production=facts.production,
         baseline=facts.baseline,
         gates=(*manifest.gates, *candidate.gates, *evaluate_gates(spec.promotion, facts)),
+        policy_digest=spec.promotion.measuring_digest(),
         run_id=run_id,
         created_at=home.clock(spec.name).now(),
     )

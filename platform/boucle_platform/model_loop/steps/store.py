@@ -26,7 +26,7 @@ def data_dir(home: Home, spec: LoopSpec) -> Path:
 
 
 def version_dir(home: Home, spec: LoopSpec, version: ModelVersion) -> Path:
-    """What belongs to one version: reference profile, evidence, report."""
+    """What belongs to one version: reference profile, evidence, reports."""
     return data_dir(home, spec) / "versions" / str(version)
 
 
@@ -72,24 +72,12 @@ def newest_evidence(home: Home, spec: LoopSpec) -> Evidence | None:
     return read_document(file, Evidence) if file.exists() else None
 
 
-def report_file(home: Home, spec: LoopSpec, evidence: Evidence, suffix: str = ".html") -> Path:
-    """Where the report that people read of this evidence is; `.md` is its summary."""
-    return version_dir(home, spec, evidence.version) / "evidence" / f"{evidence.digest()}{suffix}"
-
-
 def trained_up_to(home: Home, spec: LoopSpec) -> datetime | None:
     """The newest as_of that the last training run looked at, promoted or not."""
     versions = sorted((data_dir(home, spec) / "versions").glob("*/training.json"), key=lambda f: int(f.parent.name))
     if not versions:
         return None
     return read_document(versions[-1], TrainingManifest).holdout_as_of[-1]
-
-
-def evidence_of(home: Home, spec: LoopSpec, version: ModelVersion) -> Evidence | None:
-    """The newest evidence about a version; None when it was never evaluated."""
-    files = (version_dir(home, spec, version) / "evidence").glob("*.json")
-    found = [read_document(file, Evidence) for file in files]
-    return max(found, key=lambda evidence: evidence.created_at, default=None)
 
 
 def read_reference(home: Home, spec: LoopSpec, version: ModelVersion) -> ReferenceProfile:
