@@ -144,8 +144,8 @@ class OnlineFeatures(Protocol):
 class PredictionLog(Protocol):
     """Answered predictions, in the order each replica wrote them."""
 
-    def append(self, record: PredictionRecord) -> None:
-        """Write one record before the answer leaves. Raises OSError when it cannot."""
+    def append(self, *records: PredictionRecord) -> None:
+        """Write records before their answers leave. Raises OSError when it cannot; then none of them may leave."""
 
     def read(self, model: ModelName, start: datetime, end: datetime) -> Iterator[PredictionRecord]:
         """Records with `start <= at < end`, once per prediction id."""

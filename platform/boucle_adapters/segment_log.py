@@ -1,6 +1,7 @@
 """The prediction log as numbered JSON-lines segments: `<log>/<model>/<replica>/<segment:08d>.jsonl`.
 
-A record is one line and one `write(2)` to a file opened for appending, so that it survives the death of its process.
+A record is one line, written by one `write(2)` (those of a batch together) to a file opened for appending, so that it
+survives the death of its process.
 Segment numbers count from 1 for each replica and have no gap; a process never appends to a segment that it did not
 start, because the last line of a dead process may be torn.
 """
@@ -28,20 +29,20 @@ class _Writer:
     descriptor: int = -1
     records: int = 0
 
-    def append(self, line: bytes, *, limit: int) -> None:
+    def append(self, lines: bytes, records: int, *, limit: int) -> None:
         if self.descriptor < 0 or self.records >= limit:
             self.close()
             self.descriptor = _start_segment(self.directory)
             self.records = 0
         try:
-            written = os.write(self.descriptor, line)
+            written = os.write(self.descriptor, lines)
         except OSError:
             self.close()
             raise
-        if written != len(line):
+        if written != len(lines):
             self.close()
-            raise OSError(f"{self.directory}: {written} of {len(line)} bytes of a prediction were written")
-        self.records += 1
+            raise OSError(f"{self.directory}: {written} of {len(lines)} bytes of {records} prediction(s) were written")
+        self.records += records
 
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
@@ -58,19 +59,21 @@ class SegmentLog:
     _writers: dict[tuple[str, str], _Writer] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def append(self, record: PredictionRecord) -> None:
-        """Write one record before the answer leaves.
+    def append(self, *records: PredictionRecord) -> None:
+        """Write records of one model and replica before their answers leave, in one write: all or, on an error, some.
 
         Raises:
-            OSError: It cannot be written (disk full, no permission). The next record starts a new segment.
+            OSError: They cannot be written (disk full, no permission). The next record starts a new segment.
         """
-        line = record.model_dump_json().encode() + b"\n"
+        if not records:
+            return
+        lines = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
+        key = (records[0].model, records[0].replica)
         with self._lock:
-            key = (record.model, record.replica)
             writer = self._writers.get(key)
             if writer is None:
-                writer = self._writers[key] = _Writer(self.root / record.model / record.replica)
-            writer.append(line, limit=self.records_per_segment)
+                writer = self._writers[key] = _Writer(self.root / key[0] / key[1])
+            writer.append(lines, len(records), limit=self.records_per_segment)
 
     def read(self, model: ModelName, start: datetime, end: datetime) -> Iterator[PredictionRecord]:
         """Records with `start <= at < end`, once per prediction id, in the order each replica wrote them."""

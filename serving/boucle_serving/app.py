@@ -23,9 +23,12 @@ from boucle_serving.predictor import Predictor
 from boucle_serving.problems import FieldError, InvalidRequestError, UnauthorizedError, http_problem, problem_of
 from boucle_serving.readiness import Readiness
 from boucle_serving.routes.health import health_router
+from boucle_serving.routes.mlflow_scoring import mlflow_router
 from boucle_serving.routes.models import models_router
+from boucle_serving.routes.open_inference import open_inference_router
 from boucle_serving.routes.predict import predict_router
 from boucle_serving.routes.verbs import verbs_router
+from boucle_serving.rows import RowsService
 from boucle_serving.service import PredictionService
 
 _DESCRIPTION = """
@@ -84,8 +87,11 @@ def create_app(parts: Parts) -> FastAPI:
         title="boucle serving", version=version("boucle"), description=_DESCRIPTION, lifespan=_lifespan(watch, parts)
     )
     app.state.watch = watch
-    app.include_router(predict_router(service, metrics))
-    app.include_router(health_router(Readiness(predictor, watch, parts.replica), metrics))
+    rows, readiness = RowsService(service, metrics), Readiness(predictor, watch, parts.replica)
+    app.include_router(predict_router(service, rows, metrics))
+    app.include_router(mlflow_router(rows))
+    app.include_router(open_inference_router(rows, readiness))
+    app.include_router(health_router(readiness, metrics))
     app.include_router(models_router(predictor, service))
     app.include_router(
         verbs_router(
@@ -125,13 +131,13 @@ def _lifespan(watch: PlanWatch, parts: Parts) -> Callable[[FastAPI], AbstractAsy
 
 def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(BoucleError)
-    async def on_boucle_error(_request: Request, error: BoucleError) -> Response:
+    async def on_boucle_error(request: Request, error: BoucleError) -> Response:
         challenge = {"www-authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
-        return problem_of(error).response(challenge)
+        return problem_of(error).response(challenge, path=request.url.path)
 
     @app.exception_handler(HTTPException)
-    async def on_http_error(_request: Request, error: HTTPException) -> Response:
-        return http_problem(error.status_code, str(error.detail)).response(error.headers)
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
+        return http_problem(error.status_code, str(error.detail)).response(error.headers, path=request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_parameter(_request: Request, error: RequestValidationError) -> Response:

@@ -1,5 +1,6 @@
 """What a replica tells Prometheus. Base units; no user, entity or request in a label."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -30,7 +31,7 @@ class ServingMetrics:
             buckets=LATENCY_BOUNDS_SECONDS,
             registry=self.registry,
         )
-        self._requests = self._counter("boucle_requests_total", "Prediction requests answered", (*_ANSWER, "code"))
+        self._requests = self._counter("boucle_requests_total", "Predictions asked for", (*_ANSWER, "code"))
         # `labels()` takes a lock and builds a key; a handful of combinations is all there ever is.
         self._children = lru_cache(maxsize=1024)(self._label)
 
@@ -39,6 +40,13 @@ class ServingMetrics:
         requests, duration = self._children(model, version, route, str(code))
         requests.inc()
         duration.observe(seconds)
+
+    def observe_rows(self, model: str, counts: Mapping[tuple[str, str, int], int], seconds: float) -> None:
+        """Count the rows of one request by (version, route, code), and its time once for each of these."""
+        for (version, route, code), rows in counts.items():
+            requests, duration = self._children(model, version, route, str(code))
+            requests.inc(rows)
+            duration.observe(seconds)
 
     def text(self) -> bytes:
         """The exposition format that Prometheus scrapes."""

@@ -41,7 +41,19 @@ class LoadedBundle:
         Raises:
             BundleError: The answer is not a number within the contract's limits.
         """
-        proba = float(self.session.run([ONNX_OUTPUT], {ONNX_INPUT: np.array([values], dtype=np.float64)})[0][0])
+        return self.checked(self.scores([values])[0])
+
+    def scores(self, rows: Sequence[Sequence[float]]) -> list[float]:
+        """The answers for feature rows, in the contract's order, as the model gives them: see `checked`."""
+        (answers,) = self.session.run([ONNX_OUTPUT], {ONNX_INPUT: np.array(rows, dtype=np.float64)})
+        return list(answers.tolist())
+
+    def checked(self, proba: float) -> float:
+        """An answer that may leave.
+
+        Raises:
+            BundleError: It is not a number within the contract's limits.
+        """
         output = self.contract.output
         if not output.minimum <= proba <= output.maximum:
             raise BundleError(

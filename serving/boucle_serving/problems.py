@@ -1,7 +1,7 @@
 """Errors as HTTP sees them: problem documents of RFC 9457, one mapping from our errors to status codes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +20,7 @@ from boucle.errors import (
 )
 from boucle_adapters.online_store import BeyondWatermarkError
 
+_ROWS_SHOWN = 5
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -36,6 +37,20 @@ class InvalidRequestError(BoucleError):
 
     def __init__(self, *errors: FieldError) -> None:
         super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+        self.errors = errors
+
+
+class TooLargeError(BoucleError):
+    """A body with more bytes or rows than are read."""
+
+
+class RowsError(BoucleError):
+    """Rows of a request that is answered as a whole or not at all have no answer: which, and why."""
+
+    def __init__(self, errors: Mapping[int, BoucleError]) -> None:
+        shown = [f"row {number}: {error}" for number, error in list(errors.items())[:_ROWS_SHOWN]]
+        more = [f"and {len(errors) - _ROWS_SHOWN} rows more"] if len(errors) > _ROWS_SHOWN else []
+        super().__init__("; ".join([*shown, *more]))
         self.errors = errors
 
 
@@ -65,8 +80,8 @@ class Problem:
     detail: str
     errors: Sequence[FieldError] = ()
 
-    def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """The document as an answer."""
+    def document(self) -> dict[str, Any]:
+        """The document itself."""
         content: dict[str, Any] = {
             "type": f"urn:boucle:problem:{self.kind}",
             "title": self.title,
@@ -75,12 +90,18 @@ class Problem:
         }
         if self.errors:
             content["errors"] = [{"field": error.field, "message": error.message} for error in self.errors]
+        return content
+
+    def response(self, headers: Mapping[str, str] | None = None, *, path: str = "") -> JSONResponse:
+        """The document as an answer; under /v2 `error` says the same to clients of the Open Inference Protocol."""
+        content = {**self.document(), **({"error": self.detail} if path.startswith("/v2") else {})}
         return JSONResponse(content, status_code=int(self.status), media_type=MEDIA_TYPE, headers=headers)
 
 
 # The first class that fits counts, so the narrower ones come first.
 _KINDS: tuple[tuple[type[BoucleError], HTTPStatus, str, str], ...] = (
     (InvalidRequestError, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is malformed"),
+    (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", "The request is too large"),
     (UnauthorizedError, HTTPStatus.UNAUTHORIZED, "unauthorized", "A token is needed"),
     (ForbiddenError, HTTPStatus.FORBIDDEN, "forbidden", "The token does not allow this"),
     (ApprovalError, HTTPStatus.CONFLICT, "not-allowed-now", "The decision was not recorded"),
@@ -98,7 +119,9 @@ _KINDS: tuple[tuple[type[BoucleError], HTTPStatus, str, str], ...] = (
 
 
 def problem_of(error: BoucleError) -> Problem:
-    """The problem document of one of our errors."""
+    """The problem document of one of our errors; of several rows, with the status of the first."""
+    if isinstance(error, RowsError):
+        return replace(problem_of(next(iter(error.errors.values()))), detail=str(error), errors=_fields(error))
     for kind_of_error, status, kind, title in _KINDS:
         if isinstance(error, kind_of_error):
             return Problem(status, kind, title, str(error), _fields(error))
@@ -124,6 +147,12 @@ def http_problem(status: int, detail: str) -> Problem:
 def _fields(error: BoucleError) -> Sequence[FieldError]:
     if isinstance(error, InvalidRequestError):
         return error.errors
+    if isinstance(error, RowsError):
+        return [
+            FieldError(f"row {number}.{field.field}", field.message)
+            for number, one in error.errors.items()
+            for field in _fields(one)
+        ]
     if isinstance(error, AsOfError):
         return (FieldError("as_of", str(error)),)
     return ()

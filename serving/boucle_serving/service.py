@@ -1,8 +1,8 @@
-"""One prediction, from the parsed request to the logged answer."""
+"""Predictions, from the parsed request to the logged answer: one, or many at once."""
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -10,15 +10,22 @@ from secrets import token_hex
 from time import perf_counter
 
 from boucle.contracts.bundle import BundleContract
-from boucle.contracts.ids import EntityKey, ModelName
+from boucle.contracts.ids import Digest, EntityKey, ModelName
 from boucle.contracts.prediction import PredictionRecord
-from boucle.errors import FeatureLookupError, NoProductionModelError
+from boucle.contracts.traffic_plan import TrafficPlan
+from boucle.errors import BoucleError, BundleError, FeatureLookupError, NoProductionModelError
 from boucle.ports import Clock, PredictionLog
-from boucle_adapters.online_store import OnlineStore
+from boucle_adapters.online_store import OnlineStore, Snapshot
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.predictor import Predictor, ServedModel
-from boucle_serving.problems import FieldError, InvalidRequestError, LogUnavailableError, UnknownModelError
-from boucle_serving.router import Routed
+from boucle_serving.problems import (
+    FieldError,
+    InvalidRequestError,
+    LogUnavailableError,
+    RowsError,
+    UnknownModelError,
+)
+from boucle_serving.router import Routed, route
 
 
 @dataclass(frozen=True)
@@ -76,34 +83,83 @@ class PredictionService:
 
     def answer(
         self, served: ServedModel, routed: Routed, question: Question, *, request_id: str, started: float
-    ) -> Mapping[str, object]:
+    ) -> PredictionRecord:
         """Look up, score, log, answer. `started` is `perf_counter()` at the start of the request.
 
         Raises:
             BoucleError: One of those that `boucle_serving.problems` maps to a status.
         """
-        record = self._predict(served, routed, question, request_id=request_id, started=started)
+        found = self._found(served, routed, question)
+        proba = routed.bundle.score(found.values)
+        record = self._record(served.plan, found, proba, request_id=request_id, started=started)
         self._write(record)
-        return {
-            **question.sent,
-            "proba": record.proba,
-            "prediction_id": record.prediction_id,
-            "model": record.model,
-            "model_version": record.model_version,
-        }
+        return record
 
-    def _predict(
-        self, served: ServedModel, routed: Routed, question: Question, *, request_id: str, started: float
-    ) -> PredictionRecord:
-        plan, bundle = served.plan, routed.bundle
-        online = self._online.get(plan.model)
+    def answer_rows(
+        self,
+        served: ServedModel,
+        questions: Sequence[Question | BoucleError],
+        *,
+        request_id: str,
+        started: float,
+        all_or_none: bool,
+    ) -> list[PredictionRecord | BoucleError]:
+        """Answer many at once, each by the arm of its entity: a record or an error for each question, in their order.
+
+        With `all_or_none` nothing is answered and nothing logged when one of them cannot be.
+
+        Raises:
+            RowsError: `all_or_none`, and some rows have no answer.
+            BoucleError: No row can be answered: features or log unavailable.
+        """
+        self._snapshot(served.plan.model)
+        said: dict[int, PredictionRecord | BoucleError] = {}
+        by_bundle: dict[Digest, list[tuple[int, _Found]]] = {}
+        for number, question in enumerate(questions):
+            found = question if isinstance(question, BoucleError) else self._found_or_error(served, question)
+            if isinstance(found, BoucleError):
+                said[number] = found
+            else:
+                by_bundle.setdefault(found.routed.answering.bundle_digest, []).append((number, found))
+        for group in by_bundle.values():
+            bundle = group[0][1].routed.bundle
+            scores = bundle.scores([found.values for _, found in group])
+            for (number, found), score in zip(group, scores, strict=True):
+                try:
+                    proba = bundle.checked(score)
+                except BundleError as error:
+                    said[number] = error
+                else:
+                    said[number] = self._record(served.plan, found, proba, request_id=request_id, started=started)
+        in_order = [said[number] for number in range(len(questions))]
+        if all_or_none and (wrong := {n: one for n, one in enumerate(in_order) if isinstance(one, BoucleError)}):
+            raise RowsError(wrong)
+        self._write(*(one for one in in_order if isinstance(one, PredictionRecord)))
+        return in_order
+
+    def _snapshot(self, model: ModelName) -> Snapshot:
+        online = self._online.get(model)
         if online is None:
-            raise FeatureLookupError(f"There is no online snapshot of '{plan.model}'. Materialise `online_features`.")
-        snapshot = online.snapshot
-        max_age = bundle.contract.max_feature_age_days
+            raise FeatureLookupError(f"There is no online snapshot of '{model}'. Materialise `online_features`.")
+        return online.snapshot
+
+    def _found(self, served: ServedModel, routed: Routed, question: Question) -> "_Found":
+        snapshot = self._snapshot(served.plan.model)
+        max_age = routed.bundle.contract.max_feature_age_days
         row = snapshot.look_up(question.entity_key, question.as_of, max_age_days=max_age)
-        values = bundle.in_order(row.values, snapshot.manifest.feature_names)
-        proba = bundle.score(values)
+        values = routed.bundle.in_order(row.values, snapshot.manifest.feature_names)
+        return _Found(question, routed, values, row.as_of)
+
+    def _found_or_error(self, served: ServedModel, question: Question) -> "_Found | FeatureLookupError":
+        try:
+            return self._found(served, route(served, question.entity_key), question)
+        except FeatureLookupError as error:
+            return error
+
+    def _record(
+        self, plan: TrafficPlan, found: "_Found", proba: float, *, request_id: str, started: float
+    ) -> PredictionRecord:
+        question, routed = found.question, found.routed
         return PredictionRecord(
             prediction_id=token_hex(16),
             request_id=request_id,
@@ -111,7 +167,7 @@ class PredictionService:
             model=plan.model,
             entity_key=question.entity_key,
             as_of=question.as_of,
-            features_as_of=row.as_of,
+            features_as_of=found.as_of,
             model_version=routed.answering.version,
             bundle_digest=routed.answering.bundle_digest,
             plan_revision=plan.revision,
@@ -119,21 +175,45 @@ class PredictionService:
             answering_role=routed.answering.role.value,
             propensity=routed.assigned.weight / 100,
             proba=proba,
-            features=tuple(None if math.isnan(value) else value for value in values),
+            features=tuple(None if math.isnan(value) else value for value in found.values),
             latency_ms=(perf_counter() - started) * 1000,
             replica=self._replica,
         )
 
-    def _write(self, record: PredictionRecord) -> None:
+    def _write(self, *records: PredictionRecord) -> None:
+        if not records:
+            return
+        model = records[0].model
         try:
-            self._log.append(record)
+            self._log.append(*records)
         except OSError as error:
-            self._metrics.dropped.labels(record.model).inc()
+            self._metrics.dropped.labels(model).inc(len(records))
             raise LogUnavailableError(
-                f"The prediction was computed but could not be logged ({error}), so it was withheld. Free the disk or "
-                "mend its permissions, then ask again."
+                f"What was computed could not be logged ({error}), so it was withheld. Free the disk or mend its "
+                "permissions, then ask again."
             ) from error
-        self._metrics.logged.labels(record.model).inc()
+        self._metrics.logged.labels(model).inc(len(records))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A question with its arm and the feature row, in the order of the contract, that answers it."""
+
+    question: Question
+    routed: Routed
+    values: Sequence[float]
+    as_of: datetime
+
+
+def answer_of(question: Question, record: PredictionRecord) -> dict[str, object]:
+    """What a caller learns: the question as it was sent, and the answer."""
+    return {
+        **question.sent,
+        "proba": record.proba,
+        "prediction_id": record.prediction_id,
+        "model": record.model,
+        "model_version": record.model_version,
+    }
 
 
 def parse_question(payload: object, contract: BundleContract) -> Question:
