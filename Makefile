@@ -56,7 +56,7 @@ sql: install
 definitions: install
 	BOUCLE_HOME=$${BOUCLE_HOME:-.boucle} DAGSTER_DISABLE_TELEMETRY=yes $(BIN)/dagster definitions validate -w workspace.yaml
 	cd platform && BOUCLE_HOME=$${BOUCLE_HOME:-../.boucle} ../$(BIN)/dg check defs
-	cd platform && BOUCLE_HOME=$${BOUCLE_HOME:-../.boucle} ../$(BIN)/dg list defs > /dev/null
+	cd platform && BOUCLE_HOME=$${BOUCLE_HOME:-../.boucle} ../$(BIN)/dg list defs | grep -q repurchase/production_alias
 
 lock: ## Resolve the newest versions that fit into the lock files
 	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --all-extras --generate-hashes --no-annotate --no-header --quiet -o requirements.lock

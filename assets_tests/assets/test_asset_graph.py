@@ -1,8 +1,6 @@
 """The asset graph is what the architecture says: one line of text per asset, so that a change is seen in review."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,32 +103,3 @@ def test_the_job_of_checks_runs_no_asset(found: dg.Definitions):
 )
 def test_each_sensor_requests_its_job(found: dg.Definitions, sensor: str, job: str):
     assert found.resolve_sensor_def(sensor).job_name == job
-
-
-@pytest.mark.integration
-@pytest.mark.timeout(150)
-@pytest.mark.parametrize(
-    ("folder", "command"),
-    [
-        (".", ("dagster", "definitions", "validate", "-w", "workspace.yaml")),
-        ("platform", ("dg", "check", "defs")),
-        ("platform", ("dg", "list", "defs")),
-    ],
-    ids=["dagster definitions validate", "dg check defs", "dg list defs"],
-)
-def test_dagsters_own_tools_find_nothing_wrong(folder: str, command: tuple[str, ...], tmp_path: Path):
-    program, *words = command
-    environment = {**os.environ, "BOUCLE_HOME": str(tmp_path / "home"), "DAGSTER_DISABLE_TELEMETRY": "yes"}
-    environment.pop("DAGSTER_HOME", None)
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name(program)), *words],
-        cwd=ROOT / folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=140,
-        check=False,
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    if words[0] == "list":
-        assert "repurchase/production_alias" in done.stdout
