@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 ARGS ?=
+# One more than processors: tests of whole services wait a lot for other processes.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 # Compile at install: with bytecode switched off, every process would compile every import again (2 to 3 times as slow).
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
@@ -32,7 +34,7 @@ dev: install ## Dagster UI, MLflow UI and API; one Ctrl-C ends all
 	@$(BIN)/boucle dev $(ARGS)
 
 test: install check ## Everything: checks, unit, contract, data, model, assets, dbt, integration, loop, faults
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: install ## What is fast and stable: unit, contract, data, model gates, assets
 	$(BIN)/pytest -m "not integration and not loop" $(ARGS)
