@@ -206,7 +206,7 @@ def test_more_than_is_read_is_refused_whole(world: World, path: str):
     body = {BATCH: {"rows": rows}, INVOCATIONS: split(rows), INFER: tensors(rows)}[path]
     assert "at most 1000" in str(assert_problem(world.http.post(path, json=body), 413, "too-large")["detail"])
     document = assert_problem(world.http.post(path, content=b" " * (MAX_BATCH_BYTES + 1)), 413, "too-large")
-    assert f"at most {MAX_BATCH_BYTES} are read" in str(document["detail"])
+    assert f"more than {MAX_BATCH_BYTES} bytes" in str(document["detail"])
     assert world.logged() == []
 
 

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionRecord, SegmentSeal
 from boucle_adapters.segment_log import SegmentLog
 
 MODEL = ModelName("repurchase")
@@ -45,6 +46,9 @@ def ids(log: SegmentLog) -> list[str]:
     return [found.prediction_id for found in log.read(MODEL, START, END)]
 
 
+LINE_BYTES = len(record(0).model_dump_json()) + 1
+
+
 def segment(root: Path, number: int, replica: str = "one") -> Path:
     return root / MODEL / replica / f"{number:08d}.jsonl"
 
@@ -69,13 +73,16 @@ def test_the_window_includes_its_start_and_not_its_end(tmp_path: Path):
     minutes=st.lists(st.integers(-3 * 1440, 3 * 1440), max_size=30),
     size=st.integers(1, 5),
     torn=st.booleans(),
+    sealed=st.booleans(),
 )
-def test_a_window_holds_each_of_its_records_once_however_they_lie_in_segments(minutes, size, torn):
+def test_a_window_holds_each_of_its_records_once_however_they_lie_in_segments(minutes, size, torn, sealed):
     moments = [START + timedelta(minutes=at) for at in minutes]
     with TemporaryDirectory() as folder:
-        log = SegmentLog(Path(folder), records_per_segment=size)
+        log = SegmentLog(Path(folder), segment_bytes=size * LINE_BYTES)
         for number, at in enumerate(moments):
             log.append(record(number, at=at))
+        if sealed:
+            log.close()
         if torn and moments:
             with segment(Path(folder), 1).open("ab") as file:
                 file.write(b'{"schema_version":1,"predic')
@@ -84,10 +91,10 @@ def test_a_window_holds_each_of_its_records_once_however_they_lie_in_segments(mi
 
 
 def test_a_full_segment_is_followed_by_the_next_number(tmp_path: Path):
-    log = SegmentLog(tmp_path, records_per_segment=2)
+    log = SegmentLog(tmp_path, segment_bytes=2 * LINE_BYTES)
     for number in range(5):
         log.append(record(number))
-    assert [file.name for file in sorted((tmp_path / MODEL / "one").iterdir())] == [
+    assert [file.name for file in sorted((tmp_path / MODEL / "one").glob("*.jsonl"))] == [
         "00000001.jsonl",
         "00000002.jsonl",
         "00000003.jsonl",
@@ -114,7 +121,7 @@ def test_a_prediction_that_was_written_twice_counts_once(tmp_path: Path):
 
 
 def test_a_missing_segment_is_named(tmp_path: Path):
-    log = SegmentLog(tmp_path, records_per_segment=1)
+    log = SegmentLog(tmp_path, segment_bytes=1)
     for number in range(4):
         log.append(record(number))
     assert log.segment_gaps(MODEL) == ()
@@ -131,7 +138,7 @@ def test_a_log_that_nobody_wrote_is_empty(tmp_path: Path):
 
 
 def test_threads_and_two_logs_of_one_replica_lose_nothing(tmp_path: Path):
-    logs = [SegmentLog(tmp_path, records_per_segment=50) for _ in range(2)]
+    logs = [SegmentLog(tmp_path, segment_bytes=50 * LINE_BYTES) for _ in range(2)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: logs[number % 2].append(record(number)), range(2_000)))
     assert sorted(ids(logs[0]), key=int) == [str(number) for number in range(2_000)]
@@ -139,9 +146,7 @@ def test_threads_and_two_logs_of_one_replica_lose_nothing(tmp_path: Path):
     assert logs[0].segment_gaps(MODEL) == ()
 
 
-def test_a_write_that_fails_raises_and_the_next_record_starts_a_new_segment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_write_that_fails_raises_and_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     log = SegmentLog(tmp_path)
     log.append(record(0))
     real_write = os.write
@@ -151,4 +156,119 @@ def test_a_write_that_fails_raises_and_the_next_record_starts_a_new_segment(
     monkeypatch.undo()
     log.append(record(2))
     assert ids(log) == ["0", "2"]
-    assert segment(tmp_path, 2).exists()
+    assert log.torn_lines(MODEL) == 0
+    assert not segment(tmp_path, 2).exists()
+
+
+def seal(root: Path, number: int) -> SegmentSeal:
+    return SegmentSeal.model_validate_json(segment(root, number).with_suffix(".seal.json").read_bytes())
+
+
+def test_a_closed_segment_says_what_it_holds(tmp_path: Path):
+    log = SegmentLog(tmp_path)
+    for number, minutes in enumerate((5, 1, 9)):
+        log.append(record(number, at=START + timedelta(minutes=minutes)))
+    log.close()
+    assert seal(tmp_path, 1) == SegmentSeal(
+        records=3,
+        bytes=segment(tmp_path, 1).stat().st_size,
+        sha256=Digest(sha256(segment(tmp_path, 1).read_bytes()).hexdigest()),
+        first_at=START + timedelta(minutes=1),
+        last_at=START + timedelta(minutes=9),
+    )
+    assert log.changed_segments(MODEL) == ()
+
+
+def test_segments_are_closed_by_age_even_when_nobody_asks_any_more(tmp_path: Path):
+    now = [0.0]
+    log = SegmentLog(tmp_path, segment_seconds=60, timer=lambda: now[0])
+    log.append(record(0))
+    now[0] = 59.0
+    log.sync()
+    assert not segment(tmp_path, 1).with_suffix(".seal.json").exists()
+    now[0] = 60.0
+    log.sync()
+    assert seal(tmp_path, 1).records == 1
+    log.append(record(1))
+    now[0] = 120.0
+    log.append(record(2))
+    assert segment(tmp_path, 3).exists()
+
+
+def test_a_record_that_was_changed_or_taken_away_after_its_segment_was_closed_is_named(tmp_path: Path):
+    log = SegmentLog(tmp_path, segment_bytes=1)
+    for number in range(3):
+        log.append(record(number))
+    log.close()
+    segment(tmp_path, 2).write_bytes(segment(tmp_path, 2).read_bytes().replace(b"0.25", b"0.75"))
+    segment(tmp_path, 3).write_bytes(b"")
+    assert log.changed_segments(MODEL) == ("one/00000002.jsonl", "one/00000003.jsonl")
+    assert log.changed_segments(MODEL, START, END) == ("one/00000002.jsonl", "one/00000003.jsonl")
+    assert log.changed_segments(MODEL, END, END + timedelta(days=1)) == ()
+
+
+def test_the_last_segment_is_missed_too_once_it_was_closed(tmp_path: Path):
+    log = SegmentLog(tmp_path, segment_bytes=1)
+    for number in range(2):
+        log.append(record(number))
+    log.close()
+    segment(tmp_path, 2).unlink()
+    assert log.segment_gaps(MODEL) == ("one/00000002.jsonl",)
+
+
+def test_what_a_dead_process_left_is_sealed_without_its_torn_end(tmp_path: Path):
+    with_torn_end_left_by_a_dead_process(tmp_path)
+    log = SegmentLog(tmp_path)
+    (sentence,) = log.repair("one")
+    assert "00000001.jsonl: the last 27 bytes were torn and are cut off" in sentence
+    assert (seal(tmp_path, 1).records, seal(tmp_path, 1).torn_bytes) == (2, 27)
+    assert ids(log) == ["0", "1"]
+    assert log.torn_lines(MODEL) == 0
+    assert log.repair("one") == ()
+
+
+def with_torn_end_left_by_a_dead_process(root: Path) -> None:
+    """Written by a process that then died, so that nobody holds the segment."""
+    lines = "".join(record(number).model_dump_json() + "\n" for number in range(2))
+    segment(root, 1).parent.mkdir(parents=True)
+    segment(root, 1).write_text(lines + '{"schema_version":1,"predic')
+
+
+def test_what_another_living_process_writes_is_not_put_in_order(tmp_path: Path):
+    living = SegmentLog(tmp_path)
+    living.append(record(0))
+    with segment(tmp_path, 1).open("ab") as file:
+        file.write(b'{"half')  # it is in the middle of a write
+    assert SegmentLog(tmp_path).repair("one") == ()
+    assert segment(tmp_path, 1).read_bytes().endswith(b'{"half')
+    assert not segment(tmp_path, 1).with_suffix(".seal.json").exists()
+
+
+def test_records_reach_the_disk_by_sync_or_each_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    log = SegmentLog(tmp_path / "later")
+    log.append(record(0))
+    assert synced == []
+    log.sync()
+    assert len(synced) == 1
+    log.sync()  # nothing new
+    assert len(synced) == 1
+    SegmentLog(tmp_path / "each", sync_each=True).append(record(0))
+    assert len(synced) == 2
+
+
+def test_what_cannot_be_brought_to_the_disk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(_descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    log = SegmentLog(tmp_path)
+    log.append(record(0))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="no space"):
+            log.sync()
+        with pytest.raises(OSError, match="no space"):
+            log.close()
+    log.close()
+    assert seal(tmp_path, 1).records == 1

@@ -145,7 +145,16 @@ class PredictionLog(Protocol):
     """Answered predictions, in the order each replica wrote them."""
 
     def append(self, *records: PredictionRecord) -> None:
-        """Write records before their answers leave. Raises OSError when it cannot; then none of them may leave."""
+        """Write records before their answers leave: all of them, or OSError and none."""
+
+    def sync(self) -> None:
+        """Bring what was written to the disk. Raises OSError when it cannot."""
+
+    def repair(self, replica: str) -> Sequence[str]:
+        """Put in order what a dead process of this replica left behind; what was cut off, a sentence each."""
+
+    def close(self) -> None:
+        """Close what is open; the next record opens it again."""
 
     def read(self, model: ModelName, start: datetime, end: datetime) -> Iterator[PredictionRecord]:
         """Records with `start <= at < end`, once per prediction id."""

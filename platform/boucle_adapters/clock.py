@@ -6,9 +6,11 @@ A model without the file lives in the present.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 
 from boucle_adapters.atomic_file import replace_bytes
 
@@ -29,16 +31,23 @@ class SystemClock:
 
 @dataclass
 class HomeClock:
-    """The time of one model in one home: simulated where its file stands, else the present."""
+    """The time of one model in one home: simulated where its file stands, else the present.
+
+    Whether somebody set it is looked up at most every `look_seconds`: by default with each question.
+    """
 
     file: Path
+    look_seconds: float = 0.0
+    _looked: float = field(default=-math.inf, init=False)
     _seen_ns: int = field(default=-1, init=False)
     _simulated: datetime | None = field(default=None, init=False)
     _anchor: datetime = field(default_factory=wall_now, init=False)
 
     def now(self) -> datetime:
         """The current moment in UTC; it goes on from the simulated moment as real seconds pass."""
-        self._refresh()
+        if monotonic() - self._looked >= self.look_seconds:
+            self._looked = monotonic()
+            self._refresh()
         if self._simulated is None:
             return wall_now()
         return self._simulated + (wall_now() - self._anchor)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -53,6 +53,14 @@ class Settings(BaseSettings):
     default_model: str = "repurchase"
     plan_poll_seconds: float = Field(default=0.1, gt=0)
     replica_timeout_seconds: float = Field(default=3.0, gt=0)
+    require_api_key: bool = False
+    requests_per_second: float = Field(default=0.0, ge=0)
+    concurrent_requests: int = Field(default=256, ge=1)
+    body_seconds: float = Field(default=10.0, gt=0)
+    log_sync_seconds: float = Field(default=1.0, ge=0)
+    log_segment_bytes: int = Field(default=16 * 1024 * 1024, ge=1)
+    log_segment_seconds: float = Field(default=3_600.0, gt=0)
+    when_log_fails: Literal["refuse", "serve"] = "refuse"
 
     def __init__(self, **values: Any) -> None:
         """Read the environment. Raises ConfigurationError, which names every variable that is wrong."""

@@ -14,15 +14,18 @@ from boucle.errors import ConfigurationError
 from boucle.policy.approval import PERSON, is_person
 from boucle_adapters.atomic_file import replace_bytes
 
+_SERVICE = "service:"
 _PREFIX = "boucle_"
 """So that a token that leaks is recognised by scanners."""
 
 
 class Role(StrEnum):
-    """What a bearer may do: an approver asks, approves and refuses; an operator rolls back."""
+    """What a bearer may do: an approver asks, approves and refuses; an operator rolls back; a caller asks for
+    predictions, where these need a key."""
 
     APPROVER = "approver"
     OPERATOR = "operator"
+    CALLER = "caller"
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,14 @@ class TokenStore:
 
 
 def roles_of(actor: str, names: Collection[str]) -> frozenset[Role]:
-    """The roles of these names, for a person.
+    """The roles of these names, for a person or, if it only asks for predictions, a service.
 
     Raises:
-        ConfigurationError: There is no such role, none was named, or the actor is no person.
+        ConfigurationError: There is no such role, none was named, or who decides is no person.
     """
-    if not is_person(actor):
+    if set(names) == {Role.CALLER} and not (is_person(actor) or actor.removeprefix(_SERVICE) not in {actor, ""}):
+        raise ConfigurationError(f"'{actor}' is nobody: say {_SERVICE}NAME or {PERSON}NAME. No token was made.")
+    if set(names) != {Role.CALLER} and not is_person(actor):
         raise ConfigurationError(f"'{actor}' is no person: say {PERSON}NAME. No token was made.")
     if not names or (strange := sorted(set(names) - {role.value for role in Role})):
         said = f"not {', '.join(strange)}" if names else "none was named"

@@ -156,6 +156,11 @@ def _log(home: Home, model: ModelName) -> str:
             f"Segments of the prediction log are missing: {', '.join(gaps)}. Their predictions get no outcome; restore "
             f"{home.settings.log_dir} from its backup."
         )
+    if changed := home.log.changed_segments(model):
+        raise StateStoreError(
+            f"Segments of the prediction log were changed after they were closed: {', '.join(changed)}. Restore them "
+            f"from the backup of {home.settings.log_dir}."
+        )
     torn = home.log.torn_lines(model)
     return f"no segment is missing, {torn} torn lines" if torn else "no segment is missing"
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError
@@ -16,11 +17,14 @@ from boucle.ports import BundleStore, Clock, PredictionLog, StateStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.tokens import TokenStore
+from boucle_serving.admission import Admission, Limits
+from boucle_serving.log_keeper import LogKeeper
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.middleware import AnswerHeaders
 from boucle_serving.plan_watch import PlanWatch
+from boucle_serving.predict_path import CLIENT_LEFT, PredictEndpoint, PredictPath
 from boucle_serving.predictor import Predictor
-from boucle_serving.problems import FieldError, InvalidRequestError, UnauthorizedError, http_problem, problem_of
+from boucle_serving.problems import FieldError, InvalidRequestError, http_problem, problem_of
 from boucle_serving.readiness import Readiness
 from boucle_serving.routes.health import health_router
 from boucle_serving.routes.mlflow_scoring import mlflow_router
@@ -57,6 +61,9 @@ class Parts:
     plan_poll_seconds: float
     tokens: TokenStore
     evidence: EvidenceFiles
+    limits: Limits
+    log_sync_seconds: float = 1.0
+    serve_unlogged: bool = False
     replica_timeout_seconds: float = 3.0
 
 
@@ -64,6 +71,13 @@ def create_app(parts: Parts) -> FastAPI:
     """The app; its lifespan starts and stops the watcher (`app.state.watch`)."""
     metrics = ServingMetrics()
     predictor = Predictor(parts.bundles)
+    keeper = LogKeeper(
+        parts.log,
+        metrics,
+        replica=parts.replica,
+        sync_seconds=parts.log_sync_seconds,
+        serve_unlogged=parts.serve_unlogged,
+    )
     watch = PlanWatch(
         open_state=parts.open_state,
         open_online=parts.open_online,
@@ -76,19 +90,25 @@ def create_app(parts: Parts) -> FastAPI:
     service = PredictionService(
         predictor=predictor,
         online=watch.online,
-        log=parts.log,
+        log=keeper,
         open_clock=parts.open_clock,
-        metrics=metrics,
         replica=parts.replica,
         default_model=parts.default_model,
         all_models_known=lambda: watch.plans_known,
     )
     app = FastAPIOffline(
-        title="boucle serving", version=version("boucle"), description=_DESCRIPTION, lifespan=_lifespan(watch, parts)
+        title="boucle serving",
+        version=version("boucle"),
+        description=_DESCRIPTION,
+        lifespan=_lifespan(watch, keeper, parts.address),
     )
     app.state.watch = watch
-    rows, readiness = RowsService(service, metrics), Readiness(predictor, watch, parts.replica)
-    app.include_router(predict_router(service, rows, metrics))
+    app.state.keeper = keeper
+    admission = Admission(parts.limits, parts.tokens, metrics)
+    endpoint = PredictEndpoint(service, metrics)
+    rows = RowsService(service, metrics, admission)
+    readiness = Readiness(predictor, watch, keeper, parts.replica)
+    app.include_router(predict_router(endpoint, rows, admission))
     app.include_router(mlflow_router(rows))
     app.include_router(open_inference_router(rows, readiness))
     app.include_router(health_router(readiness, metrics))
@@ -103,6 +123,7 @@ def create_app(parts: Parts) -> FastAPI:
         )
     )
     app.add_middleware(AnswerHeaders)
+    app.add_middleware(PredictPath, endpoint=endpoint, predictor=predictor, admission=admission)
     _handle_errors(app)
     return app
 
@@ -119,12 +140,16 @@ def _opened_once(open_state: Callable[[], StateStore]) -> Callable[[], StateStor
     return state
 
 
-def _lifespan(watch: PlanWatch, parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    watch: PlanWatch, keeper: LogKeeper, address: str
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        watch.start(parts.address)
+        keeper.start()
+        watch.start(address)
         yield
         watch.stop()
+        keeper.stop()
 
     return lifespan
 
@@ -132,8 +157,11 @@ def _lifespan(watch: PlanWatch, parts: Parts) -> Callable[[FastAPI], AbstractAsy
 def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(BoucleError)
     async def on_boucle_error(request: Request, error: BoucleError) -> Response:
-        challenge = {"www-authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
-        return problem_of(error).response(challenge, path=request.url.path)
+        return problem_of(error).response(path=request.url.path)
+
+    @app.exception_handler(ClientDisconnect)
+    async def on_client_left(_request: Request, _error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_LEFT)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Response:

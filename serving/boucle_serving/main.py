@@ -20,6 +20,7 @@ from boucle_adapters.segment_log import SegmentLog
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
 from boucle_adapters.tokens import TokenStore
+from boucle_serving.admission import Limits
 from boucle_serving.app import Parts, create_app
 
 _GRACE_SECONDS = 10
@@ -31,14 +32,27 @@ def parts_of(settings: Settings, address: str) -> Parts:
         open_state=lambda: SqlStateStore.open(settings.state_store_url),
         open_online=lambda model: OnlineStore(settings.online_dir / model),
         bundles=DirectoryBundleStore(settings.bundles_dir),
-        log=SegmentLog(settings.log_dir),
-        open_clock=lambda model: HomeClock(settings.clock_file(model)),
+        log=SegmentLog(
+            settings.log_dir,
+            segment_bytes=settings.log_segment_bytes,
+            segment_seconds=settings.log_segment_seconds,
+            sync_each=settings.log_sync_seconds == 0,
+        ),
+        log_sync_seconds=settings.log_sync_seconds,
+        serve_unlogged=settings.when_log_fails == "serve",
+        open_clock=lambda model: HomeClock(settings.clock_file(model), look_seconds=settings.plan_poll_seconds),
         replica=settings.replica,
         address=address,
         default_model=ModelName(settings.default_model),
         plan_poll_seconds=settings.plan_poll_seconds,
         tokens=TokenStore(settings.tokens_file),
         evidence=EvidenceFiles(settings.data_dir),
+        limits=Limits(
+            require_key=settings.require_api_key,
+            requests_per_second=settings.requests_per_second,
+            concurrent_requests=settings.concurrent_requests,
+            body_seconds=settings.body_seconds,
+        ),
         replica_timeout_seconds=settings.replica_timeout_seconds,
     )
 

@@ -24,6 +24,7 @@ class ServingMetrics:
         self.load_failures = self._counter("boucle_bundle_load_failures_total", "Bundles that were refused", ("model",))
         self.logged = self._counter("boucle_prediction_log_records_total", "Predictions written", ("model",))
         self.dropped = self._counter("boucle_prediction_log_dropped_total", "Predictions that could not be", ("model",))
+        self.refused = self._counter("boucle_refused_requests_total", "Requests that were not let in", ("reason",))
         self._duration = Histogram(
             "boucle_request_duration_seconds",
             "From the first byte of a prediction request to its answer",

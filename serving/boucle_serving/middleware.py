@@ -32,7 +32,7 @@ class AnswerHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
@@ -58,7 +58,8 @@ def _completed(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[
     return complete + [header for header in _ANSWERED_BY_NOBODY if header[0] not in present]
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
+    """The caller's id for its request if it is a plain one, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
             return str(value, "ascii")

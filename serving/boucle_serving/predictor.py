@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,6 +23,7 @@ from boucle.contracts.ids import Digest, ModelName
 from boucle.contracts.traffic_plan import Arm, TrafficPlan
 from boucle.errors import BundleError, FeatureLookupError
 from boucle.ports import BundleStore
+from boucle_serving.questions import QuestionReader
 
 _STAYS = "It was not loaded; a version that is in memory keeps answering."
 
@@ -34,6 +36,11 @@ class LoadedBundle:
     contract: BundleContract
     session: ort.InferenceSession
     _columns: dict[tuple[str, ...], tuple[int, ...] | None] = field(default_factory=dict)
+
+    @cached_property
+    def questions(self) -> QuestionReader:
+        """Reads what callers ask of this model."""
+        return QuestionReader(self.contract)
 
     def score(self, values: Sequence[float]) -> float:
         """The answer for one feature row, in the contract's order.
@@ -95,10 +102,15 @@ class ServedModel:
     cold: tuple[str, ...] = ()
     """Why a standby arm is not warm, a sentence each."""
 
-    @property
+    @cached_property
     def production(self) -> LoadedBundle:
         """The bundle of the production arm."""
         return self.bundles[self.plan.production.bundle_digest]
+
+    @cached_property
+    def sole_arm(self) -> Arm | None:
+        """The arm that answers everybody, where one does: nobody has to be drawn then."""
+        return next((arm for arm in self.plan.arms if arm.weight == 100), None)
 
 
 class Predictor:

@@ -1,7 +1,8 @@
 """Errors as HTTP sees them: problem documents of RFC 9457, one mapping from our errors to status codes."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -54,6 +55,22 @@ class RowsError(BoucleError):
         self.errors = errors
 
 
+class TooSlowError(BoucleError):
+    """A body that did not arrive in time."""
+
+
+class TooManyRequestsError(BoucleError):
+    """A caller asks more often than it may; `wait_seconds` until it may again."""
+
+    def __init__(self, message: str, wait_seconds: float) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
+
+
+class BusyError(BoucleError):
+    """As many requests as are answered at a time are being answered."""
+
+
 class UnknownModelError(BoucleError):
     """The path names a model that no traffic plan knows."""
 
@@ -79,6 +96,7 @@ class Problem:
     title: str
     detail: str
     errors: Sequence[FieldError] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """The document itself."""
@@ -95,12 +113,17 @@ class Problem:
     def response(self, headers: Mapping[str, str] | None = None, *, path: str = "") -> JSONResponse:
         """The document as an answer; under /v2 `error` says the same to clients of the Open Inference Protocol."""
         content = {**self.document(), **({"error": self.detail} if path.startswith("/v2") else {})}
-        return JSONResponse(content, status_code=int(self.status), media_type=MEDIA_TYPE, headers=headers)
+        return JSONResponse(
+            content, status_code=int(self.status), media_type=MEDIA_TYPE, headers={**self.headers, **(headers or {})}
+        )
 
 
 # The first class that fits counts, so the narrower ones come first.
 _KINDS: tuple[tuple[type[BoucleError], HTTPStatus, str, str], ...] = (
     (InvalidRequestError, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is malformed"),
+    (TooSlowError, HTTPStatus.REQUEST_TIMEOUT, "too-slow", "The request did not arrive in time"),
+    (TooManyRequestsError, HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", "Too many requests"),
+    (BusyError, HTTPStatus.SERVICE_UNAVAILABLE, "busy", "Too many requests at a time"),
     (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", "The request is too large"),
     (UnauthorizedError, HTTPStatus.UNAUTHORIZED, "unauthorized", "A token is needed"),
     (ForbiddenError, HTTPStatus.FORBIDDEN, "forbidden", "The token does not allow this"),
@@ -124,7 +147,7 @@ def problem_of(error: BoucleError) -> Problem:
         return replace(problem_of(next(iter(error.errors.values()))), detail=str(error), errors=_fields(error))
     for kind_of_error, status, kind, title in _KINDS:
         if isinstance(error, kind_of_error):
-            return Problem(status, kind, title, str(error), _fields(error))
+            return Problem(status, kind, title, str(error), _fields(error), _headers(error, status))
     return internal_problem()
 
 
@@ -142,6 +165,14 @@ def http_problem(status: int, detail: str) -> Problem:
     """The problem document of a plain HTTP error: no such path, wrong method."""
     code = HTTPStatus(status)
     return Problem(code, code.phrase.lower().replace(" ", "-"), code.phrase, detail)
+
+
+def _headers(error: BoucleError, status: HTTPStatus) -> Mapping[str, str]:
+    if isinstance(error, UnauthorizedError):
+        return {"www-authenticate": "Bearer"}
+    if isinstance(error, TooManyRequestsError):
+        return {"retry-after": str(math.ceil(error.wait_seconds))}
+    return {"retry-after": "1"} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
 
 
 def _fields(error: BoucleError) -> Sequence[FieldError]:

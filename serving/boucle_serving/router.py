@@ -1,6 +1,6 @@
 """A traffic plan applied to one request. The rule itself is `boucle.policy.traffic.assign`."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from boucle.contracts.ids import EntityKey
 from boucle.contracts.traffic_plan import Arm
@@ -8,8 +8,7 @@ from boucle.policy.traffic import assign
 from boucle_serving.predictor import LoadedBundle, ServedModel
 
 
-@dataclass(frozen=True)
-class Routed:
+class Routed(NamedTuple):
     """The arm drawn for the entity, the arm that answers (a guard may differ), and the model of the latter."""
 
     assigned: Arm
@@ -19,5 +18,5 @@ class Routed:
 
 def route(served: ServedModel, entity_key: EntityKey) -> Routed:
     """Who answers this entity under the plan that is served."""
-    arm = assign(served.plan, entity_key)
+    arm = served.sole_arm or assign(served.plan, entity_key)
     return Routed(arm, arm, served.bundles[arm.bundle_digest])

@@ -1,8 +1,8 @@
 """What every route that answers predictions has in common: the body, the rows, what is counted."""
 
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -12,8 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionRecord
 from boucle.errors import BoucleError, BundleError
+from boucle_serving.admission import Admission
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.middleware import MODEL_VERSION, NOBODY, ROUTE
+from boucle_serving.predict_path import read_body
 from boucle_serving.predictor import ServedModel
 from boucle_serving.problems import (
     FieldError,
@@ -23,8 +25,9 @@ from boucle_serving.problems import (
     UnknownModelError,
     problem_of,
 )
+from boucle_serving.questions import Question
 from boucle_serving.router import route
-from boucle_serving.service import PredictionService, Question, parse_question
+from boucle_serving.service import PredictionService
 
 MAX_ROWS = 1_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
@@ -52,31 +55,13 @@ class Answered:
         return {MODEL_VERSION: _one_of(versions), ROUTE: _one_of(roles)}
 
 
-async def body_of(request: Request, *, most: int) -> bytes:
-    """The body. Raises TooLargeError, before all of it is read where the caller says its length."""
-    said = request.headers.get("content-length", "")
-    size = int(said) if said.isdigit() else 0
-    body = b"" if size > most else await request.body()
-    if max(size, len(body)) > most:
-        raise TooLargeError(f"The body has {max(size, len(body))} bytes; at most {most} are read.")
-    return body
-
-
-def json_of(body: bytes) -> object:
-    """The body as JSON. Raises InvalidRequestError."""
-    try:
-        parsed: object = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(FieldError("body", f"is not JSON: {error}")) from error
-    return parsed
-
-
 class RowsService:
     """Answers the rows of one request and counts them."""
 
-    def __init__(self, service: PredictionService, metrics: ServingMetrics) -> None:
+    def __init__(self, service: PredictionService, metrics: ServingMetrics, admission: Admission) -> None:
         self._service = service
         self._metrics = metrics
+        self._admission = admission
 
     @property
     def default_model(self) -> ModelName:
@@ -86,6 +71,20 @@ class RowsService:
     def served(self, model: ModelName) -> ServedModel:
         """What is served of this model. Raises NoProductionModelError or UnknownModelError."""
         return self._service.served(model)
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """Let a request in, read its body, and hold its place until the block ends.
+
+        Raises:
+            BoucleError: It is not let in, or its body is too large or too slow.
+        """
+        self._admission.enter(request.scope)
+        try:
+            seconds = self._admission.limits.body_seconds
+            yield await read_body(request.receive, most=MAX_BATCH_BYTES, seconds=seconds)
+        finally:
+            self._admission.leave()
 
     async def answer(
         self, request: Request, model: ModelName, payloads: Sequence[object], *, all_or_none: bool
@@ -133,7 +132,7 @@ class RowsService:
 
 def _question(payload: object, served: ServedModel) -> Question | InvalidRequestError:
     try:
-        return parse_question(payload, served.production.contract)
+        return served.production.questions.read(payload)
     except InvalidRequestError as error:
         return error
 

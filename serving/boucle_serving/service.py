@@ -1,40 +1,24 @@
 """Predictions, from the parsed request to the logged answer: one, or many at once."""
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from secrets import token_hex
 from time import perf_counter
+from typing import NamedTuple
 
-from boucle.contracts.bundle import BundleContract
-from boucle.contracts.ids import Digest, EntityKey, ModelName
+from boucle.contracts.ids import Digest, ModelName
 from boucle.contracts.prediction import PredictionRecord
 from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.errors import BoucleError, BundleError, FeatureLookupError, NoProductionModelError
-from boucle.ports import Clock, PredictionLog
+from boucle.ports import Clock
 from boucle_adapters.online_store import OnlineStore, Snapshot
-from boucle_serving.metrics import ServingMetrics
+from boucle_serving.log_keeper import LogKeeper
 from boucle_serving.predictor import Predictor, ServedModel
-from boucle_serving.problems import (
-    FieldError,
-    InvalidRequestError,
-    LogUnavailableError,
-    RowsError,
-    UnknownModelError,
-)
+from boucle_serving.problems import RowsError, UnknownModelError
+from boucle_serving.questions import Question
 from boucle_serving.router import Routed, route
-
-
-@dataclass(frozen=True)
-class Question:
-    """A checked request: about whom, as of when (UTC), and both as they were sent."""
-
-    entity_key: EntityKey
-    as_of: datetime
-    sent: Mapping[str, object]
 
 
 class PredictionService:
@@ -45,9 +29,8 @@ class PredictionService:
         *,
         predictor: Predictor,
         online: Mapping[ModelName, OnlineStore],
-        log: PredictionLog,
+        log: LogKeeper,
         open_clock: Callable[[ModelName], Clock],
-        metrics: ServingMetrics,
         replica: str,
         default_model: ModelName,
         all_models_known: Callable[[], bool],
@@ -57,7 +40,6 @@ class PredictionService:
         self._online = online
         self._log = log
         self._clock = cache(open_clock)
-        self._metrics = metrics
         self._replica = replica
         self._all_models_known = all_models_known
 
@@ -92,7 +74,7 @@ class PredictionService:
         found = self._found(served, routed, question)
         proba = routed.bundle.score(found.values)
         record = self._record(served.plan, found, proba, request_id=request_id, started=started)
-        self._write(record)
+        self._log.write(record)
         return record
 
     def answer_rows(
@@ -134,7 +116,7 @@ class PredictionService:
         in_order = [said[number] for number in range(len(questions))]
         if all_or_none and (wrong := {n: one for n, one in enumerate(in_order) if isinstance(one, BoucleError)}):
             raise RowsError(wrong)
-        self._write(*(one for one in in_order if isinstance(one, PredictionRecord)))
+        self._log.write(*(one for one in in_order if isinstance(one, PredictionRecord)))
         return in_order
 
     def _snapshot(self, model: ModelName) -> Snapshot:
@@ -180,23 +162,8 @@ class PredictionService:
             replica=self._replica,
         )
 
-    def _write(self, *records: PredictionRecord) -> None:
-        if not records:
-            return
-        model = records[0].model
-        try:
-            self._log.append(*records)
-        except OSError as error:
-            self._metrics.dropped.labels(model).inc(len(records))
-            raise LogUnavailableError(
-                f"What was computed could not be logged ({error}), so it was withheld. Free the disk or mend its "
-                "permissions, then ask again."
-            ) from error
-        self._metrics.logged.labels(model).inc(len(records))
 
-
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     """A question with its arm and the feature row, in the order of the contract, that answers it."""
 
     question: Question
@@ -214,60 +181,3 @@ def answer_of(question: Question, record: PredictionRecord) -> dict[str, object]
         "model": record.model,
         "model_version": record.model_version,
     }
-
-
-def parse_question(payload: object, contract: BundleContract) -> Question:
-    """Check a request of the form `{<entity>: key, "as_of": moment}` against the contract of the bundle in production.
-
-    Raises:
-        InvalidRequestError: A field is missing, unknown or malformed; all of them are named at once.
-    """
-    entity = contract.entity
-    if not isinstance(payload, dict):
-        raise InvalidRequestError(
-            FieldError("body", f'must be a JSON object like {{"{entity}": "4", "as_of": "1997-10-01"}}')
-        )
-    errors = [
-        FieldError(f"{name!r:.80}".strip("'"), f"is not known; the fields are {entity} and as_of")
-        for name in payload
-        if name not in (entity, "as_of")
-    ]
-    key = _entity_key(payload, contract, errors)
-    as_of = _as_of(payload, errors)
-    if errors or as_of is None:
-        raise InvalidRequestError(*errors)
-    return Question(EntityKey(key), as_of, {entity: payload[entity], "as_of": payload["as_of"]})
-
-
-def _entity_key(payload: Mapping[str, object], contract: BundleContract, errors: list[FieldError]) -> str:
-    entity, key = contract.entity, contract.key
-    value = payload.get(entity)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if entity not in payload:
-        errors.append(FieldError(entity, "is required"))
-    elif not isinstance(value, str):
-        errors.append(FieldError(entity, f"must be a string or a whole number, not {value!r:.80}"))
-    elif not key.min_length <= len(value) <= key.max_length or not value.isprintable():
-        errors.append(FieldError(entity, f"must have {key.min_length} to {key.max_length} printable characters"))
-    elif not re.match(key.pattern, value):
-        errors.append(FieldError(entity, f"must match {key.pattern} ({key.description}), not {value!r:.80}"))
-    else:
-        return value
-    return ""
-
-
-def _as_of(payload: Mapping[str, object], errors: list[FieldError]) -> datetime | None:
-    value = payload.get("as_of")
-    if "as_of" not in payload:
-        errors.append(FieldError("as_of", "is required"))
-        return None
-    try:
-        if not isinstance(value, str):
-            raise TypeError
-        moment = datetime.fromisoformat(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
-        message = f"must be an ISO 8601 date or date-time (UTC unless it says otherwise), not {value!r:.80}"
-        errors.append(FieldError("as_of", message))
-        return None

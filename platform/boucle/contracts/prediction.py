@@ -1,4 +1,4 @@
-"""The prediction log: one line of JSON per answered prediction."""
+"""The prediction log: one line of JSON per answered prediction, in segments that are sealed when they are closed."""
 
 from typing import Literal
 
@@ -33,3 +33,19 @@ class PredictionRecord(Document):
     features: tuple[float | None, ...]
     latency_ms: float
     replica: str
+
+
+class SegmentSeal(Document):
+    """What a closed segment of the prediction log holds; written beside it.
+
+    `first_at` and `last_at` are the earliest and latest `at` of its records. `torn_bytes` were cut off its end: a line
+    that the death of its process had torn.
+    """
+
+    schema_version: Literal[1] = 1
+    records: int
+    bytes: int
+    sha256: Digest
+    first_at: AwareDatetime | None
+    last_at: AwareDatetime | None
+    torn_bytes: int = 0

@@ -14,7 +14,7 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import monitoring, skew
 from boucle_platform.resources.home import HomeResource
 
-NO_GAP = "Every replica's segments of the prediction log are there, without a gap in their numbers."
+NO_GAP = "Every replica's segments of the prediction log are there, and those that were closed are as they were then."
 NO_SKEW = "Every prediction was made of the very features that training reads for its entity and moment."
 COVERED = "Every prediction whose outcome had to become known in the period has it."
 NO_DRIFT = "Calibration, scores, features and log loss of the period are as on the holdout of the production version."
@@ -64,7 +64,7 @@ def _prediction_log(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) ->
                 dg.AssetCheckResult(
                     check_name="no_gap_in_segments",
                     passed=not last.gaps,
-                    description="; ".join(last.gaps) or f"{last.rows} records, no segment is missing",
+                    description="; ".join(last.gaps) or f"{last.rows} records, no segment is missing or changed",
                 ),
                 presentation.check_result(worst([found.gate for found in skewed.values()]), blocking=False),
             ],

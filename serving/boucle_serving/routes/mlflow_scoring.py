@@ -9,8 +9,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from boucle_serving.predict_path import json_of
 from boucle_serving.problems import FieldError, InvalidRequestError
-from boucle_serving.rows import MAX_BATCH_BYTES, RowsService, body_of, json_of
+from boucle_serving.rows import RowsService
 
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _EXAMPLE = {"dataframe_split": {"columns": ["user_id", "as_of"], "data": [["4", "1997-10-01"]]}}
@@ -29,8 +30,8 @@ def mlflow_router(rows: RowsService) -> APIRouter:
     @router.post("/invocations", summary="Predict with the default model, by MLflow's protocol", openapi_extra=_BODY)
     async def invocations(request: Request) -> Response:
         """All rows are answered, or none is."""
-        payloads = rows_of(json_of(await body_of(request, most=MAX_BATCH_BYTES)))
-        answered = await rows.answer(request, rows.default_model, payloads, all_or_none=True)
+        async with rows.body(request) as content:
+            answered = await rows.answer(request, rows.default_model, rows_of(json_of(content)), all_or_none=True)
         body = {
             "predictions": [record.proba for record in answered.records],
             "prediction_ids": [record.prediction_id for record in answered.records],

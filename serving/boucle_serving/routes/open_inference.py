@@ -17,10 +17,11 @@ from fastapi.responses import JSONResponse
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionRecord
+from boucle_serving.predict_path import json_of
 from boucle_serving.predictor import ServedModel
 from boucle_serving.problems import FieldError, InvalidRequestError, UnknownModelError
 from boucle_serving.readiness import Readiness
-from boucle_serving.rows import MAX_BATCH_BYTES, RowsService, body_of, json_of
+from boucle_serving.rows import RowsService
 
 _HEADER_LENGTH = "inference-header-content-length"
 _WHOLE_NUMBERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
@@ -77,9 +78,10 @@ def open_inference_router(rows: RowsService, readiness: Readiness) -> APIRouter:
     async def infer(request: Request, model: str, number: str = "") -> Response:
         """All rows are answered, or none is. The version of the path must be the one in production."""
         served = _served(rows, model, number)
-        asked, raw = _split_body(await body_of(request, most=MAX_BATCH_BYTES), request.headers.get(_HEADER_LENGTH))
-        wanted = _wanted(asked)
-        answered = await rows.answer(request, served.plan.model, tensor_rows(asked, raw), all_or_none=True)
+        async with rows.body(request) as content:
+            asked, raw = _split_body(content, request.headers.get(_HEADER_LENGTH))
+            wanted = _wanted(asked)
+            answered = await rows.answer(request, served.plan.model, tensor_rows(asked, raw), all_or_none=True)
         body = {
             "model_name": served.plan.model,
             "model_version": str(served.plan.production.version),

@@ -5,21 +5,17 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.requests import ClientDisconnect
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionRecord
 from boucle.errors import BoucleError
-from boucle_serving.metrics import ServingMetrics
-from boucle_serving.middleware import MODEL_VERSION, NOBODY, ROUTE
-from boucle_serving.problems import FieldError, InvalidRequestError, UnknownModelError, problem_of
-from boucle_serving.router import route
-from boucle_serving.rows import MAX_BATCH_BYTES, MAX_ROWS, RowsService, body_of, json_of
-from boucle_serving.service import PredictionService, Question, answer_of, parse_question
+from boucle_serving.admission import Admission
+from boucle_serving.predict_path import PredictEndpoint, answered, json_of
+from boucle_serving.problems import FieldError, InvalidRequestError, problem_of
+from boucle_serving.questions import Question
+from boucle_serving.rows import MAX_ROWS, RowsService
+from boucle_serving.service import answer_of
 
-_MAX_BODY_BYTES = 64 * 1024
-_CLIENT_LEFT = 499
-"""Counted, never seen: the caller went away in the middle of its request. Not an error of ours."""
 _PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {"schema": {"type": "object"}}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -40,6 +36,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     404: {"description": "Unknown model or entity, or the entity has no features at this as_of.", **_PROBLEM},
     413: {"description": "More bytes or rows than are read.", **_PROBLEM},
     422: {"description": "Malformed; `errors` names each field. Or as_of is beyond the watermark.", **_PROBLEM},
+    429: {"description": "The caller asks more often than it may; Retry-After says when it may again.", **_PROBLEM},
     503: {"description": "No model in production yet, or features or log unavailable; `detail` helps.", **_PROBLEM},
 }
 _BODY: dict[str, Any] = {
@@ -79,28 +76,41 @@ _BATCH_BODY: dict[str, Any] = {
 }
 
 
-def predict_router(service: PredictionService, rows: RowsService, metrics: ServingMetrics) -> APIRouter:
-    """The routes of boucle's own protocol: one prediction a request, or many with an error for each that fails."""
+def predict_router(endpoint: PredictEndpoint, rows: RowsService, admission: Admission) -> APIRouter:
+    """The routes of boucle's own protocol: one prediction a request, or many with an error for each that fails.
+
+    Single predictions of models that are served are answered before they come here: see `predict_path`.
+    """
     router = APIRouter(tags=["predict"])
+
+    async def predict(request: Request, model: ModelName) -> Response:
+        started, said = perf_counter(), request.state.request_id
+        reply = await answered(
+            endpoint, admission, model, request.scope, request.receive, request_id=said, started=started
+        )
+        headers = {name.decode(): value.decode() for name, value in reply.headers}
+        return Response(reply.body, reply.status, headers)
+
     options: dict[str, Any] = {"responses": _RESPONSES, "openapi_extra": _BODY, "response_class": JSONResponse}
 
     @router.post("/predict", summary="Predict with the default model", **options)
     async def predict_default(request: Request) -> Response:
         """Answer for one entity as of one moment, from the features known at that moment."""
-        return await _predict(service, metrics, service.default_model, request)
+        return await predict(request, endpoint.default_model)
 
     @router.post("/models/{model}/predict", summary="Predict with a model", **options)
     async def predict_model(request: Request, model: str) -> Response:
         """Answer for one entity as of one moment, from the features known at that moment."""
-        return await _predict(service, metrics, ModelName(model), request)
+        return await predict(request, ModelName(model))
 
     @router.post("/models/{model}/predict/batch", summary="Predict many at once", openapi_extra=_BATCH_BODY)
     async def predict_batch(request: Request, model: str) -> Response:
         """Answer row by row, in their order: a row that cannot be answered has its problem in place of the answer."""
-        payloads = _rows(json_of(await body_of(request, most=MAX_BATCH_BYTES)))
-        answered = await rows.answer(request, ModelName(model), payloads, all_or_none=False)
-        body = [_row(*row) for row in zip(answered.questions, answered.results, strict=True)]
-        return JSONResponse({"model": model, "rows": body}, headers=answered.headers())
+        async with rows.body(request) as content:
+            payloads = _rows(json_of(content))
+            found = await rows.answer(request, ModelName(model), payloads, all_or_none=False)
+        body = [_row(*row) for row in zip(found.questions, found.results, strict=True)]
+        return JSONResponse({"model": model, "rows": body}, headers=found.headers())
 
     return router
 
@@ -118,28 +128,3 @@ def _row(question: Question | BoucleError, result: PredictionRecord | BoucleErro
     if isinstance(result, BoucleError):
         return {"error": problem_of(result).document()}
     return answer_of(question, result)
-
-
-async def _predict(service: PredictionService, metrics: ServingMetrics, model: ModelName, request: Request) -> Response:
-    started = perf_counter()
-    label, version, role = str(model), NOBODY, NOBODY
-    status = 500
-    try:
-        payload = json_of(await body_of(request, most=_MAX_BODY_BYTES))
-        served = service.served(model)
-        question = parse_question(payload, served.production.contract)
-        routed = route(served, question.entity_key)
-        version, role = str(routed.answering.version), routed.answering.role.value
-        record = service.answer(served, routed, question, request_id=request.state.request_id, started=started)
-        status = 200
-        return JSONResponse(answer_of(question, record), headers={MODEL_VERSION: version, ROUTE: role})
-    except BoucleError as error:
-        label = "unknown" if isinstance(error, UnknownModelError) else label
-        problem = problem_of(error)
-        status = int(problem.status)
-        return problem.response({MODEL_VERSION: version, ROUTE: role})
-    except ClientDisconnect:
-        status = _CLIENT_LEFT
-        return Response(status_code=status)
-    finally:
-        metrics.observe(label, version, role, status, perf_counter() - started)

@@ -58,7 +58,13 @@ class Joined:
 def collect_predictions(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> dict[PeriodKey, Collected]:
     """Write the predictions served in each of a row of periods as an immutable snapshot; the log is read once."""
     served = _frame(list(home.log.read(spec.name, periods[0].start, periods[-1].end)))
-    gaps = tuple(home.log.segment_gaps(spec.name))
+    gaps = (
+        *(f"{name} is missing" for name in home.log.segment_gaps(spec.name)),
+        *(
+            f"{name} was changed after it was closed"
+            for name in home.log.changed_segments(spec.name, periods[0].start, periods[-1].end)
+        ),
+    )
     return {period.key: _collected(home, spec, period, served, gaps) for period in periods}
 
 

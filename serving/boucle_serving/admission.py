@@ -1,0 +1,119 @@
+"""Who may ask for predictions, how often, and how many at a time."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import monotonic
+from typing import TypeVar
+
+from starlette.types import Scope
+
+from boucle_adapters.tokens import Bearer, Role, TokenStore
+from boucle_serving.metrics import ServingMetrics
+from boucle_serving.problems import BusyError, ForbiddenError, TooManyRequestsError, UnauthorizedError
+
+_Kept = TypeVar("_Kept")
+_CALLERS_REMEMBERED = 10_000
+_TOKEN_SECONDS = 1.0
+"""A token that was revoked is refused after this long at the latest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one replica takes. Zero requests per second is no limit of rate.
+
+    The rate is by caller: the owner of the key where keys are required, else the address. What a second allows may
+    come at once.
+    """
+
+    require_key: bool = False
+    requests_per_second: float = 0.0
+    concurrent_requests: int = 256
+    body_seconds: float = 10.0
+
+
+class Admission:
+    """Lets prediction requests in, or raises what the caller is told. Lives in one event loop: it has no lock."""
+
+    def __init__(
+        self, limits: Limits, tokens: TokenStore, metrics: ServingMetrics, *, timer: Callable[[], float] = monotonic
+    ) -> None:
+        self.limits = limits
+        self._tokens = tokens
+        self._metrics = metrics
+        self._timer = timer
+        self._inside = 0
+        self._bearers: OrderedDict[str, tuple[float, Bearer | None]] = OrderedDict()
+        self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def enter(self, scope: Scope) -> None:
+        """Let one request in; `leave` must follow.
+
+        Raises:
+            UnauthorizedError: A key is required, and there is none, or nobody knows it.
+            ForbiddenError: The key is not for predictions.
+            TooManyRequestsError: The caller's rate is above the limit.
+            BusyError: As many requests as are answered at a time are being answered.
+        """
+        limits = self.limits
+        if self._inside >= limits.concurrent_requests:
+            self._metrics.refused.labels("concurrency").inc()
+            raise BusyError(f"{self._inside} requests are being answered, which is the limit. Ask again in a second.")
+        if limits.require_key or limits.requests_per_second:
+            caller = self._owner_of_key(scope["headers"]) if limits.require_key else _address(scope)
+            if limits.requests_per_second:
+                self._spend(caller, limits.requests_per_second)
+        self._inside += 1
+
+    def leave(self) -> None:
+        """The request that was let in is answered."""
+        self._inside -= 1
+
+    def _owner_of_key(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        said = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), "")
+        scheme, _, token = said.partition(" ")
+        bearer = self._bearer(token.strip()) if scheme.lower() == "bearer" else None
+        if bearer is None:
+            self._metrics.refused.labels("key").inc()
+            raise UnauthorizedError(
+                "Predictions need the header `Authorization: Bearer …` and a key that "
+                "`boucle token service:NAME --role caller` made."
+            )
+        if Role.CALLER not in bearer.roles:
+            self._metrics.refused.labels("key").inc()
+            raise ForbiddenError(f"The token of '{bearer.actor}' is not for predictions: make one with --role caller.")
+        return bearer.actor
+
+    def _bearer(self, token: str) -> Bearer | None:
+        now = self._timer()
+        seen, bearer = self._bearers.get(token, (-math.inf, None))
+        if now - seen >= _TOKEN_SECONDS:
+            bearer = self._tokens.bearer(token)
+            _remember(self._bearers, token, (now, bearer))
+        return bearer
+
+    def _spend(self, caller: str, per_second: float) -> None:
+        """Take one from the caller's budget (a token bucket that a second fills)."""
+        now, most = self._timer(), max(1.0, per_second)
+        left, at = self._budgets.get(caller, (most, now))
+        left = min(most, left + (now - at) * per_second)
+        if left < 1:
+            self._metrics.refused.labels("rate").inc()
+            wait = (1 - left) / per_second
+            raise TooManyRequestsError(
+                f"'{caller}' may send {per_second:g} requests a second; ask again in {wait:.2f} s.", wait
+            )
+        _remember(self._budgets, caller, (left - 1, now))
+
+
+def _remember(kept: OrderedDict[str, _Kept], name: str, value: _Kept) -> None:
+    kept[name] = value
+    kept.move_to_end(name)
+    if len(kept) > _CALLERS_REMEMBERED:
+        kept.popitem(last=False)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
