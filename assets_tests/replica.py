@@ -31,7 +31,8 @@ def wait_for(claim: Callable[[], bool], *, seconds: float = 20) -> None:
 class Replica:
     """`python -m boucle_serving.main` on a free port, over a home of its own."""
 
-    def __init__(self, home: Path, name: str = "one") -> None:
+    def __init__(self, home: Path, name: str = "one", **environment: str) -> None:
+        self.environment = environment
         self.settings = Settings(home=home, port=0, replica=name)
         self.bundles = DirectoryBundleStore(self.settings.bundles_dir)
         self.log = SegmentLog(self.settings.log_dir)
@@ -42,7 +43,7 @@ class Replica:
         environment = {**os.environ, "BOUCLE_HOME": str(self.settings.home), "BOUCLE_PORT": "0"}
         environment["BOUCLE_REPLICA"] = self.settings.replica
         command = [sys.executable, "-W", "error", "-m", "boucle_serving.main"]
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, env={**environment, **self.environment}, stdout=subprocess.DEVNULL)
         wait_for(lambda: self.announcement.exists() or self.exit_code() is not None)
         return self
 

@@ -36,6 +36,7 @@ from boucle_adapters.segment_log import SegmentLog
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Limits
 from boucle_serving.app import Parts, create_app
+from boucle_serving.metrics import ServingMetrics
 
 NOON = datetime(1997, 11, 2, 12, tzinfo=UTC)
 WEIGHTS_1, WEIGHTS_2 = (0.1, -0.2), (0.3, -0.1)
@@ -76,6 +77,7 @@ class World:
             )
         )
         self.http = TestClient(self.app)
+        self.metrics = ServingMetrics()
 
     def open_state(self) -> StateStore:
         if self.state is None:

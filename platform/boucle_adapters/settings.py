@@ -39,7 +39,10 @@ def own_environment() -> Iterator[None]:
 
 
 class Settings(BaseSettings):
-    """Where a home keeps its state and on which addresses it answers. Variables: `BOUCLE_HOME`, `BOUCLE_PORT`, …"""
+    """Where a home keeps its state and on which addresses it answers. Variables: `BOUCLE_HOME`, `BOUCLE_PORT`, …
+
+    `platform/docs/serving.md` says what those of serving mean. `shared_socket` is for `boucle_serving.workers` alone.
+    """
 
     model_config = SettingsConfigDict(env_prefix="BOUCLE_", frozen=True, extra="ignore")
 
@@ -53,6 +56,8 @@ class Settings(BaseSettings):
     default_model: str = "repurchase"
     plan_poll_seconds: float = Field(default=0.1, gt=0)
     replica_timeout_seconds: float = Field(default=3.0, gt=0)
+    workers: int = Field(default=1, ge=1, le=64)
+    shared_socket: int | None = None
     require_api_key: bool = False
     requests_per_second: float = Field(default=0.0, ge=0)
     concurrent_requests: int = Field(default=256, ge=1)

@@ -34,6 +34,7 @@ from boucle_serving.routes.predict import predict_router
 from boucle_serving.routes.verbs import verbs_router
 from boucle_serving.rows import RowsService
 from boucle_serving.service import PredictionService
+from boucle_serving.worker_metrics import Workers
 
 _DESCRIPTION = """
 Predictions of the models that boucle has in traffic. Features are looked up by entity and `as_of`; every answer is in
@@ -64,6 +65,7 @@ class Parts:
     limits: Limits
     log_sync_seconds: float = 1.0
     serve_unlogged: bool = False
+    workers: Workers | None = None
     replica_timeout_seconds: float = 3.0
 
 
@@ -111,7 +113,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(predict_router(endpoint, rows, admission))
     app.include_router(mlflow_router(rows))
     app.include_router(open_inference_router(rows, readiness))
-    app.include_router(health_router(readiness, metrics))
+    app.include_router(health_router(readiness, metrics, parts.workers))
     app.include_router(models_router(predictor, service))
     app.include_router(
         verbs_router(

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -22,8 +23,8 @@ from boucle_adapters.sql_state import SqlStateStore
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Limits
 from boucle_serving.app import Parts, create_app
-
-_GRACE_SECONDS = 10
+from boucle_serving.worker_metrics import Workers, announced_address
+from boucle_serving.workers import GRACE_SECONDS, Supervisor, end_with_parent
 
 
 def parts_of(settings: Settings, address: str) -> Parts:
@@ -65,17 +66,15 @@ def announcement_file(settings: Settings) -> Path:
 class _Server(uvicorn.Server):
     """Says where it answers once it does."""
 
-    def __init__(self, config: uvicorn.Config, file: Path, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, file: Path, text: str) -> None:
         super().__init__(config)
         self._file = file
-        self._text = json.dumps({"address": address, "pid": os.getpid()})
+        self._text = text
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            replace_bytes(self._file, self._text.encode())
-            sys.stdout.write(self._text + "\n")
-            sys.stdout.flush()
+            _announce(self._file, self._text)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._file.unlink(missing_ok=True)
@@ -89,16 +88,53 @@ def serve(settings: Settings) -> None:
         ConfigurationError: The address cannot be used.
     """
     bound = _bind(settings)
-    host, port = bound.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    address = _address(bound)
+    file, text = announcement_file(settings), _announcement(address)
+    if settings.workers > 1:
+        bound.listen()
+        Supervisor(settings, bound, announcement_file).run(
+            announce=lambda: _announce(file, text), withdraw=lambda: file.unlink(missing_ok=True)
+        )
+        return
+    sockets = [bound]
+    if settings.shared_socket is not None:
+        sockets.append(socket.socket(fileno=settings.shared_socket))
+        end_with_parent()
+    workers = _siblings(settings, sockets[-1]) if len(sockets) > 1 else None
     config = uvicorn.Config(
-        create_app(parts_of(settings, address)),
+        create_app(replace(parts_of(settings, address), workers=workers)),
         access_log=False,
         log_level="warning",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     with suppress(KeyboardInterrupt):  # uvicorn has shut down already and raises the signal again
-        _Server(config, announcement_file(settings), address).run(sockets=[bound])
+        _Server(config, file, text).run(sockets=sockets)
+
+
+def _siblings(settings: Settings, shared: socket.socket) -> Workers:
+    """All the workers of this one's supervisor, this one included."""
+    group = settings.replica.rpartition(".")[0]
+
+    def addresses() -> dict[str, str]:
+        found = sorted(settings.home_dir.glob(f"serving-{group}.*.json"))
+        return {file.stem.removeprefix("serving-"): announced_address(file.read_text()) for file in found}
+
+    return Workers(port=shared.getsockname()[1], addresses=addresses)
+
+
+def _announcement(address: str) -> str:
+    return json.dumps({"address": address, "pid": os.getpid()})
+
+
+def _announce(file: Path, text: str) -> None:
+    replace_bytes(file, text.encode())
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _address(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -2,15 +2,16 @@
 
 from importlib.metadata import version
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.readiness import Readiness
+from boucle_serving.worker_metrics import Workers
 
 
-def health_router(readiness: Readiness, metrics: ServingMetrics) -> APIRouter:
+def health_router(readiness: Readiness, metrics: ServingMetrics, workers: Workers | None) -> APIRouter:
     """What orchestrators, load balancers and Prometheus ask."""
     router = APIRouter(tags=["health"])
 
@@ -38,8 +39,10 @@ def health_router(readiness: Readiness, metrics: ServingMetrics) -> APIRouter:
         return {"boucle": version("boucle")}
 
     @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-    async def prometheus() -> Response:
-        """The metrics of this replica."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    async def prometheus(request: Request) -> Response:
+        """The metrics of this replica; where several workers share the address, of each of them (label `worker`)."""
+        shared = workers is not None and request.scope["server"][1] == workers.port
+        text = await workers.metrics() if workers is not None and shared else metrics.text()
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return router
