@@ -36,35 +36,23 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import numpy as np
 import psutil
 from load import Measured, http_request, load  # type: ignore[import-not-found]
 from rich.console import Console
 from rich.table import Table
-from serving_apps.make_estimator import FEATURES, data, fitted  # type: ignore[import-not-found]
+from serving_apps.make_estimator import FEATURES  # type: ignore[import-not-found]
+from serving_world import APPS, MODEL, MOMENT, World  # type: ignore[import-not-found]
 
-from boucle.contracts.bundle import BundleContract, FeatureSpec, OutputSpec
-from boucle.contracts.decision import DecisionKind, NewDecision
-from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
+from boucle.contracts.ids import Digest, EntityKey, ModelVersion
 from boucle.contracts.prediction import PredictionRecord
-from boucle.contracts.traffic_plan import Arm, Role, Strategy
-from boucle.training.bundle import bundle_digest, bundle_files
-from boucle_adapters.bundle_store import DirectoryBundleStore
-from boucle_adapters.online_store import publish_snapshot
 from boucle_adapters.segment_log import SegmentLog
-from boucle_adapters.settings import Settings
-from boucle_adapters.sql_state import SqlStateStore
 from boucle_cli.services import free_port
 from boucle_serving.predictor import load_bundle
 
-MODEL, ENTITIES, ASKED = ModelName("benchmark"), 100_000, 500
-MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
-APPS = Path(__file__).parent / "serving_apps"
 PEERS_VENV = Path.home() / ".cache" / "boucle-benchmarks" / "serving-peers"
 PEERS = ("bentoml==1.4.40", "mlserver==1.7.1", "mlserver-sklearn==1.7.1", "onnxruntime", "pandas<3")
 START_SECONDS, WARM_SECONDS = 120.0, 1.0
@@ -113,91 +101,6 @@ class Contender:
     def requests(self) -> list[bytes]:
         """Whole requests."""
         return [http_request(self.path, body) for body in self.bodies]
-
-
-class World:
-    """The model in every form, the features, and the answers that are right."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.settings = Settings(home=folder / "home", default_model=MODEL, log_sync_seconds=1.0)
-        self.estimator = fitted()
-        self.rows, _ = data()
-        self.values = self.rows.to_numpy(dtype=np.float64)
-        complete = np.flatnonzero(~np.isnan(self.values).any(axis=1))[
-            :ASKED
-        ]  # not every peer's JSON knows a missing value
-        self.asked = self.rows.iloc[complete]
-        self.expected = self.estimator.predict_proba(self.asked)[:, 1]
-        self.entities = [f"{place:06d}" for place in complete]
-        subprocess.run([sys.executable, str(APPS / "make_estimator.py"), str(folder)], check=True)
-        self.bundles = DirectoryBundleStore(self.settings.bundles_dir)
-        self.digests = [self._bundle("first"), self._bundle("second")]
-        shutil.copy(self.bundles.fetch(self.digests[0]) / "model.onnx", folder / "model.onnx")
-        keys = [f"{number:06d}" for number in range(ENTITIES)]
-        publish_snapshot(
-            self.settings.online_dir / MODEL,
-            entity_keys=keys * 2,
-            as_of=[MOMENT - timedelta(days=30)] * ENTITIES + [MOMENT] * ENTITIES,
-            features=np.tile(self.values, (2 * ENTITIES // len(self.values), 1)),
-            feature_names=list(self.rows.columns),
-            watermark=MOMENT,
-            source_digests=[],
-        )
-        self.state = SqlStateStore.create(self.settings.state_store_url)
-        self.version = 0
-
-    def promote(self, weight: int) -> None:
-        """The other version becomes production with this weight; the one before has the rest."""
-        before, self.version = self.version, self.version + 1
-        arms = [(self.version, weight, Role.PRODUCTION)]
-        if before:
-            arms.append((before, 100 - weight, Role.STANDBY))
-        self.state.record_with_plan(
-            NewDecision(
-                kind=DecisionKind.PROMOTE,
-                model=MODEL,
-                at=MOMENT,
-                actor="benchmark",
-                reason="benchmark",
-                from_version=ModelVersion(before) if before else None,
-                to_version=ModelVersion(self.version),
-                bundle_digest=self.digests[self.version % 2],
-            ),
-            expected_production=ModelVersion(before) if before else None,
-            strategy=Strategy.DIRECT,
-            arms=tuple(
-                Arm(version=ModelVersion(version), bundle_digest=self.digests[version % 2], weight=share, role=role)
-                for version, share, role in arms
-            ),
-        )
-
-    def environment(self) -> dict[str, str]:
-        """Of a replica."""
-        return {
-            "BOUCLE_HOME": str(self.settings.home_dir),
-            "BOUCLE_DEFAULT_MODEL": MODEL,
-            "BOUCLE_REPLICA": "benchmark",
-        }
-
-    def _bundle(self, text: str) -> Digest:
-        """The same model twice: the descriptions differ, and so the digests."""
-        contract = BundleContract(
-            model=MODEL,
-            entity="entity",
-            features=tuple(FeatureSpec(name=name, dtype="float64", nullable=True) for name in self.rows.columns),
-            output=OutputSpec(description=text),
-            max_feature_age_days=45,
-        )
-        files = bundle_files(
-            self.estimator, contract, rows=self.values[:1000], entities=[str(number) for number in range(1000)]
-        )
-        directory = self.folder / text
-        directory.mkdir()
-        for name, content in files.items():
-            (directory / name).write_bytes(content)
-        self.bundles.put(directory, MODEL)
-        return bundle_digest(files)
 
 
 def contenders(world: World, peers: str, *, quick: bool) -> list[Contender]:

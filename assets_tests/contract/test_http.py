@@ -55,6 +55,7 @@ class World:
     root: Path
     state: StateStore | None = field(default_factory=MemoryStateStore)
     limits: Limits = field(default_factory=Limits)
+    serve_unlogged: bool = False
 
     def __post_init__(self) -> None:
         self.bundles = DirectoryBundleStore(self.root / "bundles")
@@ -74,6 +75,7 @@ class World:
                 tokens=self.tokens,
                 evidence=EvidenceFiles(self.root / "data"),
                 limits=self.limits,
+                serve_unlogged=self.serve_unlogged,
             )
         )
         self.http = TestClient(self.app)
@@ -120,6 +122,10 @@ def wait_for(claim: Callable[[], bool], *, seconds: float = 5) -> None:
     while not claim():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.005)
+
+
+def no_space(*_records: PredictionRecord) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def assert_problem(answer: object, status: int, kind: str) -> dict[str, object]:
@@ -282,13 +288,47 @@ def test_without_an_online_snapshot_predict_is_503_and_ready_says_so(empty: Worl
 
 
 def test_a_prediction_that_cannot_be_logged_is_withheld_and_counted(world: World, monkeypatch: pytest.MonkeyPatch):
-    def full(_record: PredictionRecord) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(world.log, "append", full)
+    monkeypatch.setattr(world.log, "append", no_space)
     document = assert_problem(world.http.post("/predict", json=QUESTION), 503, "log-unavailable")
     assert "No space left" in str(document["detail"])
     assert world.metric('boucle_prediction_log_dropped_total{model="repurchase"}') == 1
+
+
+def test_while_the_log_is_away_readyz_says_so_until_it_is_back(world: World, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as away:
+        away.setattr(world.log, "append", no_space)
+        world.http.post("/predict", json=QUESTION)
+        assert "Predictions are withheld" in str(world.http.get("/readyz").json()["problems"])
+    assert world.http.post("/predict", json=QUESTION).status_code == 200
+    assert world.http.get("/readyz").json()["problems"] == []
+
+
+def test_where_the_policy_is_to_serve_a_prediction_that_cannot_be_logged_is_answered_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    world = World(tmp_path, serve_unlogged=True)
+    publish_users(tmp_path / "online" / MODEL)
+    world.promote(1, weights=WEIGHTS_1)
+    world.poll()
+    monkeypatch.setattr(world.log, "append", no_space)
+    assert world.http.post("/predict", json=QUESTION).status_code == 200
+    batch = world.http.post(f"/models/{MODEL}/predict/batch", json={"rows": [QUESTION] * 3})
+    assert [row["model_version"] for row in batch.json()["rows"]] == [1, 1, 1]
+    assert world.metric('boucle_prediction_log_dropped_total{model="repurchase"}') == 4
+    assert world.logged() == []
+    assert "without being logged" in str(world.http.get("/readyz").json()["problems"])
+
+
+def test_a_log_that_cannot_be_brought_to_the_disk_is_a_problem_and_answers_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as away:
+        away.setattr(world.log, "sync", no_space)
+        world.app.state.keeper.sync()
+        assert "cannot be brought to the disk" in str(world.http.get("/readyz").json()["problems"])
+        assert world.http.post("/predict", json=QUESTION).status_code == 200
+    world.app.state.keeper.sync()
+    assert world.http.get("/readyz").json()["problems"] == []
 
 
 def test_an_error_nobody_foresaw_is_500_without_a_trace(world: World, monkeypatch: pytest.MonkeyPatch):

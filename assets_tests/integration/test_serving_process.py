@@ -1,7 +1,10 @@
 """A real serving process: versions change under load, files break, the process dies."""
 
+import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -180,6 +183,54 @@ def test_every_answer_of_a_killed_replica_is_in_the_log_and_the_next_one_goes_on
     wait_for(lambda: replica.version() == 1)
     assert replica.log.segment_gaps(MODEL) == ()
     assert len(list((replica.settings.log_dir / MODEL / "one").glob("*.jsonl"))) == 2
+
+
+def test_on_a_full_disk_answers_are_withheld_and_come_back_when_there_is_room(replica: Replica, state: SqlStateStore):
+    """The disk of this process is full at 400 kB: the log comes there long before the state store does."""
+    replica.promote(state, 1)
+    replica.start()
+    assert replica.process is not None
+    wait_for(lambda: replica.version() == 1)
+    resource.prlimit(replica.process.pid, resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+    told: list[str] = []
+    answer = httpx.Response(200)
+    with httpx.Client(base_url=replica.address, timeout=5) as client:
+        while answer.status_code == 200:
+            answer = client.post("/predict", json=QUESTION)
+            told += [answer.json()["prediction_id"]] if answer.status_code == 200 else []
+            assert len(told) < 2_000
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:boucle:problem:log-unavailable"
+        assert "withheld" in str(client.get("/readyz").json()["problems"])
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(replica.process.pid, resource.RLIMIT_FSIZE, unlimited)
+        told.append(client.post("/predict", json=QUESTION).json()["prediction_id"])
+    assert set(told) <= logged_ids(replica)
+    assert replica.log.torn_lines(MODEL) == 0
+
+
+def test_a_request_that_has_begun_is_answered_by_a_replica_that_is_asked_to_stop(
+    replica: Replica, state: SqlStateStore
+):
+    replica.promote(state, 1)
+    replica.start()
+    assert replica.process is not None
+    wait_for(lambda: replica.version() == 1)
+    host, port = replica.address.removeprefix("http://").split(":")
+    body = json.dumps(QUESTION).encode()
+    head = f"POST /predict HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {len(body)}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as begun:
+        begun.sendall(head.encode())
+        assert begun.recv(1_000).startswith(b"HTTP/1.1 100")  # it waits for the body
+        replica.process.terminate()
+        wait_for(lambda: not replica.announcement.exists())
+        begun.sendall(body)
+        answer = b""
+        while chunk := begun.recv(10_000):
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert json.loads(answer.split(b"\r\n\r\n")[1])["prediction_id"] in logged_ids(replica)
+    assert replica.process.wait(timeout=15) in (0, -signal.SIGTERM)
 
 
 def test_a_replica_that_is_asked_to_stop_finishes_and_signs_off(replica: Replica, state: SqlStateStore):
