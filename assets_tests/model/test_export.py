@@ -1,13 +1,16 @@
 """A model survives its export exactly, or is refused with what to change."""
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.decomposition import PCA
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.svm import SVC
 
 from assets_tests.shop import NAMES, fitted, shop
 from boucle.contracts.bundle import ONNX_INPUT, ONNX_OUTPUT
@@ -78,6 +81,18 @@ def test_exporting_twice_gives_the_same_bytes():
     assert export_onnx(fitted(), feature_count=WIDTH) == export_onnx(fitted(), feature_count=WIDTH)
 
 
+def test_the_graph_of_plain_boosting_keeps_its_names_and_order_so_that_digests_of_bundles_stay():
+    graph = onnx.load_from_string(export_onnx(fitted(), feature_count=WIDTH)).graph
+    assert graph.name == "boosted_trees"
+    assert [constant.name for constant in graph.initializer] == ["baseline", "second_axis"]
+    assert [(node.op_type, list(node.input), list(node.output)) for node in graph.node] == [
+        ("TreeEnsemble", [ONNX_INPUT], ["sums"]),
+        ("Add", ["sums", "baseline"], ["logits"]),
+        ("Sigmoid", ["logits"], ["probabilities"]),
+        ("Squeeze", ["probabilities", "second_axis"], [ONNX_OUTPUT]),
+    ]
+
+
 def test_fitting_twice_with_one_seed_gives_the_same_bytes():
     from boucle_platform.defs.repurchase.estimator import build
 
@@ -102,25 +117,55 @@ def test_columns_that_a_column_transformer_drops_and_reorders_are_followed():
     columns = ColumnTransformer([("last", "passthrough", [3, 1]), ("out", "drop", [0]), ("first", "passthrough", [2])])
     pipeline = learnt(Pipeline([("nothing", "passthrough"), ("columns", columns), ("boosting", small())]))
     model = export_onnx(pipeline, feature_count=WIDTH)
-    assert describe(pipeline, WIDTH).order == (3, 1, 2)
+    assert [column.source for column in describe(pipeline, WIDTH).columns] == [3, 1, 2]
     assert parity(pipeline, model, shop().holdout.features).max_difference < 1e-14
+
+
+def behind(*steps) -> Pipeline:
+    return Pipeline([*((f"step{number}", step) for number, step in enumerate(steps)), ("boosting", small())])
 
 
 @pytest.mark.parametrize(
     ("estimator", "words"),
     [
-        (LogisticRegression(), "LogisticRegression cannot be exported exactly. Use a HistGradientBoostingClassifier"),
-        (Pipeline([("scale", StandardScaler()), ("boosting", small())]), "StandardScaler cannot.*Remove the step"),
+        (SVC(), "SVC cannot be exported exactly. Use a HistGradientBoostingClassifier"),
+        (GradientBoostingClassifier(n_estimators=1), "^GradientBoostingClassifier cannot.*Use a Hist"),
+        (behind(PCA()), "PCA cannot.*Remove the step"),
+        (behind(ColumnTransformer([("short", PCA(), [0, 1])])), "PCA cannot.*the part 'short'"),
+        (behind(ColumnTransformer([("in", Pipeline([("p", PCA())]), [0, 1])])), "PCA cannot.*the part 'in'"),
+        (behind(FunctionTransformer(np.abs)), "FunctionTransformer cannot.*Remove the step"),
         (
-            Pipeline([("c", ColumnTransformer([("scaled", StandardScaler(), [1])])), ("boosting", small())]),
-            "StandardScaler cannot.*the part 'scaled'",
+            behind(ColumnTransformer([("all", "passthrough", [0, 1])], transformer_weights={"all": 2})),
+            "ColumnTransformer cannot.*remove them, or scale",
         ),
-        (small(categorical_features=[1]), "categorical features: encode them"),
+        (behind(SimpleImputer(missing_values=0.0)), "SimpleImputer cannot.*It replaces 0.0"),
+        (behind(MinMaxScaler(clip=True)), "MinMaxScaler cannot.*set clip=False"),
+        (behind(OneHotEncoder(sparse_output=False)), "OneHotEncoder cannot.*set handle_unknown='ignore'"),
+        (behind(OrdinalEncoder()), "OrdinalEncoder cannot.*set handle_unknown='use_encoded_value'"),
+        (
+            behind(OneHotEncoder(handle_unknown="ignore", sparse_output=False, max_categories=4)),
+            "OneHotEncoder cannot.*remove min_frequency and max_categories",
+        ),
+        (
+            behind(OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32)),
+            "OneHotEncoder cannot.*leave dtype at float64",
+        ),
     ],
 )
 def test_what_cannot_be_exported_exactly_is_refused_with_what_to_change(estimator, words: str):
-    rows = np.nan_to_num(shop().features)
+    rows = np.round(np.nan_to_num(shop().features[:500]))
     with pytest.raises(ExportError, match=words):
+        export_onnx(estimator.fit(rows, shop().labels[:500]), feature_count=WIDTH)
+
+
+def test_scaling_a_sparse_matrix_is_refused_because_scikit_learn_rounds_it_otherwise():
+    rows = np.nan_to_num(shop().features)
+    codes = ColumnTransformer(
+        [("code", OneHotEncoder(handle_unknown="ignore"), [1])], remainder="passthrough", sparse_threshold=1
+    )
+    forest = RandomForestClassifier(2, max_depth=2, random_state=1)
+    estimator = Pipeline([("codes", codes), ("scale", StandardScaler(with_mean=False)), ("forest", forest)])
+    with pytest.raises(ExportError, match=r"StandardScaler cannot.*set sparse_threshold=0"):
         export_onnx(estimator.fit(rows, shop().labels), feature_count=WIDTH)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from boucle.contracts.bundle import ONNX_INPUT, ONNX_OUTPUT
-from boucle.training.trees import BoostedTrees, Tree, describe
+from boucle.training.columns_graph import Graph, Places, columns_graph
+from boucle.training.trees import Averaged, Boosted, Description, Tree, Weighted, describe
 
 ONNX_OPSET = 18
 ONNX_ML_OPSET = 5
@@ -28,17 +29,16 @@ def export_onnx(estimator: object, *, feature_count: int) -> bytes:
     """
     from onnx import TensorProto, checker, helper
 
-    trees = describe(estimator, feature_count)
-    nodes, initializers = _graph(trees)
-    graph = helper.make_graph(
-        nodes,
-        "boosted_trees",
+    name, graph = _graph(describe(estimator, feature_count))
+    body = helper.make_graph(
+        graph.nodes,
+        name,
         [helper.make_tensor_value_info(ONNX_INPUT, TensorProto.DOUBLE, ["rows", feature_count])],
         [helper.make_tensor_value_info(ONNX_OUTPUT, TensorProto.DOUBLE, ["rows"])],
-        initializers,
+        graph.initializers,
     )
     model = helper.make_model(
-        graph,
+        body,
         producer_name="boucle",
         ir_version=ONNX_IR_VERSION,
         opset_imports=[helper.make_opsetid("", ONNX_OPSET), helper.make_opsetid("ai.onnx.ml", ONNX_ML_OPSET)],
@@ -47,32 +47,59 @@ def export_onnx(estimator: object, *, feature_count: int) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _graph(trees: BoostedTrees) -> tuple[list[Any], list[Any]]:
-    from onnx import helper, numpy_helper
+def _graph(description: Description) -> tuple[str, Graph]:
+    """The name and the nodes of what the description says."""
+    match description.model:
+        case Boosted() as boosted:
+            return "boosted_trees", _boosted(description, boosted)
+        case Averaged() as averaged:
+            return "averaged_trees", _averaged(description, averaged)
+        case Weighted() as weighted:
+            return "weighted_columns", _weighted(description, weighted)
 
-    initializers = [
-        numpy_helper.from_array(np.array([trees.baseline]), "baseline"),
-        numpy_helper.from_array(np.array([1], dtype=np.int64), "second_axis"),
-    ]
-    nodes = []
-    columns = ONNX_INPUT
-    if trees.order != tuple(range(trees.feature_count)):
-        columns = "columns"
-        initializers.append(numpy_helper.from_array(np.array(trees.order, dtype=np.int64), "order"))
-        nodes.append(helper.make_node("Gather", [ONNX_INPUT, "order"], [columns], axis=1))
-    nodes += [
-        helper.make_node("TreeEnsemble", [columns], ["sums"], domain="ai.onnx.ml", **_ensemble(trees)),
-        helper.make_node("Add", ["sums", "baseline"], ["logits"]),
-        helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
-        helper.make_node("Squeeze", ["probabilities", "second_axis"], [ONNX_OUTPUT]),
-    ]
-    return nodes, initializers
+
+def _boosted(description: Description, model: Boosted) -> Graph:
+    graph = Graph()
+    baseline = graph.constant("baseline", np.array([model.baseline]))
+    second_axis = graph.constant("second_axis", np.array([1], dtype=np.int64))
+    columns, places = columns_graph(graph, description.columns, description.feature_count)
+    sums = graph.node("TreeEnsemble", [columns], "sums", domain="ai.onnx.ml", **_ensemble(model.trees, places))
+    logits = graph.node("Add", [sums, baseline], "logits")
+    probabilities = graph.node("Sigmoid", [logits], "probabilities")
+    graph.node("Squeeze", [probabilities, second_axis], ONNX_OUTPUT)
+    return graph
+
+
+def _averaged(description: Description, model: Averaged) -> Graph:
+    graph = Graph()
+    tree_count = graph.constant("tree_count", np.array([float(len(model.trees))]))
+    second_axis = graph.constant("second_axis", np.array([1], dtype=np.int64))
+    columns, places = columns_graph(graph, description.columns, description.feature_count)
+    sums = graph.node("TreeEnsemble", [columns], "sums", domain="ai.onnx.ml", **_ensemble(model.trees, places))
+    probabilities = graph.node("Div", [sums, tree_count], "probabilities")
+    graph.node("Squeeze", [probabilities, second_axis], ONNX_OUTPUT)
+    return graph
+
+
+def _weighted(description: Description, model: Weighted) -> Graph:
+    graph = Graph()
+    columns, places = columns_graph(graph, description.columns, description.feature_count)
+    weights = np.empty((len(places), 1))
+    weights[places, 0] = model.weights
+    intercept = graph.constant("intercept", np.array([model.intercept]))
+    second_axis = graph.constant("second_axis", np.array([1], dtype=np.int64))
+    sums = graph.node("MatMul", [columns, graph.constant("weights", weights)], "sums")
+    logits = graph.node("Add", [sums, intercept], "logits")
+    probabilities = graph.node("Sigmoid", [logits], "probabilities")
+    graph.node("Squeeze", [probabilities, second_axis], ONNX_OUTPUT)
+    return graph
 
 
 @dataclass
 class _Arrays:
     """The attributes of `TreeEnsemble` while they are filled; inner nodes and leaves are numbered apart."""
 
+    places: Places
     roots: list[int] = field(default_factory=list)
     features: list[int] = field(default_factory=list)
     splits: list[float] = field(default_factory=list)
@@ -97,7 +124,7 @@ class _Arrays:
         for node in np.flatnonzero(~tree.is_leaf):
             left, right = tree.left[node], tree.right[node]
             self._add_node(
-                int(tree.feature[node]),
+                int(self.places[tree.feature[node]]),
                 float(tree.threshold[node]),
                 missing=bool(tree.missing_left[node]),
                 left=(int(place[left]), bool(tree.is_leaf[left])),
@@ -116,11 +143,11 @@ class _Arrays:
         self.false_leafs.append(int(right[1]))
 
 
-def _ensemble(trees: BoostedTrees) -> dict[str, Any]:
+def _ensemble(trees: tuple[Tree, ...], places: Places) -> dict[str, Any]:
     from onnx import numpy_helper
 
-    arrays = _Arrays()
-    for tree in trees.trees:
+    arrays = _Arrays(places)
+    for tree in trees:
         arrays.add(tree)
     modes = np.full(len(arrays.features), _BRANCH_IF_AT_MOST, dtype=np.uint8)
     return {

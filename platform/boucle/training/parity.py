@@ -1,11 +1,12 @@
 """Does the exported model answer as the estimator does? On real rows, and where exports go wrong.
 
 A random sample hides a narrowed threshold. So the probes sit on, and one unit in the last place around, every
-threshold, and on missing and huge values.
+threshold and category, and on missing and huge values.
 """
 
 # ruff: noqa: PLC0415 - heavy libraries are imported where they are used, so that a code server starts in seconds
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -39,6 +40,8 @@ def onnx_model(model: bytes) -> Answer:
 def probe_rows(estimator: Classifier, rows: Matrix) -> Matrix:
     """Made-up rows, each a real one with one value changed; the last one misses everything.
 
+    Missing and huge values are left out where scikit-learn raises an error for them: there is no answer to compare.
+
     Raises:
         ExportError: The estimator is of a kind whose thresholds are not known.
     """
@@ -48,19 +51,47 @@ def probe_rows(estimator: Classifier, rows: Matrix) -> Matrix:
         for threshold in limits.get(column, np.empty(0)):
             below, above = np.nextafter(threshold, -np.inf), np.nextafter(threshold, np.inf)
             changes += [(column, float(value)) for value in (below, threshold, above)]
-        changes += [(column, value) for value in (np.nan, *_HUGE)]
+        changes += [(column, value) for value in _accepted(estimator, rows[0], column, (np.nan, *_HUGE))]
     probes: Matrix = rows[np.arange(len(changes) + 1) % len(rows)].copy()
     probes[np.arange(len(changes)), [column for column, _ in changes]] = [value for _, value in changes]
     probes[-1] = np.nan
-    return probes
+    return probes if _accepts(estimator, probes[-1:]) else probes[:-1]
 
 
 def parity(estimator: Classifier, model: bytes, rows: Matrix) -> ParityFacts:
     """Compare the estimator with its export on `rows` and on the probes made from them."""
     probes = probe_rows(estimator, rows)
     both = np.vstack([rows, probes])
-    difference = np.abs(predict(estimator, both) - onnx_model(model)(both))
+    difference = np.abs(_predict_quietly(estimator, both) - onnx_model(model)(both))
     return ParityFacts(max_difference=float(difference.max()), rows=len(both), probes=len(probes))
+
+
+def _accepted(estimator: Classifier, row: Vector, column: int, values: tuple[float, ...]) -> list[float]:
+    """The values for which the estimator has an answer, where they stand in `column` of the row.
+
+    Asked, not deduced, because it depends on every step: imputers, scalers, encoders and LogisticRegression raise an
+    error on infinity, the last one on NaN as well, forests on what is infinite in single precision, or sparse and NaN.
+    """
+    changed = np.tile(row, (len(values), 1))
+    changed[:, column] = values
+    if _accepts(estimator, changed):
+        return list(values)
+    return [value for value, made_up in zip(values, changed, strict=True) if _accepts(estimator, made_up[None, :])]
+
+
+def _accepts(estimator: Classifier, rows: Matrix) -> bool:
+    try:
+        _predict_quietly(estimator, rows)
+    except ValueError:  # what scikit-learn's validation of inputs raises
+        return False
+    return True
+
+
+def _predict_quietly(estimator: Classifier, rows: Matrix) -> Vector:
+    """Without the warnings about overflow and unknown categories, which the probes ask for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return predict(estimator, rows)
 
 
 def measure_latency(model: bytes, rows: Matrix, *, timer: Callable[[], float], warm_up: int = 20) -> LatencyFacts:
