@@ -48,7 +48,7 @@ from serving_apps.make_estimator import FEATURES  # type: ignore[import-not-foun
 from serving_world import APPS, MODEL, MOMENT, World  # type: ignore[import-not-found]
 
 from boucle.contracts.ids import Digest, EntityKey, ModelVersion
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionFields
 from boucle_adapters.segment_log import SegmentLog
 from boucle_cli.services import free_port
 from boucle_serving.predictor import load_bundle
@@ -372,7 +372,8 @@ def swap(whole: Contender, world: World, times: int) -> Json:
 def log_speed(folder: Path, seconds: float) -> Json:
     """One writer, record by record, as requests do; a thread brings the log to the disk each second."""
     log, over = SegmentLog(folder / "log"), time.perf_counter() + seconds
-    record = PredictionRecord(
+    record = PredictionFields(
+        schema_version=1,
         prediction_id="0b5c8a3e8b0d4a0f9f3e2c1d5a6b7c8d",
         request_id="0b5c8a3e8b0d4a0f9f3e2c1d5a6b7c8d",
         at=MOMENT,

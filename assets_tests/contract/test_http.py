@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from assets_tests.bundles import (
@@ -61,7 +60,7 @@ class World:
         self.bundles = DirectoryBundleStore(self.root / "bundles")
         self.log = SegmentLog(self.root / "log")
         self.tokens = TokenStore(self.root / "tokens.json")
-        self.app: FastAPI = create_app(
+        self.app = create_app(
             Parts(
                 open_state=self.open_state,
                 open_online=lambda model: OnlineStore(self.root / "online" / model),
@@ -92,7 +91,7 @@ class World:
         promote(self.state, version=version, digest=digest, model=model)
 
     def poll(self) -> None:
-        self.app.state.watch.poll()
+        self.app.app.state.watch.poll()
 
     def logged(self) -> list[PredictionRecord]:
         return list(self.log.read(MODEL, NOON, NOON + timedelta(hours=1)))
@@ -324,10 +323,10 @@ def test_a_log_that_cannot_be_brought_to_the_disk_is_a_problem_and_answers_go_on
 ):
     with monkeypatch.context() as away:
         away.setattr(world.log, "sync", no_space)
-        world.app.state.keeper.sync()
+        world.app.app.state.keeper.sync()
         assert "cannot be brought to the disk" in str(world.http.get("/readyz").json()["problems"])
         assert world.http.post("/predict", json=QUESTION).status_code == 200
-    world.app.state.keeper.sync()
+    world.app.app.state.keeper.sync()
     assert world.http.get("/readyz").json()["problems"] == []
 
 

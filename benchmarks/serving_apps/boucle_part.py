@@ -13,7 +13,7 @@ from datetime import datetime
 import uvicorn
 
 from boucle.contracts.ids import EntityKey, ModelName
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionFields, PredictionRecord
 from boucle.ports import OnlineRow
 from boucle_adapters.online_store import OnlineStore, Snapshot
 from boucle_adapters.settings import Settings
@@ -24,7 +24,7 @@ from boucle_serving.main import parts_of
 class NoLog:
     """Forgets every record."""
 
-    def append(self, *records: PredictionRecord) -> None:
+    def append(self, *records: PredictionFields) -> None:
         """Nothing."""
 
     def sync(self) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from boucle.contracts.decision import Decision, NewDecision
 from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
 from boucle.contracts.monitoring import Trigger
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionFields, PredictionRecord
 from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
 
 
@@ -144,7 +144,7 @@ class OnlineFeatures(Protocol):
 class PredictionLog(Protocol):
     """Answered predictions, in the order each replica wrote them."""
 
-    def append(self, *records: PredictionRecord) -> None:
+    def append(self, *records: PredictionFields) -> None:
         """Write records before their answers leave: all of them, or OSError and none."""
 
     def sync(self) -> None:

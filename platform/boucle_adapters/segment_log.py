@@ -11,16 +11,17 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from boucle.contracts.ids import Digest, ModelName
-from boucle.contracts.prediction import PredictionRecord, SegmentSeal
+from boucle.contracts.prediction import PredictionFields, PredictionRecord, SegmentSeal
 from boucle_adapters.atomic_file import replace_bytes
 
 _SUFFIX, _SEAL_SUFFIX = ".jsonl", ".seal.json"
@@ -40,7 +41,7 @@ class _Segment:
     synced: int = 0
     """How many of its bytes are known to be on the disk."""
 
-    def write(self, lines: bytes, records: tuple[PredictionRecord, ...]) -> None:
+    def write(self, lines: bytes, records: Sequence[PredictionFields]) -> None:
         """Append whole records, or raise OSError and leave the segment as it was."""
         written = 0
         try:
@@ -56,7 +57,7 @@ class _Segment:
         self.size += written
         self.records += len(records)
         for record in records:
-            at = record.at
+            at = record["at"]
             if self.first_at is None or at < self.first_at:
                 self.first_at = at
             if self.last_at is None or at > self.last_at:
@@ -85,7 +86,7 @@ class SegmentLog:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _sealing: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def append(self, *records: PredictionRecord) -> None:
+    def append(self, *records: PredictionFields) -> None:
         """Write records of one model and replica before their answers leave: all of them, or none and an error.
 
         Raises:
@@ -93,8 +94,8 @@ class SegmentLog:
         """
         if not records:
             return
-        lines = b"".join([record.model_dump_json().encode() + b"\n" for record in records])
-        key = (records[0].model, records[0].replica)
+        lines = b"".join([to_json(record) + b"\n" for record in records])
+        key = (records[0]["model"], records[0]["replica"])
         with self._lock:
             segment = self._open.get(key)
             if segment is not None and self._is_full(segment):

@@ -69,8 +69,8 @@ class Parts:
     replica_timeout_seconds: float = 3.0
 
 
-def create_app(parts: Parts) -> FastAPI:
-    """The app; its lifespan starts and stops the watcher (`app.state.watch`)."""
+def create_app(parts: Parts) -> PredictPath:
+    """The short way of predictions, in front of the app (`.app`), whose lifespan starts and stops watcher and log."""
     metrics = ServingMetrics()
     predictor = Predictor(parts.bundles)
     keeper = LogKeeper(
@@ -125,9 +125,8 @@ def create_app(parts: Parts) -> FastAPI:
         )
     )
     app.add_middleware(AnswerHeaders)
-    app.add_middleware(PredictPath, endpoint=endpoint, predictor=predictor, admission=admission)
     _handle_errors(app)
-    return app
+    return PredictPath(app, endpoint=endpoint, predictor=predictor, admission=admission)
 
 
 def _opened_once(open_state: Callable[[], StateStore]) -> Callable[[], StateStore]:

@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionFields
 from boucle.ports import PredictionLog
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.problems import LogUnavailableError
@@ -43,7 +43,7 @@ class LogKeeper:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_forever, name="boucle-log", daemon=True)
 
-    def write(self, *records: PredictionRecord) -> None:
+    def write(self, *records: PredictionFields) -> None:
         """Write records of one model before their answers leave.
 
         Raises:
@@ -51,7 +51,7 @@ class LogKeeper:
         """
         if not records:
             return
-        model = records[0].model
+        model = records[0]["model"]
         try:
             self._log.append(*records)
         except OSError as error:

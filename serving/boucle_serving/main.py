@@ -1,5 +1,6 @@
 """`python -m boucle_serving.main`: one serving replica, configured by `BOUCLE_*` variables."""
 
+import gc
 import json
 import os
 import socket
@@ -107,6 +108,8 @@ def serve(settings: Settings) -> None:
         log_level="warning",
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    gc.collect()
+    gc.freeze()  # what was imported stays: looking at it again and again would hold up requests
     with suppress(KeyboardInterrupt):  # uvicorn has shut down already and raises the signal again
         _Server(config, file, text).run(sockets=sockets)
 

@@ -3,10 +3,10 @@
 import logging
 import re
 from collections.abc import Iterable
-from secrets import token_hex
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from boucle_serving.ids import new_id
 from boucle_serving.problems import internal_problem
 
 REQUEST_ID = "x-request-id"
@@ -63,4 +63,4 @@ def request_id_of(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
             return str(value, "ascii")
-    return token_hex(16)
+    return new_id()

@@ -7,13 +7,15 @@ same paths answer by the same `PredictEndpoint`.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Generator
 from functools import lru_cache
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from fastapi import FastAPI
 from pydantic_core import from_json, to_json
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError
@@ -59,20 +61,57 @@ async def read_body(receive: Receive, *, most: int, seconds: float) -> bytes:
         TooSlowError: It did not arrive within `seconds`.
         ClientDisconnect: The caller went away.
     """
+    steps = receive().__await__()
     try:
-        async with asyncio.timeout(seconds):
-            message = await receive()
-            body: bytes = message.get("body", b"")
-            while message.get("more_body", False) and len(body) <= most:
-                message = await receive()
-                body += message.get("body", b"")
-    except TimeoutError as error:
-        raise TooSlowError(f"The body did not arrive within {seconds:g} s. Send it again.") from error
+        waits_for = next(steps)
+    except StopIteration as arrived:
+        message = arrived.value
+        body: bytes = message.get("body", b"")
+        rest: Awaitable[Message] | None = receive() if message.get("more_body", False) else None
+    else:
+        body, rest = b"", _Begun(steps, waits_for)
+    if rest is not None:
+        message, body = await _in_time(rest, receive, body, most=most, seconds=seconds)
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     if len(body) > most:
         raise TooLargeError(f"The body has more than {most} bytes; no more are read.")
     return body
+
+
+async def _in_time(
+    first: Awaitable[Message], receive: Receive, body: bytes, *, most: int, seconds: float
+) -> tuple[Message, bytes]:
+    """The last message and the whole body, for a body that is not here yet."""
+    try:
+        async with asyncio.timeout(seconds):
+            message = await first
+            body += message.get("body", b"")
+            while message.get("more_body", False) and len(body) <= most:
+                message = await receive()
+                body += message.get("body", b"")
+    except TimeoutError as error:
+        raise TooSlowError(f"The body did not arrive within {seconds:g} s. Send it again.") from error
+    return message, body
+
+
+class _Begun:
+    """The rest of an awaitable that was tried once, without a time-out, and has to wait for something.
+
+    Nearly every body is here when it is asked for, and a time-out costs as much as the look-up of the features.
+    """
+
+    def __init__(self, steps: Generator[Any, Any, Message], waits_for: object) -> None:
+        self._steps = steps
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        try:
+            yield self._waits_for
+        except BaseException as error:
+            self._steps.throw(error)
+            raise
+        return (yield from self._steps)
 
 
 def json_of(body: bytes) -> object:
@@ -131,8 +170,8 @@ class PredictEndpoint:
 class PredictPath:
     """Answers `POST /predict` and `POST /models/{model}/predict` of the models that are served."""
 
-    def __init__(self, app: ASGIApp, *, endpoint: PredictEndpoint, predictor: Predictor, admission: Admission) -> None:
-        self._app = app
+    def __init__(self, app: FastAPI, *, endpoint: PredictEndpoint, predictor: Predictor, admission: Admission) -> None:
+        self.app = app
         self._endpoint = endpoint
         self._predictor = predictor
         self._admission = admission
@@ -141,7 +180,7 @@ class PredictPath:
         """Run one request."""
         model = self._model(scope)
         if model is None:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         started, request_id = perf_counter(), request_id_of(scope)
         try:

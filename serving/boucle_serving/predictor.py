@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from types import MappingProxyType
 
 import numpy as np
@@ -38,6 +39,10 @@ class LoadedBundle:
     _columns: dict[tuple[str, ...], tuple[int, ...] | None] = field(default_factory=dict)
 
     @cached_property
+    def _one_row(self) -> "_OneRow":
+        return _OneRow(self.session, len(self.contract.features))
+
+    @cached_property
     def questions(self) -> QuestionReader:
         """Reads what callers ask of this model."""
         return QuestionReader(self.contract)
@@ -48,7 +53,7 @@ class LoadedBundle:
         Raises:
             BundleError: The answer is not a number within the contract's limits.
         """
-        return self.checked(self.scores([values])[0])
+        return self.checked(self._one_row.answer(values))
 
     def scores(self, rows: Sequence[Sequence[float]]) -> list[float]:
         """The answers for feature rows, in the contract's order, as the model gives them: see `checked`."""
@@ -91,6 +96,26 @@ class LoadedBundle:
                 "version in traffic needs. Materialise `online_features` again."
             )
         return tuple(names.index(name) for name in wanted)
+
+
+class _OneRow:
+    """Answers one row at a time in buffers bound once: a call with arrays of its own takes twice as long."""
+
+    def __init__(self, session: ort.InferenceSession, features: int) -> None:
+        self._session = session
+        self._lock = Lock()
+        self._row = ort.OrtValue.ortvalue_from_numpy(np.zeros((1, features)))
+        self._answer = ort.OrtValue.ortvalue_from_numpy(np.zeros(1))
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input(ONNX_INPUT, self._row)
+        self._binding.bind_ortvalue_output(ONNX_OUTPUT, self._answer)
+
+    def answer(self, values: Sequence[float]) -> float:
+        """What the model says to one row."""
+        with self._lock:
+            self._row.update_inplace(np.array([values], dtype=np.float64))
+            self._session.run_with_iobinding(self._binding)
+            return float(self._answer.numpy()[0])
 
 
 @dataclass(frozen=True)

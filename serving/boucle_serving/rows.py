@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from boucle.contracts.ids import ModelName
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionFields
 from boucle.errors import BoucleError, BundleError
 from boucle_serving.admission import Admission
 from boucle_serving.metrics import ServingMetrics
@@ -41,17 +41,17 @@ class Answered:
 
     served: ServedModel
     questions: Sequence[Question | BoucleError]
-    results: Sequence[PredictionRecord | BoucleError]
+    results: Sequence[PredictionFields | BoucleError]
 
     @property
-    def records(self) -> list[PredictionRecord]:
+    def records(self) -> list[PredictionFields]:
         """The answers; all of them where a request is answered as a whole or not at all."""
-        return [result for result in self.results if isinstance(result, PredictionRecord)]
+        return [result for result in self.results if not isinstance(result, BoucleError)]
 
     def headers(self) -> dict[str, str]:
         """Who answered."""
-        versions = {str(record.model_version) for record in self.records}
-        roles = {record.answering_role for record in self.records}
+        versions = {str(record["model_version"]) for record in self.records}
+        roles = {record["answering_role"] for record in self.records}
         return {MODEL_VERSION: _one_of(versions), ROUTE: _one_of(roles)}
 
 
@@ -137,10 +137,10 @@ def _question(payload: object, served: ServedModel) -> Question | InvalidRequest
         return error
 
 
-def _counted(served: ServedModel, payload: object, result: PredictionRecord | BoucleError) -> tuple[str, str, int]:
+def _counted(served: ServedModel, payload: object, result: PredictionFields | BoucleError) -> tuple[str, str, int]:
     """Version, role and code of one row; what a version answered that could not leave is the version's own error."""
-    if isinstance(result, PredictionRecord):
-        return str(result.model_version), result.answering_role, 200
+    if not isinstance(result, BoucleError):
+        return str(result["model_version"]), result["answering_role"], 200
     status = int(problem_of(result).status)
     question = _question(payload, served)
     if not isinstance(result, BundleError) or isinstance(question, InvalidRequestError):

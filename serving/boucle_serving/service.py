@@ -1,19 +1,19 @@
 """Predictions, from the parsed request to the logged answer: one, or many at once."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from secrets import token_hex
+from math import isnan
 from time import perf_counter
 from typing import NamedTuple
 
 from boucle.contracts.ids import Digest, ModelName
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionFields
 from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.errors import BoucleError, BundleError, FeatureLookupError, NoProductionModelError
 from boucle.ports import Clock
 from boucle_adapters.online_store import OnlineStore, Snapshot
+from boucle_serving.ids import new_id
 from boucle_serving.log_keeper import LogKeeper
 from boucle_serving.predictor import Predictor, ServedModel
 from boucle_serving.problems import RowsError, UnknownModelError
@@ -65,7 +65,7 @@ class PredictionService:
 
     def answer(
         self, served: ServedModel, routed: Routed, question: Question, *, request_id: str, started: float
-    ) -> PredictionRecord:
+    ) -> PredictionFields:
         """Look up, score, log, answer. `started` is `perf_counter()` at the start of the request.
 
         Raises:
@@ -85,7 +85,7 @@ class PredictionService:
         request_id: str,
         started: float,
         all_or_none: bool,
-    ) -> list[PredictionRecord | BoucleError]:
+    ) -> list[PredictionFields | BoucleError]:
         """Answer many at once, each by the arm of its entity: a record or an error for each question, in their order.
 
         With `all_or_none` nothing is answered and nothing logged when one of them cannot be.
@@ -95,7 +95,7 @@ class PredictionService:
             BoucleError: No row can be answered: features or log unavailable.
         """
         self._snapshot(served.plan.model)
-        said: dict[int, PredictionRecord | BoucleError] = {}
+        said: dict[int, PredictionFields | BoucleError] = {}
         by_bundle: dict[Digest, list[tuple[int, _Found]]] = {}
         for number, question in enumerate(questions):
             found = question if isinstance(question, BoucleError) else self._found_or_error(served, question)
@@ -116,7 +116,7 @@ class PredictionService:
         in_order = [said[number] for number in range(len(questions))]
         if all_or_none and (wrong := {n: one for n, one in enumerate(in_order) if isinstance(one, BoucleError)}):
             raise RowsError(wrong)
-        self._log.write(*(one for one in in_order if isinstance(one, PredictionRecord)))
+        self._log.write(*(one for one in in_order if not isinstance(one, BoucleError)))
         return in_order
 
     def _snapshot(self, model: ModelName) -> Snapshot:
@@ -140,10 +140,11 @@ class PredictionService:
 
     def _record(
         self, plan: TrafficPlan, found: "_Found", proba: float, *, request_id: str, started: float
-    ) -> PredictionRecord:
+    ) -> PredictionFields:
         question, routed = found.question, found.routed
-        return PredictionRecord(
-            prediction_id=token_hex(16),
+        return PredictionFields(
+            schema_version=1,
+            prediction_id=new_id(),
             request_id=request_id,
             at=self._clock(plan.model).now(),
             model=plan.model,
@@ -157,7 +158,7 @@ class PredictionService:
             answering_role=routed.answering.role.value,
             propensity=routed.assigned.weight / 100,
             proba=proba,
-            features=tuple(None if math.isnan(value) else value for value in found.values),
+            features=[None if isnan(value) else value for value in found.values],
             latency_ms=(perf_counter() - started) * 1000,
             replica=self._replica,
         )
@@ -172,12 +173,12 @@ class _Found(NamedTuple):
     as_of: datetime
 
 
-def answer_of(question: Question, record: PredictionRecord) -> dict[str, object]:
+def answer_of(question: Question, record: PredictionFields) -> dict[str, object]:
     """What a caller learns: the question as it was sent, and the answer."""
     return {
         **question.sent,
-        "proba": record.proba,
-        "prediction_id": record.prediction_id,
-        "model": record.model,
-        "model_version": record.model_version,
+        "proba": record["proba"],
+        "prediction_id": record["prediction_id"],
+        "model": record["model"],
+        "model_version": record["model_version"],
     }

@@ -1,6 +1,8 @@
 """The prediction log: one line of JSON per answered prediction, in segments that are sealed when they are closed."""
 
-from typing import Literal
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, TypedDict
 
 from pydantic import AwareDatetime
 
@@ -31,6 +33,29 @@ class PredictionRecord(Document):
     propensity: float
     proba: float
     features: tuple[float | None, ...]
+    latency_ms: float
+    replica: str
+
+
+class PredictionFields(TypedDict):
+    """The fields of a `PredictionRecord` as serving writes them, thousands a second: plain values need no check."""
+
+    schema_version: Literal[1]
+    prediction_id: str
+    request_id: str
+    at: datetime
+    model: ModelName
+    entity_key: EntityKey
+    as_of: datetime
+    features_as_of: datetime
+    model_version: ModelVersion
+    bundle_digest: Digest
+    plan_revision: int
+    assigned_role: str
+    answering_role: str
+    propensity: float
+    proba: float
+    features: Sequence[float | None]
     latency_ms: float
     replica: str
 

@@ -33,8 +33,8 @@ def mlflow_router(rows: RowsService) -> APIRouter:
         async with rows.body(request) as content:
             answered = await rows.answer(request, rows.default_model, rows_of(json_of(content)), all_or_none=True)
         body = {
-            "predictions": [record.proba for record in answered.records],
-            "prediction_ids": [record.prediction_id for record in answered.records],
+            "predictions": [record["proba"] for record in answered.records],
+            "prediction_ids": [record["prediction_id"] for record in answered.records],
         }
         return JSONResponse(body, headers=answered.headers())
 

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from boucle.contracts.ids import ModelName
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionFields
 from boucle_serving.predict_path import json_of
 from boucle_serving.predictor import ServedModel
 from boucle_serving.problems import FieldError, InvalidRequestError, UnknownModelError
@@ -216,6 +216,6 @@ def _metadata(served: ServedModel) -> dict[str, Any]:
     }
 
 
-def _output(name: str, records: list[PredictionRecord]) -> dict[str, Any]:
-    data = [getattr(record, name) for record in records]
+def _output(name: str, records: list[PredictionFields]) -> dict[str, Any]:
+    data = [record[name] for record in records]  # type: ignore[literal-required]
     return {"name": name, "datatype": _OUTPUTS[name], "shape": [len(data)], "data": data}

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from boucle.contracts.ids import ModelName
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionFields
 from boucle.errors import BoucleError
 from boucle_serving.admission import Admission
 from boucle_serving.predict_path import PredictEndpoint, answered, json_of
@@ -122,7 +122,7 @@ def _rows(payload: object) -> list[object]:
     return rows
 
 
-def _row(question: Question | BoucleError, result: PredictionRecord | BoucleError) -> dict[str, Any]:
+def _row(question: Question | BoucleError, result: PredictionFields | BoucleError) -> dict[str, Any]:
     if isinstance(question, BoucleError):
         return {"error": problem_of(question).document()}
     if isinstance(result, BoucleError):
