@@ -54,7 +54,7 @@ from boucle_cli.services import free_port
 from boucle_serving.predictor import load_bundle
 
 PEERS_VENV = Path.home() / ".cache" / "boucle-benchmarks" / "serving-peers"
-PEERS = ("bentoml==1.4.40", "mlserver==1.7.1", "mlserver-sklearn==1.7.1", "onnxruntime", "pandas<3")
+PEERS = ("bentoml>=1.4.39,<2", "mlserver==1.7.1", "mlserver-sklearn==1.7.1", "onnxruntime", "pandas<3")
 START_SECONDS, WARM_SECONDS = 120.0, 1.0
 TARGETS: Mapping[str, tuple[str, float]] = {
     "ratio_to_bare_asgi": ("at least", 0.30),

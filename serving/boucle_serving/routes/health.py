@@ -1,6 +1,7 @@
 """GET /health, /ping, /livez, /readyz, /version, /metrics."""
 
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -9,6 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.readiness import Readiness
 from boucle_serving.worker_metrics import Workers
+
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready; /readyz says what is missing."}}
 
 
 def health_router(readiness: Readiness, metrics: ServingMetrics, workers: Workers | None) -> APIRouter:
@@ -20,13 +23,15 @@ def health_router(readiness: Readiness, metrics: ServingMetrics, workers: Worker
         """200 as long as the process can answer at all."""
         return {"status": "alive"}
 
-    @router.get("/readyz", summary="A model can answer, and what is missing")
+    @router.get("/readyz", summary="A model can answer, and what is missing", responses=_NOT_READY)
     async def readyz() -> JSONResponse:
         """200 when a plan is loaded, its bundles are warm and features can be read; else 503 with what is missing."""
         document = readiness.document()
         return JSONResponse(document, status_code=200 if document["status"] == "ready" else 503)
 
-    @router.get("/health", summary="A model can answer (MLflow's scoring server has the same path)")
+    @router.get(
+        "/health", summary="A model can answer (MLflow's scoring server has the same path)", responses=_NOT_READY
+    )
     @router.get("/ping", include_in_schema=False)
     async def health() -> JSONResponse:
         """The short form of /readyz."""

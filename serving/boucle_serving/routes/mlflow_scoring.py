@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from boucle_serving.documented import PREDICTION_PROBLEMS
 from boucle_serving.predict_path import json_of
 from boucle_serving.problems import FieldError, InvalidRequestError
 from boucle_serving.rows import RowsService
@@ -25,7 +26,7 @@ _BODY: dict[str, Any] = {
 
 def mlflow_router(rows: RowsService) -> APIRouter:
     """What MLflow's scoring client and SageMaker's gateway ask."""
-    router = APIRouter(tags=["mlflow"])
+    router = APIRouter(tags=["mlflow"], responses=PREDICTION_PROBLEMS)
 
     @router.post("/invocations", summary="Predict with the default model, by MLflow's protocol", openapi_extra=_BODY)
     async def invocations(request: Request) -> Response:

@@ -5,13 +5,14 @@ from typing import Any
 from fastapi import APIRouter
 
 from boucle.contracts.ids import ModelName
+from boucle_serving.documented import MODEL_PROBLEMS
 from boucle_serving.predictor import Predictor, ServedModel
 from boucle_serving.service import PredictionService
 
 
 def models_router(predictor: Predictor, service: PredictionService) -> APIRouter:
     """What this replica serves."""
-    router = APIRouter(tags=["models"])
+    router = APIRouter(tags=["models"], responses=MODEL_PROBLEMS)
 
     @router.get("/models", summary="The models served, with what a request needs")
     async def models() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionFields
+from boucle_serving.documented import PREDICTION_PROBLEMS
 from boucle_serving.predict_path import json_of
 from boucle_serving.predictor import ServedModel
 from boucle_serving.problems import FieldError, InvalidRequestError, UnknownModelError
@@ -42,7 +43,7 @@ _BODY: dict[str, Any] = {
 
 def open_inference_router(rows: RowsService, readiness: Readiness) -> APIRouter:
     """Server and model metadata, health, inference."""
-    router = APIRouter(prefix="/v2", tags=["open inference"])
+    router = APIRouter(prefix="/v2", tags=["open inference"], responses=PREDICTION_PROBLEMS)
 
     @router.get("", summary="This server")
     async def server() -> dict[str, Any]:

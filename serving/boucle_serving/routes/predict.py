@@ -10,14 +10,14 @@ from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionFields
 from boucle.errors import BoucleError
 from boucle_serving.admission import Admission
+from boucle_serving.documented import PREDICTION_PROBLEMS
 from boucle_serving.predict_path import PredictEndpoint, answered, json_of
 from boucle_serving.problems import FieldError, InvalidRequestError, problem_of
 from boucle_serving.questions import Question
 from boucle_serving.rows import MAX_ROWS, RowsService
 from boucle_serving.service import answer_of
 
-_PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {"schema": {"type": "object"}}}}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
+_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer; it is in the prediction log already.",
         "content": {
@@ -32,12 +32,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
                 }
             }
         },
-    },
-    404: {"description": "Unknown model or entity, or the entity has no features at this as_of.", **_PROBLEM},
-    413: {"description": "More bytes or rows than are read.", **_PROBLEM},
-    422: {"description": "Malformed; `errors` names each field. Or as_of is beyond the watermark.", **_PROBLEM},
-    429: {"description": "The caller asks more often than it may; Retry-After says when it may again.", **_PROBLEM},
-    503: {"description": "No model in production yet, or features or log unavailable; `detail` helps.", **_PROBLEM},
+    }
 }
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -58,7 +53,7 @@ _BODY: dict[str, Any] = {
         },
     }
 }
-_ROW_SCHEMA = _BODY["requestBody"]["content"]["application/json"]["schema"]
+_BATCH_ROW = {"description": "A row as /predict takes one; where it is malformed, its error is in place of the answer."}
 _BATCH_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -66,7 +61,7 @@ _BATCH_BODY: dict[str, Any] = {
             "application/json": {
                 "schema": {
                     "type": "object",
-                    "properties": {"rows": {"type": "array", "maxItems": MAX_ROWS, "items": _ROW_SCHEMA}},
+                    "properties": {"rows": {"type": "array", "maxItems": MAX_ROWS, "items": _BATCH_ROW}},
                     "required": ["rows"],
                 },
                 "example": {"rows": [{"user_id": "4", "as_of": "1997-10-01"}]},
@@ -81,7 +76,7 @@ def predict_router(endpoint: PredictEndpoint, rows: RowsService, admission: Admi
 
     Single predictions of models that are served are answered before they come here: see `predict_path`.
     """
-    router = APIRouter(tags=["predict"])
+    router = APIRouter(tags=["predict"], responses=PREDICTION_PROBLEMS)
 
     async def predict(request: Request, model: ModelName) -> Response:
         started, said = perf_counter(), request.state.request_id
@@ -91,7 +86,7 @@ def predict_router(endpoint: PredictEndpoint, rows: RowsService, admission: Admi
         headers = {name.decode(): value.decode() for name, value in reply.headers}
         return Response(reply.body, reply.status, headers)
 
-    options: dict[str, Any] = {"responses": _RESPONSES, "openapi_extra": _BODY, "response_class": JSONResponse}
+    options: dict[str, Any] = {"responses": _ANSWER, "openapi_extra": _BODY, "response_class": JSONResponse}
 
     @router.post("/predict", summary="Predict with the default model", **options)
     async def predict_default(request: Request) -> Response:

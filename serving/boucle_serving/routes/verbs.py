@@ -17,6 +17,7 @@ from boucle.ports import Clock, StateStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.rolling_back import roll_back
 from boucle_adapters.tokens import Bearer, Role, TokenStore
+from boucle_serving.documented import DECISION_PROBLEMS
 from boucle_serving.problems import ForbiddenError, UnauthorizedError
 
 
@@ -64,7 +65,7 @@ def verbs_router(
     replica_timeout_seconds: float,
 ) -> APIRouter:
     """The routes that decide. Promote and approve are carried out by the platform; a rollback acts at once."""
-    router = APIRouter(tags=["decide"])
+    router = APIRouter(tags=["decide"], responses=DECISION_PROBLEMS)
 
     def actor(bearer: Bearer, model: str) -> Actor:
         return Actor(name=bearer.actor, at=open_clock(ModelName(model)).now())
