@@ -388,7 +388,7 @@ def log_speed(folder: Path, seconds: float) -> Json:
         answering_role="production",
         propensity=1.0,
         proba=0.12345678901234567,
-        features=(0.125, 1.5, None, 2.25, -0.75, 0.333, 1.0, 2.0, 3.0, 4.125),
+        features=(0.125, 1.5, float("nan"), 2.25, -0.75, 0.333, 1.0, 2.0, 3.0, 4.125),
         latency_ms=0.1,
         replica="benchmark",
     )

@@ -8,7 +8,7 @@ import pytest
 
 from assets_tests.judging import MODEL, day
 from boucle.contracts.ids import Digest, EntityKey, ModelVersion
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionFields
 from boucle.contracts.windows import Period
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
@@ -45,7 +45,8 @@ def home(tmp_path: Path) -> Iterator[Home]:
 def ask(home: Home, number: int, *, entity: str, as_of: datetime, at: datetime = ASKED) -> None:
     """An answer made of the features of 1 May."""
     home.log.append(
-        PredictionRecord(
+        PredictionFields(
+            schema_version=1,
             prediction_id=str(number),
             request_id="r",
             at=at,
@@ -60,7 +61,7 @@ def ask(home: Home, number: int, *, entity: str, as_of: datetime, at: datetime =
             answering_role="production",
             propensity=1.0,
             proba=0.25,
-            features=(1.0, None),
+            features=(1.0, float("nan")),
             latency_ms=0.1,
             replica="one",
         )

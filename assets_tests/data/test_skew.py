@@ -1,7 +1,6 @@
 """Answers are compared with the features that training reads: a bug in between shows, a correction does not."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +9,7 @@ import pytest
 from assets_tests.bundles import write_bundle
 from assets_tests.data.landing_world import month
 from boucle.contracts.ids import Digest, EntityKey, ModelVersion
-from boucle.contracts.prediction import PredictionRecord
+from boucle.contracts.prediction import PredictionFields
 from boucle.contracts.verdict import Verdict
 from boucle_adapters.home import Home
 from boucle_adapters.online_store import OnlineStore, Snapshot
@@ -53,7 +52,8 @@ class Shop:
         found = self.online.look_up(EntityKey(entity), MAY.start, max_age_days=31)
         self.asked += 1
         self.home.log.append(
-            PredictionRecord(
+            PredictionFields(
+                schema_version=1,
                 prediction_id=str(self.asked),
                 request_id="r",
                 at=MAY.start,
@@ -68,7 +68,7 @@ class Shop:
                 answering_role="production",
                 propensity=1.0,
                 proba=0.5,
-                features=tuple(None if value != value else float(value) for value in found.values),  # noqa: PLR0124
+                features=found.values,
                 latency_ms=0.1,
                 replica="one",
             )
@@ -101,7 +101,7 @@ def test_a_look_up_that_gives_columns_in_another_order_is_skew(shop: Shop, monke
 
     def reversed_columns(self, *args, **kwargs):
         found = look_up(self, *args, **kwargs)
-        return replace(found, values=found.values[::-1])
+        return found._replace(values=found.values[::-1])
 
     monkeypatch.setattr(Snapshot, "look_up", reversed_columns)
     shop.ask("bob")
@@ -115,7 +115,7 @@ def test_one_feature_that_serving_fills_in_differently_is_named(shop: Shop, monk
 
     def filled(self, *args, **kwargs):
         found = look_up(self, *args, **kwargs)
-        return replace(found, values=[0.0 if value != value else value for value in found.values])  # noqa: PLR0124
+        return found._replace(values=[0.0 if value != value else value for value in found.values])  # noqa: PLR0124
 
     monkeypatch.setattr(Snapshot, "look_up", filled)
     shop.ask("ada")

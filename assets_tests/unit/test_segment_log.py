@@ -38,7 +38,7 @@ def record(number: int, *, at: datetime = START, replica: str = "one") -> Predic
         answering_role="production",
         propensity=1.0,
         proba=0.25,
-        features=(1.0, None),
+        features=(1.0, float("nan")),
         latency_ms=0.1,
         replica=replica,
     )
@@ -59,13 +59,12 @@ def segment(root: Path, number: int, replica: str = "one") -> Path:
     return root / MODEL / replica / f"{number:08d}.jsonl"
 
 
-def test_what_was_written_is_read_back_in_order(tmp_path: Path):
+def test_what_was_written_is_read_back_in_order_and_nan_is_a_missing_value(tmp_path: Path):
     log = SegmentLog(tmp_path)
     for number in range(3):
         log.append(record(number))
-    assert [dict(found) for found in SegmentLog(tmp_path).read(MODEL, START, END)] == [
-        dict(PredictionRecord.model_validate(record(number))) for number in range(3)
-    ]
+    read = list(SegmentLog(tmp_path).read(MODEL, START, END))
+    assert [dict(found) for found in read] == [{**record(number), "features": (1.0, None)} for number in range(3)]
 
 
 def test_the_window_includes_its_start_and_not_its_end(tmp_path: Path):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from boucle.contracts.decision import Decision, NewDecision
 from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
@@ -126,8 +126,7 @@ class StateStore(Protocol):
         """All triggers of a model, oldest first."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OnlineRow:
+class OnlineRow(NamedTuple):
     """A feature row found for (entity, as_of): values in the snapshot's feature order, and the moment they are of."""
 
     values: Sequence[float]

@@ -94,7 +94,7 @@ class SegmentLog:
         """
         if not records:
             return
-        lines = b"".join([to_json(record) + b"\n" for record in records])
+        lines = b"".join([to_json(record, inf_nan_mode="null") + b"\n" for record in records])
         key = (records[0]["model"], records[0]["replica"])
         with self._lock:
             segment = self._open.get(key)

@@ -134,11 +134,11 @@ def rollback(
 @app.command()
 def token(
     actor: Annotated[str, typer.Argument(help="Whose it is: user:ada, as the ledger names people; service:shop.")],
-    role: Annotated[list[str] | None, typer.Option(help="approver (asks, approves, refuses), operator, or caller (of predictions).")] = None,
+    role: Annotated[list[str] | None, typer.Option(help="approver, operator (rolls back), caller (predicts).")] = None,
     revoke: Annotated[bool, typer.Option("--revoke", help="Forget every token of this actor instead.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a bearer token for decisions over HTTP, or a key for predictions. It is shown once; the home keeps its digest."""
+    """Make a bearer token for decisions or predictions over HTTP. It is shown once; the home keeps its digest."""
     from boucle_adapters.settings import Settings
     from boucle_adapters.tokens import TokenStore, roles_of
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from math import isnan
 from time import perf_counter
 from typing import NamedTuple
 
@@ -158,7 +157,7 @@ class PredictionService:
             answering_role=routed.answering.role.value,
             propensity=routed.assigned.weight / 100,
             proba=proba,
-            features=[None if isnan(value) else value for value in found.values],
+            features=found.values,
             latency_ms=(perf_counter() - started) * 1000,
             replica=self._replica,
         )

@@ -38,7 +38,10 @@ class PredictionRecord(Document):
 
 
 class PredictionFields(TypedDict):
-    """The fields of a `PredictionRecord` as serving writes them, thousands a second: plain values need no check."""
+    """The fields of a `PredictionRecord` as serving writes them, thousands a second: plain values need no check.
+
+    A missing feature is NaN here, and null in the log.
+    """
 
     schema_version: Literal[1]
     prediction_id: str
@@ -55,7 +58,7 @@ class PredictionFields(TypedDict):
     answering_role: str
     propensity: float
     proba: float
-    features: Sequence[float | None]
+    features: Sequence[float]
     latency_ms: float
     replica: str
 
