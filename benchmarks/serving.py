@@ -552,7 +552,7 @@ def plot(value: Json, file: Path) -> None:
     axes.bar_label(bars, [f"{one['per_second']:,.0f}" for one in chosen], padding=3)
     axes.set_xscale("log")
     axes.margins(x=0.15)
-    axes.set_xlabel("requests per second, 8 connections, one worker on one core")
+    axes.set_xlabel("requests per second, 8 connections, one worker")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)
 
