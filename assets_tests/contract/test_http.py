@@ -330,6 +330,16 @@ def test_a_log_that_cannot_be_brought_to_the_disk_is_a_problem_and_answers_go_on
     assert world.http.get("/readyz").json()["problems"] == []
 
 
+@pytest.mark.parametrize("body", [b"{", b" " * 70_000, b"{}"])
+def test_what_people_write_into_a_path_is_no_label_of_a_metric(world: World, body: bytes):
+    for number in range(3):
+        world.http.post(f"/models/nobody{number}/predict", content=body)
+    text = world.http.get("/metrics").text
+    assert "nobody" not in text
+    assert 'boucle_requests_total{code="' in text
+    assert 'model="unknown"' in text
+
+
 def test_an_error_nobody_foresaw_is_500_without_a_trace(world: World, monkeypatch: pytest.MonkeyPatch):
     def broken(_record: PredictionRecord) -> None:
         raise ZeroDivisionError("secret")

@@ -30,7 +30,6 @@ from boucle_serving.problems import (
     Problem,
     TooLargeError,
     TooSlowError,
-    UnknownModelError,
     internal_problem,
     problem_of,
 )
@@ -137,7 +136,7 @@ class PredictEndpoint:
 
     def reply(self, model: ModelName, body: bytes, *, request_id: str, started: float) -> Reply:
         """The answer or the problem document. `started` is `perf_counter()` at the start of the request."""
-        label, version, role = str(model), NOBODY, NOBODY
+        version, role = NOBODY, NOBODY
         status = 500
         try:
             payload = json_of(body)
@@ -149,22 +148,26 @@ class PredictEndpoint:
             status = 200
             return Reply(status, to_json(answer_of(question, record)), _answered_by(version, role))
         except BoucleError as error:
-            label = "unknown" if isinstance(error, UnknownModelError) else label
             problem = problem_of(error)
             status = int(problem.status)
             return _said(problem, version, role)
         finally:
-            self._metrics.observe(label, version, role, status, perf_counter() - started)
+            self._observe(model, version, role, status, started)
 
     def unread(self, model: ModelName, error: BoucleError, *, started: float) -> Reply:
         """What is said to a request whose body was not read."""
         problem = problem_of(error)
-        self._metrics.observe(str(model), NOBODY, NOBODY, int(problem.status), perf_counter() - started)
+        self._observe(model, NOBODY, NOBODY, int(problem.status), started)
         return _said(problem, NOBODY, NOBODY)
 
     def left(self, model: ModelName, *, started: float) -> None:
         """The caller went away before it had asked."""
-        self._metrics.observe(str(model), NOBODY, NOBODY, CLIENT_LEFT, perf_counter() - started)
+        self._observe(model, NOBODY, NOBODY, CLIENT_LEFT, started)
+
+    def _observe(self, model: ModelName, version: str, role: str, status: int, started: float) -> None:
+        # Whatever people write into a path must not become a time series.
+        label = model if self._service.knows(model) else "unknown"
+        self._metrics.observe(label, version, role, status, perf_counter() - started)
 
 
 class PredictPath:

@@ -42,6 +42,10 @@ class PredictionService:
         self._replica = replica
         self._all_models_known = all_models_known
 
+    def knows(self, model: ModelName) -> bool:
+        """Whether this is a model that is served here, or should be."""
+        return model in self._predictor.served or model == self.default_model or model in self._online
+
     def served(self, model: ModelName) -> ServedModel:
         """What is served of this model.
 
