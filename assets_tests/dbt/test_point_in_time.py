@@ -16,7 +16,7 @@ NOON = datetime.fromisoformat("2024-05-01T12:00")
 HOUR = timedelta(hours=1)
 WINDOWS = {"1h": timedelta(hours=1), "6h": timedelta(hours=6)}
 MAX_AGE = timedelta(hours=3)
-examples = settings(max_examples=40, deadline=None)
+examples = settings(max_examples=40)
 
 
 @dataclass(frozen=True, order=True)

@@ -71,7 +71,7 @@ def test_of_equal_keys_the_first_row_stays():
     assert list(split.rejected.index) == [2]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     values=st.lists(
         st.tuples(st.sampled_from("abcdef"), st.integers(-2, 33), st.none() | st.floats(0, 10)), min_size=1, max_size=10
