@@ -1,4 +1,4 @@
-"""For every test: no property has a time limit of its own, because machines are busy; each test has pytest's time-out."""
+"""For every test: no property has a time limit of its own (machines are busy); each test has the time-out of pytest."""
 
 from hypothesis import settings
 
