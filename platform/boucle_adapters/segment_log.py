@@ -8,13 +8,13 @@ A process never appends to a segment that it did not start: the last line of a d
 """
 
 import fcntl
+import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -289,11 +289,8 @@ def _seal_left_behind(file: Path) -> list[str]:
 
 
 def _sha256(file: Path) -> Digest:
-    digest = sha256()
     with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return Digest(digest.hexdigest())
+        return Digest(hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def _seal_of(file: Path) -> SegmentSeal | None:

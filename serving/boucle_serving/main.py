@@ -119,8 +119,11 @@ def _siblings(settings: Settings, shared: socket.socket) -> Workers:
     group = settings.replica.rpartition(".")[0]
 
     def addresses() -> dict[str, str]:
-        found = sorted(settings.home_dir.glob(f"serving-{group}.*.json"))
-        return {file.stem.removeprefix("serving-"): announced_address(file.read_text()) for file in found}
+        found = {}
+        for file in sorted(settings.home_dir.glob(f"serving-{group}.*.json")):
+            with suppress(FileNotFoundError):  # it ends, or is being replaced
+                found[file.stem.removeprefix("serving-")] = announced_address(file.read_text())
+        return found
 
     return Workers(port=shared.getsockname()[1], addresses=addresses)
 

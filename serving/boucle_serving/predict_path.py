@@ -1,7 +1,7 @@
 """The way of one prediction, from the bytes of the request to the bytes of the answer.
 
 `PredictPath` is plain ASGI in front of the app: the way through FastAPI's router, dependencies and response classes
-costs as much again as look-up, score and log together. What it does not answer goes on to the app, whose routes of the
+costs nearly as much as look-up, score and log together. What it does not answer goes on to the app, whose routes of the
 same paths answer by the same `PredictEndpoint`.
 """
 
