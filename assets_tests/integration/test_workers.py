@@ -86,8 +86,10 @@ def test_a_worker_that_is_killed_is_replaced_and_goes_on_under_its_name(replica:
     assert killed is not None
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: pid_of(replica, "one.1") not in {killed, None})
+    own = json.loads((replica.settings.home / "serving-one.1.json").read_text())["address"]
+    wait_for(lambda: state.addresses(max_age_seconds=3).get("one.1") == own)  # its first heartbeat
+    wait_for(lambda: ask(own).status_code == 200)
     assert {ask(replica.address).status_code for _ in range(10)} == {200}
-    assert ask(state.addresses(max_age_seconds=3)["one.1"]).status_code == 200
 
 
 def test_all_end_with_the_supervisor_and_sign_off(replica: Replica, state: SqlStateStore):
