@@ -11,7 +11,8 @@ from assets_tests.bundles import MODEL, publish_users
 from assets_tests.contract.test_http import QUESTION, WEIGHTS_1, World, assert_problem
 from boucle_adapters.tokens import Role
 from boucle_serving.admission import Admission, Limits
-from boucle_serving.predict_path import MAX_BODY_BYTES, read_body
+from boucle_serving.body import read_body
+from boucle_serving.predict_endpoint import MAX_BODY_BYTES
 from boucle_serving.problems import BusyError, TooLargeError, TooManyRequestsError, TooSlowError
 
 BATCH = {"rows": [QUESTION]}

@@ -91,7 +91,7 @@ class World:
         promote(self.state, version=version, digest=digest, model=model)
 
     def poll(self) -> None:
-        self.app.app.state.watch.poll()
+        self.app.state.watch.poll()
 
     def logged(self) -> list[PredictionRecord]:
         return list(self.log.read(MODEL, NOON, NOON + timedelta(hours=1)))
@@ -323,10 +323,10 @@ def test_a_log_that_cannot_be_brought_to_the_disk_is_a_problem_and_answers_go_on
 ):
     with monkeypatch.context() as away:
         away.setattr(world.log, "sync", no_space)
-        world.app.app.state.keeper.sync()
+        world.app.state.keeper.sync()
         assert "cannot be brought to the disk" in str(world.http.get("/readyz").json()["problems"])
         assert world.http.post("/predict", json=QUESTION).status_code == 200
-    world.app.app.state.keeper.sync()
+    world.app.state.keeper.sync()
     assert world.http.get("/readyz").json()["problems"] == []
 
 

@@ -113,9 +113,9 @@ def test_in_a_batch_a_row_that_cannot_be_answered_has_its_problem_and_the_others
     assert rows[2]["error"]["errors"][0]["field"] == "as_of"
     assert rows[1] | QUESTION == rows[1]
     assert len(world.logged()) == 1
-    nobody = 'model="repurchase",route="none",version="none"'
-    assert world.metric(f'boucle_requests_total{{code="404",{nobody}}}') == 1
-    assert world.metric(f'boucle_requests_total{{code="422",{nobody}}}') == 2
+    asked, nobody = 'route="production",version="1"', 'route="none",version="none"'
+    assert world.metric(f'boucle_requests_total{{code="404",model="repurchase",{asked}}}') == 1
+    assert world.metric(f'boucle_requests_total{{code="422",model="repurchase",{nobody}}}') == 2
 
 
 @pytest.mark.parametrize(

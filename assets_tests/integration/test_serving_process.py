@@ -262,7 +262,7 @@ from boucle_adapters.settings import Settings
 from boucle_serving.app import create_app
 from boucle_serving.main import parts_of
 app = create_app(parts_of(Settings(), ""))
-app.app.state.watch.poll()
+app.state.watch.poll()
 answer = TestClient(app).post("/predict", json={QUESTION!r})
 assert answer.status_code == 200, answer.text
 sys.stdout.write(",".join(name for name in {HEAVY!r} if name in sys.modules))

@@ -5,6 +5,7 @@
 `model only` neither looks up nor logs; `with log` logs; `with look-up` does both. The whole path is the product itself.
 """
 
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,8 +18,7 @@ from boucle.contracts.prediction import PredictionFields, PredictionRecord
 from boucle.ports import OnlineRow
 from boucle_adapters.online_store import OnlineStore, Snapshot
 from boucle_adapters.settings import Settings
-from boucle_serving.app import create_app
-from boucle_serving.main import parts_of
+from boucle_serving.main import parts_of, server_config
 
 
 class NoLog:
@@ -64,12 +64,13 @@ def main() -> None:
     """Serve until told to end."""
     port, part = int(sys.argv[1]), sys.argv[2]
     settings = Settings()
+    bound = socket.create_server(("127.0.0.1", port))
     parts = parts_of(settings, "")
     if part != "with look-up":
         parts = replace(parts, open_online=lambda model: OneRowStore(settings.online_dir / model))
     if part == "model only":
         parts = replace(parts, log=NoLog())
-    uvicorn.run(create_app(parts), port=port, access_log=False, log_level="warning")
+    uvicorn.Server(server_config(parts)).run([bound])
 
 
 if __name__ == "__main__":

@@ -32,6 +32,11 @@ class Limits:
     concurrent_requests: int = 256
     body_seconds: float = 10.0
 
+    @property
+    def by_address(self) -> bool:
+        """Whether callers are told apart by their address."""
+        return self.requests_per_second > 0 and not self.require_key
+
 
 class Admission:
     """Lets prediction requests in, or raises what the caller is told. Lives in one event loop: it has no lock."""

@@ -22,7 +22,7 @@ from boucle_serving.log_keeper import LogKeeper
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.middleware import AnswerHeaders
 from boucle_serving.plan_watch import PlanWatch
-from boucle_serving.predict_path import CLIENT_LEFT, PredictEndpoint, PredictPath
+from boucle_serving.predict_endpoint import CLIENT_LEFT, PredictEndpoint
 from boucle_serving.predictor import Predictor
 from boucle_serving.problems import FieldError, InvalidRequestError, http_problem, problem_of
 from boucle_serving.readiness import Readiness
@@ -69,8 +69,8 @@ class Parts:
     replica_timeout_seconds: float = 3.0
 
 
-def create_app(parts: Parts) -> PredictPath:
-    """The short way of predictions, in front of the app (`.app`), whose lifespan starts and stops watcher and log."""
+def create_app(parts: Parts) -> FastAPI:
+    """The app; its lifespan starts and stops the watcher and the log."""
     metrics = ServingMetrics()
     predictor = Predictor(parts.bundles)
     keeper = LogKeeper(
@@ -107,10 +107,11 @@ def create_app(parts: Parts) -> PredictPath:
     app.state.watch = watch
     app.state.keeper = keeper
     admission = Admission(parts.limits, parts.tokens, metrics)
-    endpoint = PredictEndpoint(service, metrics)
+    endpoint = PredictEndpoint(service, admission, metrics)
+    app.state.predict_endpoint = endpoint
     rows = RowsService(service, metrics, admission)
     readiness = Readiness(predictor, watch, keeper, parts.replica)
-    app.include_router(predict_router(endpoint, rows, admission))
+    app.include_router(predict_router(endpoint, rows))
     app.include_router(mlflow_router(rows))
     app.include_router(open_inference_router(rows, readiness))
     app.include_router(health_router(readiness, metrics, parts.workers))
@@ -126,7 +127,7 @@ def create_app(parts: Parts) -> PredictPath:
     )
     app.add_middleware(AnswerHeaders)
     _handle_errors(app)
-    return PredictPath(app, endpoint=endpoint, predictor=predictor, admission=admission)
+    return app
 
 
 def _opened_once(open_state: Callable[[], StateStore]) -> Callable[[], StateStore]:

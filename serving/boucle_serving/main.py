@@ -24,6 +24,7 @@ from boucle_adapters.sql_state import SqlStateStore
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Limits
 from boucle_serving.app import Parts, create_app
+from boucle_serving.predict_protocol import PredictProtocol
 from boucle_serving.worker_metrics import Workers, announced_address
 from boucle_serving.workers import GRACE_SECONDS, Supervisor, end_with_parent
 
@@ -64,6 +65,18 @@ def announcement_file(settings: Settings) -> Path:
     return settings.home_dir / f"serving-{settings.replica}.json"
 
 
+def server_config(parts: Parts) -> uvicorn.Config:
+    """The server of an app of these parts."""
+    return uvicorn.Config(
+        create_app(parts),
+        http=PredictProtocol,
+        access_log=False,
+        server_header=False,
+        log_level="warning",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
 class _Server(uvicorn.Server):
     """Says where it answers once it does."""
 
@@ -102,12 +115,7 @@ def serve(settings: Settings) -> None:
         sockets.append(socket.socket(fileno=settings.shared_socket))
         end_with_parent()
     workers = _siblings(settings, sockets[-1]) if len(sockets) > 1 else None
-    config = uvicorn.Config(
-        create_app(replace(parts_of(settings, address), workers=workers)),
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
+    config = server_config(replace(parts_of(settings, address), workers=workers))
     gc.collect()
     gc.freeze()  # what was imported stays: looking at it again and again would hold up requests
     with suppress(KeyboardInterrupt):  # uvicorn has shut down already and raises the signal again

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from types import MappingProxyType
 
 import numpy as np
@@ -39,21 +38,9 @@ class LoadedBundle:
     _columns: dict[tuple[str, ...], tuple[int, ...] | None] = field(default_factory=dict)
 
     @cached_property
-    def _one_row(self) -> "_OneRow":
-        return _OneRow(self.session, len(self.contract.features))
-
-    @cached_property
     def questions(self) -> QuestionReader:
         """Reads what callers ask of this model."""
         return QuestionReader(self.contract)
-
-    def score(self, values: Sequence[float]) -> float:
-        """The answer for one feature row, in the contract's order.
-
-        Raises:
-            BundleError: The answer is not a number within the contract's limits.
-        """
-        return self.checked(self._one_row.answer(values))
 
     def scores(self, rows: Sequence[Sequence[float]]) -> list[float]:
         """The answers for feature rows, in the contract's order, as the model gives them: see `checked`."""
@@ -92,30 +79,10 @@ class LoadedBundle:
         missing = [name for name in wanted if name not in names]
         if missing:
             raise FeatureLookupError(
-                f"The online snapshot of '{self.contract.model}' lacks the features {', '.join(missing)} that the "
-                "version in traffic needs. Materialise `online_features` again."
+                f"A row of '{self.contract.model}' lacks the features {', '.join(missing)} that the version in traffic "
+                "needs. Materialise `online_features` again, or give them with the request."
             )
         return tuple(names.index(name) for name in wanted)
-
-
-class _OneRow:
-    """Answers one row at a time in buffers bound once: a call with arrays of its own takes twice as long."""
-
-    def __init__(self, session: ort.InferenceSession, features: int) -> None:
-        self._session = session
-        self._lock = Lock()
-        self._row = ort.OrtValue.ortvalue_from_numpy(np.zeros((1, features)))
-        self._answer = ort.OrtValue.ortvalue_from_numpy(np.zeros(1))
-        self._binding = session.io_binding()
-        self._binding.bind_ortvalue_input(ONNX_INPUT, self._row)
-        self._binding.bind_ortvalue_output(ONNX_OUTPUT, self._answer)
-
-    def answer(self, values: Sequence[float]) -> float:
-        """What the model says to one row."""
-        with self._lock:
-            self._row.update_inplace(np.array([values], dtype=np.float64))
-            self._session.run_with_iobinding(self._binding)
-            return float(self._answer.numpy()[0])
 
 
 @dataclass(frozen=True)
@@ -214,7 +181,7 @@ def _warm_up(bundle: LoadedBundle, warm_up: WarmUp, directory: Path) -> None:
     for request in warm_up.requests:
         values = [float("nan") if value is None else value for value in request.features]
         try:
-            found = bundle.score(values)
+            found = bundle.checked(*bundle.scores([values]))
         except BundleError:
             raise
         except Exception as error:

@@ -1,33 +1,50 @@
-"""What callers ask: about whom, as of when. Checked against the contract of the bundle in production."""
+"""What callers ask: about whom, as of when, or about features they give. Checked against the contract in production."""
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
-from boucle.contracts.bundle import BundleContract
+from boucle.contracts.bundle import BundleContract, FeatureSpec
 from boucle.contracts.ids import EntityKey
 from boucle_serving.problems import FieldError, InvalidRequestError
 
+_MISSING = float("nan")
+
 
 class Question(NamedTuple):
-    """A checked request: about whom, as of when (UTC), and both as they were sent."""
+    """A checked request: about whom, as of when (UTC), and both as they were sent. The features are looked up."""
 
     entity_key: EntityKey
     as_of: datetime
     sent: Mapping[str, object]
 
 
+class FeatureRow(NamedTuple):
+    """A checked request that brings its features, in the contract's order (NaN is missing), and how it was sent.
+
+    Entity and moment are None where the caller did not name them.
+    """
+
+    entity_key: EntityKey | None
+    as_of: datetime | None
+    values: Sequence[float]
+    sent: Mapping[str, object]
+
+
 class QuestionReader:
-    """Reads requests of the form `{<entity>: key, "as_of": moment}` for one contract."""
+    """Reads `{<entity>: key, "as_of": moment}`, or a row with every feature by its name, for one contract."""
 
     def __init__(self, contract: BundleContract) -> None:
         self._entity = contract.entity
         self._key = contract.key
+        self._features = contract.features
+        self._names = frozenset(contract.feature_names)
         self._matches: Callable[[str], object] = re.compile(contract.key.pattern).match
 
-    def read(self, payload: object) -> Question:
+    def read(self, payload: object) -> Question | FeatureRow:
         """Check one request.
 
         Raises:
@@ -38,18 +55,26 @@ class QuestionReader:
             raise InvalidRequestError(
                 FieldError("body", f'must be a JSON object like {{"{entity}": "4", "as_of": "1997-10-01"}}')
             )
+        if not self._names.isdisjoint(payload):
+            return self._feature_row(payload)
         errors: list[FieldError] = []
         key = self._entity_key(payload, errors)
         as_of = _as_of(payload, errors)
         if len(payload) > 2 or errors:
-            errors[:0] = [
-                FieldError(f"{name!r:.80}".strip("'"), f"is not known; the fields are {entity} and as_of")
-                for name in payload
-                if name not in (entity, "as_of")
-            ]
+            errors[:0] = _unknown(payload, {entity, "as_of"}, f"the fields are {entity} and as_of, or every feature")
         if errors or as_of is None:
             raise InvalidRequestError(*errors)
         return Question(EntityKey(key), as_of, payload)
+
+    def _feature_row(self, payload: Mapping[str, object]) -> FeatureRow:
+        entity = self._entity
+        errors = _unknown(payload, self._names | {entity, "as_of"}, "GET /v2/models/{model} names the features")
+        key = EntityKey(self._entity_key(payload, errors)) if payload.get(entity) is not None else None
+        as_of = _as_of(payload, errors) if payload.get("as_of") is not None else None
+        values = [_value(feature, payload, errors) for feature in self._features]
+        if errors:
+            raise InvalidRequestError(*errors)
+        return FeatureRow(key, as_of, values, payload)
 
     def _entity_key(self, payload: Mapping[str, object], errors: list[FieldError]) -> str:
         entity, key = self._entity, self._key
@@ -67,6 +92,40 @@ class QuestionReader:
         else:
             return value
         return ""
+
+
+def _unknown(payload: Mapping[str, object], known: frozenset[str] | set[str], hint: str) -> list[FieldError]:
+    return [FieldError(f"{name!r:.80}".strip("'"), f"is not known; {hint}") for name in payload if name not in known]
+
+
+def _value(feature: FeatureSpec, payload: Mapping[str, object], errors: list[FieldError]) -> float:
+    """The value of one feature as the contract allows it."""
+    sent = payload.get(feature.name)
+    if sent is not None and (isinstance(sent, bool) or not isinstance(sent, int | float)):
+        errors.append(FieldError(feature.name, f"must be a number or null, not {sent!r:.80}"))
+        return _MISSING
+    try:
+        value = _MISSING if sent is None else float(sent)
+    except OverflowError:
+        value = math.inf
+    problem = _problem(feature, value)
+    if problem:
+        errors.append(FieldError(feature.name, "is required" if feature.name not in payload else problem))
+    return value
+
+
+def _problem(feature: FeatureSpec, value: float) -> str | None:
+    if math.isnan(value):
+        return None if feature.nullable else "must be a number: it is never missing"
+    if math.isinf(value):
+        return "must be finite"
+    if feature.dtype == "int64" and not value.is_integer():
+        return f"must be a whole number, not {value!r}"
+    if feature.minimum is not None and value < feature.minimum:
+        return f"must be at least {feature.minimum:g}, not {value!r}"
+    if feature.maximum is not None and value > feature.maximum:
+        return f"must be at most {feature.maximum:g}, not {value!r}"
+    return None
 
 
 def _as_of(payload: Mapping[str, object], errors: list[FieldError]) -> datetime | None:

@@ -15,8 +15,13 @@ class Routed(NamedTuple):
     answering: Arm
     bundle: LoadedBundle
 
+    @property
+    def answered_by(self) -> tuple[str, str]:
+        """Version and role of the answering arm, as headers and metrics name them."""
+        return str(self.answering.version), self.answering.role.value
 
-def route(served: ServedModel, entity_key: EntityKey) -> Routed:
-    """Who answers this entity under the plan that is served."""
-    arm = served.sole_arm or assign(served.plan, entity_key)
+
+def route(served: ServedModel, entity_key: EntityKey | None) -> Routed:
+    """Who answers under the plan that is served; where the caller names no entity, nobody is drawn: production."""
+    arm = served.sole_arm or (served.plan.production if entity_key is None else assign(served.plan, entity_key))
     return Routed(arm, arm, served.bundles[arm.bundle_digest])

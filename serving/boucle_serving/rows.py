@@ -11,11 +11,11 @@ from starlette.concurrency import run_in_threadpool
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionFields
-from boucle.errors import BoucleError, BundleError
+from boucle.errors import BoucleError, FeatureLookupError
 from boucle_serving.admission import Admission
+from boucle_serving.body import read_body
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.middleware import MODEL_VERSION, NOBODY, ROUTE
-from boucle_serving.predict_path import read_body
 from boucle_serving.predictor import ServedModel
 from boucle_serving.problems import (
     FieldError,
@@ -25,9 +25,8 @@ from boucle_serving.problems import (
     UnknownModelError,
     problem_of,
 )
-from boucle_serving.questions import Question
 from boucle_serving.router import route
-from boucle_serving.service import PredictionService
+from boucle_serving.service import Asked, Prediction, PredictionService
 
 MAX_ROWS = 1_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
@@ -37,16 +36,14 @@ SEVERAL = "several"
 
 @dataclass(frozen=True)
 class Answered:
-    """The rows of one request: what was asked and what came of it, in order."""
+    """What came of the rows of one request, in their order."""
 
-    served: ServedModel
-    questions: Sequence[Question | BoucleError]
-    results: Sequence[PredictionFields | BoucleError]
+    outcomes: Sequence[Prediction | BoucleError]
 
     @property
     def records(self) -> list[PredictionFields]:
         """The answers; all of them where a request is answered as a whole or not at all."""
-        return [result for result in self.results if not isinstance(result, BoucleError)]
+        return [outcome.record for outcome in self.outcomes if isinstance(outcome, Prediction)]
 
     def headers(self) -> dict[str, str]:
         """Who answered."""
@@ -89,7 +86,7 @@ class RowsService:
     async def answer(
         self, request: Request, model: ModelName, payloads: Sequence[object], *, all_or_none: bool
     ) -> Answered:
-        """Answer each row of the form `{<entity>: key, "as_of": moment}`, as one request would be.
+        """Answer each row, an entity as of a moment or one with its features, as a request by itself would be.
 
         It runs beside the event loop: a large batch must not hold up single requests.
 
@@ -105,12 +102,11 @@ class RowsService:
                 raise InvalidRequestError(FieldError("body", "has no row"))
             if len(payloads) > MAX_ROWS:
                 raise TooLargeError(f"The request has {len(payloads)} rows; at most {MAX_ROWS} are answered at once.")
-            answered = await run_in_threadpool(
-                self._answered, served, payloads, request.state.request_id, started, all_or_none=all_or_none
-            )
-            counts.update(_counted(served, *row) for row in zip(payloads, answered.results, strict=True))
+            asked = await run_in_threadpool(_asked, payloads, served, request.state.request_id, started)
+            outcomes = await run_in_threadpool(self._outcomes, served, asked, all_or_none=all_or_none)
+            counts.update(_counted(*row) for row in zip(asked, outcomes, strict=True))
         except RowsError as error:  # the other rows were asked, and got no answer either
-            counts.update(_counted(served, payloads[number], one) for number, one in error.errors.items())
+            counts.update(_counted(asked[number], one) for number, one in error.errors.items())
             raise
         except BoucleError as error:
             label = "unknown" if isinstance(error, UnknownModelError) else label
@@ -118,35 +114,39 @@ class RowsService:
             raise
         finally:
             self._metrics.observe_rows(label, counts, perf_counter() - started)
-        return answered
+        return Answered(outcomes)
 
-    def _answered(
-        self, served: ServedModel, payloads: Sequence[object], request_id: str, started: float, *, all_or_none: bool
-    ) -> Answered:
-        questions = [_question(payload, served) for payload in payloads]
-        results = self._service.answer_rows(
-            served, questions, request_id=request_id, started=started, all_or_none=all_or_none
-        )
-        return Answered(served, questions, results)
-
-
-def _question(payload: object, served: ServedModel) -> Question | InvalidRequestError:
-    try:
-        return served.production.questions.read(payload)
-    except InvalidRequestError as error:
-        return error
+    def _outcomes(
+        self, served: ServedModel, asked: Sequence[Asked | InvalidRequestError], *, all_or_none: bool
+    ) -> list[Prediction | BoucleError]:
+        outcomes = self._service.predict(served, asked)
+        wrong = {number: one for number, one in enumerate(outcomes) if isinstance(one, BoucleError)}
+        if len(wrong) == len(outcomes) and all(type(error) is FeatureLookupError for error in wrong.values()):
+            raise wrong[0]  # there are no features at all: a status says so better than a thousand rows
+        if all_or_none and wrong:
+            raise RowsError(wrong)
+        self._service.log(outcomes)
+        return outcomes
 
 
-def _counted(served: ServedModel, payload: object, result: PredictionFields | BoucleError) -> tuple[str, str, int]:
-    """Version, role and code of one row; what a version answered that could not leave is the version's own error."""
-    if not isinstance(result, BoucleError):
-        return str(result["model_version"]), result["answering_role"], 200
-    status = int(problem_of(result).status)
-    question = _question(payload, served)
-    if not isinstance(result, BundleError) or isinstance(question, InvalidRequestError):
-        return NOBODY, NOBODY, status
-    arm = route(served, question.entity_key).answering
-    return str(arm.version), arm.role.value, status
+def _asked(
+    payloads: Sequence[object], served: ServedModel, request_id: str, started: float
+) -> list[Asked | InvalidRequestError]:
+    asked: list[Asked | InvalidRequestError] = []
+    for payload in payloads:
+        try:
+            question = served.production.questions.read(payload)
+        except InvalidRequestError as error:
+            asked.append(error)
+        else:
+            asked.append(Asked(question, route(served, question.entity_key), request_id, started))
+    return asked
+
+
+def _counted(asked: Asked | InvalidRequestError, outcome: Prediction | BoucleError) -> tuple[str, str, int]:
+    """Version, role and code of one row."""
+    version, role = asked.routed.answered_by if isinstance(asked, Asked) else (NOBODY, NOBODY)
+    return version, role, int(problem_of(outcome).status) if isinstance(outcome, BoucleError) else 200
 
 
 def _one_of(found: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""Predictions, from the parsed request to the logged answer: one, or many at once."""
+"""Predictions, from checked questions to logged records: one, or many at once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -11,13 +11,49 @@ from boucle.contracts.prediction import PredictionFields
 from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.errors import BoucleError, BundleError, FeatureLookupError, NoProductionModelError
 from boucle.ports import Clock
-from boucle_adapters.online_store import OnlineStore, Snapshot
+from boucle_adapters.online_store import OnlineStore
 from boucle_serving.ids import new_id
 from boucle_serving.log_keeper import LogKeeper
 from boucle_serving.predictor import Predictor, ServedModel
-from boucle_serving.problems import RowsError, UnknownModelError
-from boucle_serving.questions import Question
-from boucle_serving.router import Routed, route
+from boucle_serving.problems import InvalidRequestError, UnknownModelError
+from boucle_serving.questions import FeatureRow, Question
+from boucle_serving.router import Routed
+
+
+class Asked(NamedTuple):
+    """A question of a request, and who answers it. `started` is `perf_counter()` at the start of the request."""
+
+    question: Question | FeatureRow
+    routed: Routed
+    request_id: str
+    started: float
+
+
+class Prediction(NamedTuple):
+    """A question and its answer as it is logged."""
+
+    question: Question | FeatureRow
+    record: PredictionFields
+
+    def document(self) -> dict[str, object]:
+        """What a caller learns: the question as it was sent, and the answer."""
+        record = self.record
+        return {
+            **self.question.sent,
+            "proba": record["proba"],
+            "prediction_id": record["prediction_id"],
+            "model": record["model"],
+            "model_version": record["model_version"],
+        }
+
+
+class _Found(NamedTuple):
+    """A question with the feature row, in the order of the contract, that answers it."""
+
+    number: int
+    asked: Asked
+    values: Sequence[float]
+    as_of: datetime | None
 
 
 class PredictionService:
@@ -46,6 +82,10 @@ class PredictionService:
         """Whether this is a model that is served here, or should be."""
         return model in self._predictor.served or model == self.default_model or model in self._online
 
+    def serves(self, model: ModelName) -> bool:
+        """Whether this model can be asked."""
+        return model in self._predictor.served
+
     def served(self, model: ModelName) -> ServedModel:
         """What is served of this model.
 
@@ -66,122 +106,73 @@ class PredictionService:
             f"'{model}', or run `boucle retrain {model}`. If that is done, GET /readyz says what is missing."
         )
 
-    def answer(
-        self, served: ServedModel, routed: Routed, question: Question, *, request_id: str, started: float
-    ) -> PredictionFields:
-        """Look up, score, log, answer. `started` is `perf_counter()` at the start of the request.
+    def predict(
+        self, served: ServedModel, asked: Sequence[Asked | InvalidRequestError]
+    ) -> list[Prediction | BoucleError]:
+        """Look up, then score what one arm answers at once: a prediction or an error for each, in their order.
 
-        Raises:
-            BoucleError: One of those that `boucle_serving.problems` maps to a status.
+        Nothing of it may leave before `log` has taken the records.
         """
-        found = self._found(served, routed, question)
-        proba = routed.bundle.score(found.values)
-        record = self._record(served.plan, found, proba, request_id=request_id, started=started)
-        self._log.write(record)
-        return record
-
-    def answer_rows(
-        self,
-        served: ServedModel,
-        questions: Sequence[Question | BoucleError],
-        *,
-        request_id: str,
-        started: float,
-        all_or_none: bool,
-    ) -> list[PredictionFields | BoucleError]:
-        """Answer many at once, each by the arm of its entity: a record or an error for each question, in their order.
-
-        With `all_or_none` nothing is answered and nothing logged when one of them cannot be.
-
-        Raises:
-            RowsError: `all_or_none`, and some rows have no answer.
-            BoucleError: No row can be answered: features or log unavailable.
-        """
-        self._snapshot(served.plan.model)
-        said: dict[int, PredictionFields | BoucleError] = {}
-        by_bundle: dict[Digest, list[tuple[int, _Found]]] = {}
-        for number, question in enumerate(questions):
-            found = question if isinstance(question, BoucleError) else self._found_or_error(served, question)
-            if isinstance(found, BoucleError):
-                said[number] = found
+        outcomes: dict[int, Prediction | BoucleError] = {}
+        by_bundle: dict[Digest, list[_Found]] = {}
+        for number, one in enumerate(asked):
+            if isinstance(one, InvalidRequestError):
+                outcomes[number] = one
+                continue
+            try:
+                found = self._found(number, one, served)
+            except FeatureLookupError as error:
+                outcomes[number] = error
             else:
-                by_bundle.setdefault(found.routed.answering.bundle_digest, []).append((number, found))
+                by_bundle.setdefault(one.routed.answering.bundle_digest, []).append(found)
+        now = self._clock(served.plan.model).now()
         for group in by_bundle.values():
-            bundle = group[0][1].routed.bundle
-            scores = bundle.scores([found.values for _, found in group])
-            for (number, found), score in zip(group, scores, strict=True):
+            bundle = group[0].asked.routed.bundle
+            for found, score in zip(group, bundle.scores([found.values for found in group]), strict=True):
                 try:
-                    proba = bundle.checked(score)
+                    outcomes[found.number] = self._prediction(served.plan, found, bundle.checked(score), now)
                 except BundleError as error:
-                    said[number] = error
-                else:
-                    said[number] = self._record(served.plan, found, proba, request_id=request_id, started=started)
-        in_order = [said[number] for number in range(len(questions))]
-        if all_or_none and (wrong := {n: one for n, one in enumerate(in_order) if isinstance(one, BoucleError)}):
-            raise RowsError(wrong)
-        self._log.write(*(one for one in in_order if not isinstance(one, BoucleError)))
-        return in_order
+                    outcomes[found.number] = error
+        return [outcomes[number] for number in range(len(asked))]
 
-    def _snapshot(self, model: ModelName) -> Snapshot:
-        online = self._online.get(model)
+    def log(self, outcomes: Sequence[Prediction | BoucleError]) -> None:
+        """Write the predictions among them to the log. Raises LogUnavailableError when they must not leave."""
+        self._log.write(*(outcome.record for outcome in outcomes if isinstance(outcome, Prediction)))
+
+    def _found(self, number: int, asked: Asked, served: ServedModel) -> _Found:
+        question, bundle = asked.question, asked.routed.bundle
+        if isinstance(question, FeatureRow):
+            values = bundle.in_order(question.values, served.production.contract.feature_names)
+            return _Found(number, asked, values, None)
+        online = self._online.get(served.plan.model)
         if online is None:
-            raise FeatureLookupError(f"There is no online snapshot of '{model}'. Materialise `online_features`.")
-        return online.snapshot
+            raise FeatureLookupError(
+                f"There is no online snapshot of '{served.plan.model}'. Materialise `online_features`."
+            )
+        snapshot = online.snapshot
+        row = snapshot.look_up(question.entity_key, question.as_of, max_age_days=bundle.contract.max_feature_age_days)
+        return _Found(number, asked, bundle.in_order(row.values, snapshot.manifest.feature_names), row.as_of)
 
-    def _found(self, served: ServedModel, routed: Routed, question: Question) -> "_Found":
-        snapshot = self._snapshot(served.plan.model)
-        max_age = routed.bundle.contract.max_feature_age_days
-        row = snapshot.look_up(question.entity_key, question.as_of, max_age_days=max_age)
-        values = routed.bundle.in_order(row.values, snapshot.manifest.feature_names)
-        return _Found(question, routed, values, row.as_of)
-
-    def _found_or_error(self, served: ServedModel, question: Question) -> "_Found | FeatureLookupError":
-        try:
-            return self._found(served, route(served, question.entity_key), question)
-        except FeatureLookupError as error:
-            return error
-
-    def _record(
-        self, plan: TrafficPlan, found: "_Found", proba: float, *, request_id: str, started: float
-    ) -> PredictionFields:
-        question, routed = found.question, found.routed
-        return PredictionFields(
+    def _prediction(self, plan: TrafficPlan, found: _Found, proba: float, now: datetime) -> Prediction:
+        question, routed, request_id, started = found.asked
+        record = PredictionFields(
             schema_version=1,
             prediction_id=new_id(),
             request_id=request_id,
-            at=self._clock(plan.model).now(),
+            at=now,
             model=plan.model,
             entity_key=question.entity_key,
-            as_of=question.as_of,
+            as_of=question.as_of or now,
             features_as_of=found.as_of,
             model_version=routed.answering.version,
             bundle_digest=routed.answering.bundle_digest,
             plan_revision=plan.revision,
             assigned_role=routed.assigned.role.value,
             answering_role=routed.answering.role.value,
-            propensity=routed.assigned.weight / 100,
+            propensity=1.0 if question.entity_key is None else routed.assigned.weight / 100,
             proba=proba,
             features=found.values,
             latency_ms=(perf_counter() - started) * 1000,
             replica=self._replica,
         )
-
-
-class _Found(NamedTuple):
-    """A question with its arm and the feature row, in the order of the contract, that answers it."""
-
-    question: Question
-    routed: Routed
-    values: Sequence[float]
-    as_of: datetime
-
-
-def answer_of(question: Question, record: PredictionFields) -> dict[str, object]:
-    """What a caller learns: the question as it was sent, and the answer."""
-    return {
-        **question.sent,
-        "proba": record["proba"],
-        "prediction_id": record["prediction_id"],
-        "model": record["model"],
-        "model_version": record["model_version"],
-    }
+        return Prediction(question, record)

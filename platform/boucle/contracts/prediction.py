@@ -15,6 +15,7 @@ class PredictionRecord(Document):
 
     `as_of` is the moment asked about; `features_as_of` the moment of the feature row that answered; `at` the moment
     of the answer on boucle's clock. `features` follow the order of the bundle's contract; None is a missing value.
+    Where the caller gave the features, `features_as_of` is None, and so is `entity_key` if it named none.
     """
 
     schema_version: Literal[1] = 1
@@ -22,9 +23,9 @@ class PredictionRecord(Document):
     request_id: str
     at: AwareDatetime
     model: ModelName
-    entity_key: EntityKey
+    entity_key: EntityKey | None
     as_of: AwareDatetime
-    features_as_of: AwareDatetime
+    features_as_of: AwareDatetime | None
     model_version: ModelVersion
     bundle_digest: Digest
     plan_revision: int
@@ -48,9 +49,9 @@ class PredictionFields(TypedDict):
     request_id: str
     at: datetime
     model: ModelName
-    entity_key: EntityKey
+    entity_key: EntityKey | None
     as_of: datetime
-    features_as_of: datetime
+    features_as_of: datetime | None
     model_version: ModelVersion
     bundle_digest: Digest
     plan_revision: int

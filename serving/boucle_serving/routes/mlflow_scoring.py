@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from boucle_serving.body import json_of
 from boucle_serving.documented import PREDICTION_PROBLEMS
-from boucle_serving.predict_path import json_of
 from boucle_serving.problems import FieldError, InvalidRequestError
 from boucle_serving.rows import RowsService
 

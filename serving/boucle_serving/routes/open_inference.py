@@ -17,8 +17,8 @@ from fastapi.responses import JSONResponse
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionFields
+from boucle_serving.body import json_of
 from boucle_serving.documented import PREDICTION_PROBLEMS
-from boucle_serving.predict_path import json_of
 from boucle_serving.predictor import ServedModel
 from boucle_serving.problems import FieldError, InvalidRequestError, UnknownModelError
 from boucle_serving.readiness import Readiness

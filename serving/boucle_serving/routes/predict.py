@@ -1,21 +1,18 @@
 """POST /predict, POST /models/{model}/predict and /models/{model}/predict/batch."""
 
-from time import perf_counter
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from boucle.contracts.ids import ModelName
-from boucle.contracts.prediction import PredictionFields
 from boucle.errors import BoucleError
-from boucle_serving.admission import Admission
+from boucle_serving.body import json_of
 from boucle_serving.documented import PREDICTION_PROBLEMS
-from boucle_serving.predict_path import PredictEndpoint, answered, json_of
+from boucle_serving.predict_endpoint import PredictEndpoint
 from boucle_serving.problems import FieldError, InvalidRequestError, problem_of
-from boucle_serving.questions import Question
 from boucle_serving.rows import MAX_ROWS, RowsService
-from boucle_serving.service import answer_of
+from boucle_serving.service import Prediction
 
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
@@ -71,7 +68,7 @@ _BATCH_BODY: dict[str, Any] = {
 }
 
 
-def predict_router(endpoint: PredictEndpoint, rows: RowsService, admission: Admission) -> APIRouter:
+def predict_router(endpoint: PredictEndpoint, rows: RowsService) -> APIRouter:
     """The routes of boucle's own protocol: one prediction a request, or many with an error for each that fails.
 
     Single predictions of models that are served are answered before they come here: see `predict_path`.
@@ -79,10 +76,7 @@ def predict_router(endpoint: PredictEndpoint, rows: RowsService, admission: Admi
     router = APIRouter(tags=["predict"], responses=PREDICTION_PROBLEMS)
 
     async def predict(request: Request, model: ModelName) -> Response:
-        started, said = perf_counter(), request.state.request_id
-        reply = await answered(
-            endpoint, admission, model, request.scope, request.receive, request_id=said, started=started
-        )
+        reply = await endpoint.reply(model, request.scope, request.receive, request_id=request.state.request_id)
         headers = {name.decode(): value.decode() for name, value in reply.headers}
         return Response(reply.body, reply.status, headers)
 
@@ -104,7 +98,7 @@ def predict_router(endpoint: PredictEndpoint, rows: RowsService, admission: Admi
         async with rows.body(request) as content:
             payloads = _rows(json_of(content))
             found = await rows.answer(request, ModelName(model), payloads, all_or_none=False)
-        body = [_row(*row) for row in zip(found.questions, found.results, strict=True)]
+        body = [_row(outcome) for outcome in found.outcomes]
         return JSONResponse({"model": model, "rows": body}, headers=found.headers())
 
     return router
@@ -117,9 +111,5 @@ def _rows(payload: object) -> list[object]:
     return rows
 
 
-def _row(question: Question | BoucleError, result: PredictionFields | BoucleError) -> dict[str, Any]:
-    if isinstance(question, BoucleError):
-        return {"error": problem_of(question).document()}
-    if isinstance(result, BoucleError):
-        return {"error": problem_of(result).document()}
-    return answer_of(question, result)
+def _row(outcome: Prediction | BoucleError) -> dict[str, Any]:
+    return outcome.document() if isinstance(outcome, Prediction) else {"error": problem_of(outcome).document()}

@@ -198,7 +198,9 @@ def _frame(records: list[PredictionRecord]) -> pd.DataFrame:
             "at": pd.Series([_naive(r.at) for r in records], dtype="datetime64[us]"),
             "entity_key": pd.Series([r.entity_key for r in records], dtype="str"),
             "as_of": pd.Series([_naive(r.as_of) for r in records], dtype="datetime64[us]"),
-            "features_as_of": pd.Series([_naive(r.features_as_of) for r in records], dtype="datetime64[us]"),
+            "features_as_of": pd.Series(
+                [_naive(r.features_as_of) if r.features_as_of else None for r in records], dtype="datetime64[us]"
+            ),
             "model_version": pd.Series([r.model_version for r in records], dtype="int64"),
             "bundle_digest": pd.Series([r.bundle_digest for r in records], dtype="str"),
             "proba": pd.Series([r.proba for r in records], dtype="float64"),

@@ -1,0 +1,208 @@
+"""Prediction requests, from the bytes of the body to the bytes of the answer."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from time import perf_counter
+from typing import NamedTuple
+
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+from boucle.contracts.ids import ModelName
+from boucle.errors import BoucleError
+from boucle_serving.admission import Admission
+from boucle_serving.body import json_of, read_body, too_large
+from boucle_serving.metrics import ServingMetrics
+from boucle_serving.middleware import MODEL_VERSION, NOBODY, ROUTE
+from boucle_serving.predictor import ServedModel
+from boucle_serving.problems import (
+    MEDIA_TYPE,
+    InvalidRequestError,
+    LogUnavailableError,
+    Problem,
+    internal_problem,
+    problem_of,
+)
+from boucle_serving.router import Routed, route
+from boucle_serving.service import Asked, Prediction, PredictionService
+
+MAX_BODY_BYTES = 64 * 1024
+CLIENT_LEFT = 499
+"""Counted, never seen: the caller went away in the middle of its request. Not an error of ours."""
+_LOGGER = logging.getLogger("boucle.serving")
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Reply(NamedTuple):
+    """An answer as bytes, with the headers that say what it is and who gave it."""
+
+    status: int
+    body: bytes
+    headers: Headers
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """A request whose body is here, and whom to tell the reply."""
+
+    body: bytes
+    request_id: str
+    started: float
+    tell: Callable[[Reply], None]
+    routed: Routed | None = None
+
+
+class PredictEndpoint:
+    """Answers prediction requests, whatever is in them, and counts them. Lives in one event loop: it has no lock.
+
+    Requests whose bodies are here in the same turn of the event loop are answered together, with one call of the model
+    and one write to the log, which cost far more than a row in them does. Nobody waits for a request that is not here.
+    """
+
+    def __init__(self, service: PredictionService, admission: Admission, metrics: ServingMetrics) -> None:
+        self._service = service
+        self._admission = admission
+        self._metrics = metrics
+        self._turn: dict[ModelName, list[_Request]] = {}
+
+    @property
+    def default_model(self) -> ModelName:
+        """The model of the path that names none."""
+        return self._service.default_model
+
+    def model_of(self, path: str) -> ModelName | None:
+        """The model that a path asks for a prediction, if `submit` can answer it."""
+        if path == "/predict":
+            name = self._service.default_model
+        elif path.startswith("/models/") and path.endswith("/predict"):
+            name = ModelName(path[len("/models/") : -len("/predict")])
+        else:
+            return None
+        # Whose address it is behind a proxy is known to the middlewares.
+        return name if self._service.serves(name) and not self._admission.limits.by_address else None
+
+    def submit(
+        self, model: ModelName, scope: Scope, body: bytes, request_id: str, tell: Callable[[Reply], None]
+    ) -> None:
+        """Answer a request that is here; `tell` is called once, soon, from the event loop."""
+        started = perf_counter()
+        try:
+            self._admission.enter(scope)
+        except BoucleError as error:
+            tell(self._refusal(model, error, started))
+            return
+        if len(body) > MAX_BODY_BYTES:
+            self._admission.leave()
+            tell(self._refusal(model, too_large(MAX_BODY_BYTES), started))
+            return
+        self._add(model, _Request(body, request_id, started, tell))
+
+    async def reply(self, model: ModelName, scope: Scope, receive: Receive, *, request_id: str) -> Reply:
+        """Let a request in, read it, answer it. Raises ClientDisconnect."""
+        started = perf_counter()
+        try:
+            self._admission.enter(scope)
+        except BoucleError as error:
+            return self._refusal(model, error, started)
+        try:
+            body = await read_body(receive, most=MAX_BODY_BYTES, seconds=self._admission.limits.body_seconds)
+        except BaseException as error:
+            self._admission.leave()
+            if isinstance(error, BoucleError):
+                return self._refusal(model, error, started)
+            if isinstance(error, ClientDisconnect):
+                self._observe(model, None, CLIENT_LEFT, started)
+            raise
+        told: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._add(model, _Request(body, request_id, started, told.set_result))
+        return await told
+
+    def _add(self, model: ModelName, request: _Request) -> None:
+        if not self._turn:
+            asyncio.get_running_loop().call_soon(self._answer_turn)
+        self._turn.setdefault(model, []).append(request)
+
+    def _answer_turn(self) -> None:
+        turn, self._turn = self._turn, {}
+        for model, requests in turn.items():
+            try:
+                replies = self._replies(model, requests)
+            except Exception:  # noqa: BLE001 - found again, by whom it concerns, and logged there
+                replies = [self._reply_alone(model, request) for request in requests]
+            for request, reply in zip(requests, replies, strict=True):
+                self._admission.leave()
+                try:
+                    request.tell(reply)
+                except Exception:
+                    _LOGGER.exception("request %s was answered, and nobody could be told", request.request_id)
+
+    def _reply_alone(self, model: ModelName, request: _Request) -> Reply:
+        """The answer to one of several that could not be answered together: nobody pays for another's request."""
+        try:
+            return self._replies(model, [request])[0]
+        except Exception:
+            _LOGGER.exception("request %s failed", request.request_id)
+            return self._said(model, request, internal_problem())
+
+    def _replies(self, model: ModelName, requests: Sequence[_Request]) -> list[Reply]:
+        try:
+            served = self._service.served(model)
+        except BoucleError as error:
+            problem = problem_of(error)
+            return [self._said(model, request, problem) for request in requests]
+        outcomes = self._service.predict(served, [_asked(served, request) for request in requests])
+        try:
+            self._service.log(outcomes)
+        except LogUnavailableError as error:
+            outcomes = [error if isinstance(outcome, Prediction) else outcome for outcome in outcomes]
+        return [self._reply(model, *one) for one in zip(requests, outcomes, strict=True)]
+
+    def _reply(self, model: ModelName, request: _Request, outcome: Prediction | BoucleError) -> Reply:
+        if not isinstance(outcome, Prediction):
+            return self._said(model, request, problem_of(outcome))
+        record = outcome.record
+        self._observe(model, request.routed, 200, request.started)
+        headers = _headers(str(record["model_version"]), record["answering_role"])
+        return Reply(200, to_json(outcome.document()), headers)
+
+    def _said(self, model: ModelName, request: _Request, problem: Problem) -> Reply:
+        self._observe(model, request.routed, int(problem.status), request.started)
+        return _problem_reply(problem, request.routed)
+
+    def _refusal(self, model: ModelName, error: BoucleError, started: float) -> Reply:
+        """What is said to a request whose body was not read."""
+        problem = problem_of(error)
+        self._observe(model, None, int(problem.status), started)
+        return _problem_reply(problem, None)
+
+    def _observe(self, model: ModelName, routed: Routed | None, status: int, started: float) -> None:
+        version, role = routed.answered_by if routed else (NOBODY, NOBODY)
+        # Whatever people write into a path must not become a time series.
+        label = model if self._service.knows(model) else "unknown"
+        self._metrics.observe(label, version, role, status, perf_counter() - started)
+
+
+def _asked(served: ServedModel, request: _Request) -> Asked | InvalidRequestError:
+    try:
+        question = served.production.questions.read(json_of(request.body))
+    except InvalidRequestError as error:
+        return error
+    request.routed = route(served, question.entity_key)
+    return Asked(question, request.routed, request.request_id, request.started)
+
+
+def _problem_reply(problem: Problem, routed: Routed | None) -> Reply:
+    version, role = routed.answered_by if routed else (NOBODY, NOBODY)
+    more = tuple((name.encode(), value.encode()) for name, value in problem.headers.items())
+    return Reply(int(problem.status), to_json(problem.document()), _headers(version, role, MEDIA_TYPE) + more)
+
+
+@lru_cache(maxsize=256)
+def _headers(version: str, role: str, media_type: str = "application/json") -> Headers:
+    said = (("content-type", media_type), (MODEL_VERSION, version), (ROUTE, role))
+    return tuple((name.encode(), value.encode()) for name, value in said)
