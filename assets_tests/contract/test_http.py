@@ -1,6 +1,7 @@
 """The HTTP contract of serving: every status, every problem document, every header."""
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -350,6 +351,40 @@ def test_an_error_nobody_foresaw_is_500_without_a_trace(world: World, monkeypatc
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"] == "abc"
     assert world.metric('boucle_requests_total{code="500",model="repurchase",route="production",version="1"}') == 1
+
+
+class SlowWorld(World):
+    """Its state store takes as long to open as somebody likes."""
+
+    opened: threading.Event
+
+    def open_state(self) -> StateStore:
+        assert self.opened.wait(timeout=30)
+        return super().open_state()
+
+
+@pytest.fixture
+def slow(world: World) -> SlowWorld:
+    slow = SlowWorld(world.root, state=world.state)
+    slow.opened = threading.Event()
+    return slow
+
+
+def test_nobody_is_let_in_before_the_first_look_at_plans_is_over(slow: SlowWorld):
+    threading.Timer(0.3, slow.opened.set).start()
+    with TestClient(slow.app) as http:
+        assert http.post("/predict", json=QUESTION).status_code == 200
+
+
+def test_a_state_store_that_is_away_does_not_keep_a_replica_from_starting(
+    slow: SlowWorld, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("boucle_serving.app._FIRST_LOOK_SECONDS", 0.05)
+    with TestClient(slow.app) as http:
+        assert http.get("/livez").status_code == 200
+        assert_problem(http.post("/predict", json=QUESTION), 503, "no-production-model")
+        slow.opened.set()
+        wait_for(lambda: http.post("/predict", json=QUESTION).status_code == 200)
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/predict", 405)])

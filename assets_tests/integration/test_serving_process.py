@@ -118,6 +118,13 @@ def test_a_replica_in_an_empty_home_waits_and_serves_the_first_plan_by_itself(re
         assert state.replicas(max_age_seconds=3) == {"one": {MODEL: 1}}
 
 
+def test_whoever_comes_as_soon_as_it_listens_is_answered(replica: Replica, state: SqlStateStore):
+    replica.promote(state, 1)
+    for _ in range(3):
+        assert replica.start().version() == 1
+        replica.stop()
+
+
 def test_no_request_fails_while_versions_change(replica: Replica, state: SqlStateStore):
     replica.promote(state, 1)
     replica.start()

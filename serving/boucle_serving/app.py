@@ -1,5 +1,6 @@
 """The serving app: everything it works with is handed in, nothing is global."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from boucle_serving.rows import RowsService
 from boucle_serving.service import PredictionService
 from boucle_serving.worker_metrics import Workers
 
+_FIRST_LOOK_SECONDS = 5.0
+"""A start waits so long for plans and bundles; a state store that is away must not keep /livez from answering."""
 _DESCRIPTION = """
 Predictions of the models that boucle has in traffic. Features are looked up by entity and `as_of`; every answer is in
 the prediction log before it leaves and carries a `prediction_id`. Every answer has the headers `x-request-id`,
@@ -149,6 +152,8 @@ def _lifespan(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         keeper.start()
         watch.start(address)
+        # Whoever is sent here by a shared socket or a load balancer must not be told that there is no model yet.
+        await asyncio.to_thread(watch.looked.wait, _FIRST_LOOK_SECONDS)
         yield
         watch.stop()
         keeper.stop()

@@ -23,7 +23,8 @@ _HEARTBEAT_SECONDS = 1.0
 class PlanWatch:
     """Two threads: one polls plans and online snapshots, one sends heartbeats (a write may wait for a lock).
 
-    Whatever goes wrong leaves what is served as it is, is kept in `problems()` and tried again.
+    Whatever goes wrong leaves what is served as it is, is kept in `problems()` and tried again. `looked` is set once
+    the first look is over, however it went.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PlanWatch:
         self._state: StateStore | None = None
         self._store_problem: str | None = "The state store has not been read yet."
         self._refused: dict[ModelName, tuple[TrafficPlan, float, str]] = {}
+        self.looked = threading.Event()
         self._stop = threading.Event()
         self._beat = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -106,6 +108,7 @@ class PlanWatch:
                 self.poll()
             except Exception:
                 _LOGGER.exception("following the traffic plan failed; what is served stays")
+            self.looked.set()
             self._stop.wait(self._poll_seconds)
 
     def _beat_forever(self) -> None:
