@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from assets_tests.judging import MODEL, day
-from boucle.contracts.ids import Digest, EntityKey, ModelVersion
-from boucle.contracts.prediction import PredictionFields
+from assets_tests.judging import day
+from assets_tests.records import prediction
 from boucle.contracts.windows import Period
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
@@ -42,30 +42,9 @@ def home(tmp_path: Path) -> Iterator[Home]:
     made.log.close()
 
 
-def ask(home: Home, number: int, *, entity: str, as_of: datetime, at: datetime = ASKED) -> None:
+def ask(home: Home, number: int, *, entity: str, as_of: datetime, at: datetime = ASKED, **changes: Any) -> None:
     """An answer made of the features of 1 May."""
-    home.log.append(
-        PredictionFields(
-            schema_version=1,
-            prediction_id=str(number),
-            request_id="r",
-            at=at,
-            model=MODEL,
-            entity_key=EntityKey(entity),
-            as_of=as_of,
-            features_as_of=day("1997-05-01"),
-            model_version=ModelVersion(1),
-            bundle_digest=Digest("0" * 64),
-            plan_revision=1,
-            assigned_role="production",
-            answering_role="production",
-            propensity=1.0,
-            proba=0.25,
-            features=(1.0, float("nan")),
-            latency_ms=0.1,
-            replica="one",
-        )
-    )
+    home.log.append(prediction(number, at=at, entity_key=entity, as_of=as_of, **changes))
 
 
 def joined(home: Home, period: Period = MAY) -> Joined:
@@ -80,6 +59,18 @@ def test_a_prediction_asked_between_two_feature_rows_gets_the_outcome_of_the_row
     assert (found.rows, found.positives, found.due, found.coverage) == (2, 2, 2, 1.0)
     assert [f"{asked:%d %b}" for asked in outcomes(home, SPEC, "1997-05")["as_of"]] == ["01 May", "15 May"]
     assert coverage_check(found).passed
+
+
+def test_of_features_that_the_caller_gave_nobody_knows_the_outcome(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"), features_as_of=None)
+    ask(home, 2, entity="4", as_of=day("1997-05-01"))
+    found = joined(home)
+    assert (found.rows, found.due, list(outcomes(home, SPEC, "1997-05")["prediction_id"])) == (1, 1, ["2"])
+
+
+def test_where_all_features_were_given_no_outcome_is_due(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"), features_as_of=None)
+    assert joined(home).due == 0
 
 
 def test_a_due_prediction_without_outcome_is_counted_and_warned_about(home: Home):

@@ -186,7 +186,7 @@ def test_an_answer_that_is_no_probability_is_withheld_and_counts_against_its_ver
         (INFER, {"inputs": [1]}, "inputs"),
         (INFER, {"inputs": [tensor("user_id", ["4"]), tensor("user_id", ["4"])]}, "user_id"),
         (INFER, {"inputs": [tensor("user_id", ["4"]), tensor("as_of", MOMENTS)]}, "inputs"),
-        (INFER, {"inputs": [tensor("user_id", [4.0], datatype="FP32")]}, "user_id.datatype"),
+        (INFER, {"inputs": [tensor("user_id", [True], datatype="BOOL")]}, "user_id.datatype"),
         (INFER, {"inputs": [tensor("user_id", ["4"], shape=[2])]}, "user_id.data"),
         (INFER, {"inputs": [tensor("user_id", ["4"], shape=[1, 2])]}, "user_id.shape"),
         (INFER, {"inputs": [tensor("user_id", ["4"], shape="1")]}, "user_id.shape"),

@@ -1,6 +1,7 @@
 """Answers are compared with the features that training reads: a bug in between shows, a correction does not."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,8 +9,8 @@ import pytest
 
 from assets_tests.bundles import write_bundle
 from assets_tests.data.landing_world import month
-from boucle.contracts.ids import Digest, EntityKey, ModelVersion
-from boucle.contracts.prediction import PredictionFields
+from assets_tests.records import prediction
+from boucle.contracts.ids import Digest, EntityKey
 from boucle.contracts.verdict import Verdict
 from boucle_adapters.home import Home
 from boucle_adapters.online_store import OnlineStore, Snapshot
@@ -46,31 +47,20 @@ class Shop:
         )
         publish_online(self.home, SPEC, APRIL)
 
-    def ask(self, entity: str, *, bundle: Digest | None = None) -> None:
-        """Look the customer up as serving does, and log what was found."""
+    def ask(self, entity: str, *, bundle: Digest | None = None, given: Sequence[float] | None = None) -> None:
+        """Look the customer up as serving does, and log what was found, or what the caller gave."""
         self.online.refresh()
         found = self.online.look_up(EntityKey(entity), MAY.start, max_age_days=31)
         self.asked += 1
         self.home.log.append(
-            PredictionFields(
-                schema_version=1,
-                prediction_id=str(self.asked),
-                request_id="r",
+            prediction(
+                self.asked,
                 at=MAY.start,
                 model=SPEC.name,
-                entity_key=EntityKey(entity),
-                as_of=MAY.start,
-                features_as_of=found.as_of,
-                model_version=ModelVersion(1),
+                entity_key=entity,
+                features_as_of=None if given else found.as_of,
                 bundle_digest=bundle or self.bundle,
-                plan_revision=1,
-                assigned_role="production",
-                answering_role="production",
-                propensity=1.0,
-                proba=0.5,
-                features=found.values,
-                latency_ms=0.1,
-                replica="one",
+                features=given or found.values,
             )
         )
 
@@ -93,6 +83,12 @@ def test_answers_from_the_published_features_have_no_skew(shop: Shop):
     found = shop.skew()
     assert (found.gate.verdict, found.gate.measured, found.gate.sample_size) == (Verdict.PASSED, 0, 3)
     assert found.by_feature == []
+
+
+def test_features_that_the_caller_gave_are_compared_with_nothing(shop: Shop):
+    shop.ask("ada")
+    shop.ask("ada", given=[-1.0] * len(NAMES))
+    assert (shop.skew().gate.verdict, shop.skew().gate.sample_size) == (Verdict.PASSED, 1)
 
 
 def test_a_look_up_that_gives_columns_in_another_order_is_skew(shop: Shop, monkeypatch: pytest.MonkeyPatch):

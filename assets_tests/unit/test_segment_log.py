@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
+from assets_tests.records import prediction
+from boucle.contracts.ids import Digest, ModelName
 from boucle.contracts.prediction import PredictionFields, PredictionRecord, SegmentSeal
 from boucle_adapters.segment_log import SegmentLog
 
@@ -22,26 +23,7 @@ END = START + timedelta(days=1)
 
 
 def record(number: int, *, at: datetime = START, replica: str = "one") -> PredictionFields:
-    return PredictionFields(
-        schema_version=1,
-        prediction_id=str(number),
-        request_id="r",
-        at=at,
-        model=MODEL,
-        entity_key=EntityKey("4"),
-        as_of=START,
-        features_as_of=START,
-        model_version=ModelVersion(1),
-        bundle_digest=Digest("0" * 64),
-        plan_revision=1,
-        assigned_role="production",
-        answering_role="production",
-        propensity=1.0,
-        proba=0.25,
-        features=(1.0, float("nan")),
-        latency_ms=0.1,
-        replica=replica,
-    )
+    return prediction(number, at=at, replica=replica, model=MODEL)
 
 
 def ids(log: SegmentLog) -> list[str]:

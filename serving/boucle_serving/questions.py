@@ -68,7 +68,7 @@ class QuestionReader:
 
     def _feature_row(self, payload: Mapping[str, object]) -> FeatureRow:
         entity = self._entity
-        errors = _unknown(payload, self._names | {entity, "as_of"}, "GET /v2/models/{model} names the features")
+        errors = _unknown(payload, self._names | {entity, "as_of"}, "GET /models names the features")
         key = EntityKey(self._entity_key(payload, errors)) if payload.get(entity) is not None else None
         as_of = _as_of(payload, errors) if payload.get("as_of") is not None else None
         values = [_value(feature, payload, errors) for feature in self._features]

@@ -1,6 +1,7 @@
 """POST /invocations: the scoring protocol of MLflow's server and of SageMaker, for the default model.
 
-Rows have the entity key and `as_of`, as /predict asks for them. The four forms of the body are those of MLflow:
+Rows have the entity key and `as_of`, as /predict asks for them, or every feature of the contract by its name. The four
+forms of the body are those of MLflow:
 https://mlflow.org/docs/latest/genai/serving/ (`dataframe_split`, `dataframe_records`, `instances`, `inputs`).
 """
 

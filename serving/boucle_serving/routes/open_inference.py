@@ -1,8 +1,9 @@
 """The Open Inference Protocol, version 2, over REST, as KServe, Triton and MLServer speak it.
 
-https://github.com/kserve/open-inference-protocol. Inputs are the entity key and `as_of`, a tensor of shape [n] each;
-clients that send tensors as bytes after the JSON (Triton's binary data extension, which its client does by default) are
-understood, answers are JSON. Errors are problem documents with the protocol's `error`.
+https://github.com/kserve/open-inference-protocol. Inputs are the entity key and `as_of`, a tensor of shape [n] each, or
+every feature of the contract, a tensor of numbers each; clients that send tensors as
+bytes after the JSON (Triton's binary data extension, which its client does by default) are understood, answers are
+JSON. Errors are problem documents with the protocol's `error`.
 """
 
 import json
@@ -25,7 +26,9 @@ from boucle_serving.readiness import Readiness
 from boucle_serving.rows import RowsService
 
 _HEADER_LENGTH = "inference-header-content-length"
-_WHOLE_NUMBERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
+_NUMBERS = {f"{sign}INT{bits}": f"<{sign.lower() or 'i'}{bits // 8}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
+_NUMBERS |= {f"FP{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)}
+"""Datatypes of numbers, and how numpy names their little-endian form."""
 _OUTPUTS = {"proba": "FP64", "prediction_id": "BYTES", "model_version": "INT64"}
 _EXAMPLE = {
     "inputs": [
@@ -102,7 +105,8 @@ def tensor_rows(asked: Mapping[str, Any], raw: bytes) -> list[object]:
     """
     inputs = asked.get("inputs")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(tensor, dict) for tensor in inputs):
-        raise InvalidRequestError(FieldError("inputs", "must be a list of tensors, the entity key and as_of"))
+        message = "must be a list of tensors: the entity key and as_of, or every feature"
+        raise InvalidRequestError(FieldError("inputs", message))
     columns: dict[str, list[object]] = {}
     for tensor in inputs:
         name = str(tensor.get("name", ""))
@@ -120,10 +124,8 @@ def tensor_rows(asked: Mapping[str, Any], raw: bytes) -> list[object]:
 def _column(name: str, tensor: Mapping[str, Any], raw: bytes) -> tuple[list[object], bytes]:
     """The values of one tensor, and what of `raw` belongs to the next ones."""
     datatype, shape = tensor.get("datatype"), tensor.get("shape")
-    if datatype != "BYTES" and datatype not in _WHOLE_NUMBERS:
-        raise InvalidRequestError(
-            FieldError(f"{name}.datatype", f"must be BYTES or of whole numbers, not {datatype!r:.40}")
-        )
+    if datatype != "BYTES" and datatype not in _NUMBERS:
+        raise InvalidRequestError(FieldError(f"{name}.datatype", f"must be BYTES or of numbers, not {datatype!r:.40}"))
     if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape) or len(shape) not in (1, 2):
         raise InvalidRequestError(FieldError(f"{name}.shape", "must be [n] or [n, 1]"))
     if shape[1:] not in ([], [1]):
@@ -149,7 +151,7 @@ def _flat(data: object) -> list[object]:
 def _decoded(name: str, datatype: str, raw: bytes) -> list[object]:
     """Values of a binary tensor: little endian; BYTES have their length, four bytes, before each."""
     if datatype != "BYTES":
-        kind = np.dtype(datatype.lower()).newbyteorder("<")
+        kind = np.dtype(_NUMBERS[datatype])
         if len(raw) % kind.itemsize:
             raise InvalidRequestError(FieldError(name, f"has {len(raw)} bytes, not a multiple of {kind.itemsize}"))
         numbers: list[object] = np.frombuffer(raw, kind).tolist()

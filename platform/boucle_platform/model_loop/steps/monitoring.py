@@ -86,9 +86,10 @@ def join_outcomes(home: Home, spec: LoopSpec, period: Period) -> Joined:
 
     That is the period in which the outcome became known, or the one of the prediction where somebody asked later. A
     request may ask as of any moment; the answer is about the horizon that begins with the feature row it was made of.
+    Where the caller gave the features, nobody knows of when they are.
     """
     start, end, horizon = _naive(period.start), _naive(period.end), timedelta(days=spec.horizon_days)
-    predictions = _served_between(home, spec, start - horizon, end)
+    predictions = _served_between(home, spec, start - horizon, end).dropna(subset="features_as_of")
     labels = home.warehouse.query(
         f"select {spec.entity} as entity_key, as_of as features_as_of, label, known_at from {spec.labels} "  # noqa: S608 - our own names
         "where as_of >= ? and known_at <= ?",

@@ -39,7 +39,7 @@ def training_serving_skew(home: Home, spec: LoopSpec, period: Period) -> Skew:
     A row that was corrected since it answered is no skew: any content that its period ever had may have answered.
     Without a prediction, the bundle that names the features, or the file of a snapshot, nothing is known.
     """
-    predictions = predictions_of(home, spec, period)
+    predictions = predictions_of(home, spec, period).dropna(subset="features_as_of")  # else the caller gave them
     differing, counts = 0, Counter[str]()
     try:
         for digest, rows in predictions.groupby("bundle_digest"):
