@@ -18,6 +18,7 @@ from boucle.contracts.prediction import PredictionFields, PredictionRecord
 from boucle.ports import OnlineRow
 from boucle_adapters.online_store import OnlineStore, Snapshot
 from boucle_adapters.settings import Settings
+from boucle_serving.app import create_app
 from boucle_serving.main import parts_of, server_config
 
 
@@ -70,7 +71,7 @@ def main() -> None:
         parts = replace(parts, open_online=lambda model: OneRowStore(settings.online_dir / model))
     if part == "model only":
         parts = replace(parts, log=NoLog())
-    uvicorn.Server(server_config(parts)).run([bound])
+    uvicorn.Server(server_config(create_app(parts))).run([bound])
 
 
 if __name__ == "__main__":

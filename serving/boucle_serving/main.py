@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError, ConfigurationError
@@ -65,10 +66,10 @@ def announcement_file(settings: Settings) -> Path:
     return settings.home_dir / f"serving-{settings.replica}.json"
 
 
-def server_config(parts: Parts) -> uvicorn.Config:
-    """The server of an app of these parts."""
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How an app of `create_app` is served."""
     return uvicorn.Config(
-        create_app(parts),
+        app,
         http=PredictProtocol,
         access_log=False,
         server_header=False,
@@ -115,7 +116,7 @@ def serve(settings: Settings) -> None:
         sockets.append(socket.socket(fileno=settings.shared_socket))
         end_with_parent()
     workers = _siblings(settings, sockets[-1]) if len(sockets) > 1 else None
-    config = server_config(replace(parts_of(settings, address), workers=workers))
+    config = server_config(create_app(replace(parts_of(settings, address), workers=workers)))
     gc.collect()
     gc.freeze()  # what was imported stays: looking at it again and again would hold up requests
     with suppress(KeyboardInterrupt):  # uvicorn has shut down already and raises the signal again
