@@ -6,11 +6,14 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
 
-from assets_tests.bundles import FEATURES, MODEL, sigmoid
+from assets_tests.bundles import FEATURES, MODEL, promote, sigmoid
 from assets_tests.contract.test_http import NOON, QUESTION, WEIGHTS_1, World, assert_problem
 from boucle.contracts.bundle import BundleContract, FeatureSpec, OutputSpec
+from boucle.training.bundle import bundle_files
 from boucle_serving.problems import InvalidRequestError
 from boucle_serving.questions import FeatureRow, QuestionReader
 
@@ -62,6 +65,39 @@ def test_a_row_may_say_about_whom_and_of_when_it_is(bare: World):
     assert (record.entity_key, record.as_of.isoformat()) == ("4", "1997-11-01T00:00:00+00:00")
     assert record.features_as_of is None
     assert answer | ROW | QUESTION == answer
+
+
+@pytest.fixture
+def forest(tmp_path: Path) -> World:
+    """A model to which a value that is missing is a value like any other."""
+    rows = np.arange(80.0).reshape(40, 2)
+    contract = BundleContract(
+        model=MODEL,
+        entity="user_id",
+        features=tuple(FeatureSpec(name=name, dtype="float64", nullable=True) for name in FEATURES),
+        output=OutputSpec(description=""),
+        max_feature_age_days=1,
+    )
+    estimator = HistGradientBoostingClassifier(max_iter=2, min_samples_leaf=5).fit(rows, np.arange(40) % 2)
+    made = World(tmp_path)
+    (tmp_path / "files").mkdir()
+    for name, content in bundle_files(estimator, contract, rows=rows, entities=[str(n) for n in range(40)]).items():
+        (tmp_path / "files" / name).write_bytes(content)
+    promote(made.state, version=1, digest=made.bundles.put(tmp_path / "files", MODEL))
+    made.poll()
+    return made
+
+
+@pytest.mark.parametrize("sent", [b"null", b"NaN"])
+def test_a_missing_value_comes_back_as_null_and_never_as_broken_json(forest: World, sent: bytes):
+    row = b'{"orders": 3, "recency_days": %b}' % sent
+    alone = forest.http.post("/predict", content=row)
+    (in_batch,) = json.loads(forest.http.post(BATCH, content=b'{"rows": [%b]}' % row).content, parse_constant=str)[
+        "rows"
+    ]
+    answer = json.loads(alone.content, parse_constant=str)
+    assert (answer["recency_days"], in_batch["recency_days"]) == (None, None)
+    assert answer["proba"] == in_batch["proba"]
 
 
 def test_rows_of_both_kinds_are_answered_beside_each_other(bare: World):

@@ -168,7 +168,7 @@ class PredictEndpoint:
         record = outcome.record
         self._observe(model, request.routed, 200, request.started)
         headers = _headers(str(record["model_version"]), record["answering_role"])
-        return Reply(200, to_json(outcome.document()), headers)
+        return Reply(200, to_json(outcome.document(), inf_nan_mode="null"), headers)  # of a row that was sent with NaN
 
     def _said(self, model: ModelName, request: _Request, problem: Problem) -> Reply:
         self._observe(model, request.routed, int(problem.status), request.started)

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic_core import to_json
 
 from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError
@@ -99,7 +100,8 @@ def predict_router(endpoint: PredictEndpoint, rows: RowsService) -> APIRouter:
             payloads = _rows(json_of(content))
             found = await rows.answer(request, ModelName(model), payloads, all_or_none=False)
         body = [_row(outcome) for outcome in found.outcomes]
-        return JSONResponse({"model": model, "rows": body}, headers=found.headers())
+        content = to_json({"model": model, "rows": body}, inf_nan_mode="null")
+        return Response(content, media_type="application/json", headers=found.headers())
 
     return router
 
