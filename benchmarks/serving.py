@@ -2,9 +2,10 @@
 
     python benchmarks/serving.py [--quick] [--json] [--plot FILE] [--peers-venv DIR]
 
-Everything runs on this machine, one server at a time, with one worker, beside the client. Every contender has the
-same gradient boosting (80 trees, ten features) and answers one row a request: boucle looks it up by entity and moment
-among 100,000 entities and writes it to its log before it answers; the others get the ten values.
+Everything runs on this machine, one server at a time, beside the client: with one worker at 1, 8 and 32 connections,
+with two workers at 8. Every contender has the same gradient boosting (80 trees, ten features) and answers one row a
+request: boucle looks it up by entity and moment among 100,000 entities and writes it to its log before it answers; the
+others get the ten values.
 
 limit       an ASGI app that reads the body and gives a fixed answer, on boucle's own server (uvicorn)
 boucle      the product: contract, look-up, draw between two arms, ONNX, log. Also with parts left out
@@ -18,8 +19,9 @@ The swap is boucle's, under load: from the plan's commit to the first answer of 
 second after it over the p99 before. The log is one writer, one record at a time, with a sync each second. The batch is
 1,000 rows in one array: boucle's scoring over bare onnxruntime, and its batch route from end to end.
 
-BentoML and MLServer get an environment of their own, made where there is none. --quick: 8 connections only, 2 s each,
-with MLflow's sklearn flavour as the only peer.
+Peers with the estimator are measured as shipped, and once more with one thread for its arithmetic (`1 thread`):
+by default it takes a thread for each core even for one row. BentoML and MLServer get an environment of their own, made
+where there is none. --quick: 8 connections only, 2 s each, with MLflow's sklearn flavour as the only peer.
 """
 
 import argparse
@@ -35,7 +37,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -77,6 +79,7 @@ class Figure:
     """One contender at one concurrency."""
 
     contender: str
+    workers: int
     connections: int
     per_second: float
     p50_ms: float
@@ -91,12 +94,15 @@ class Contender:
     """A server: how it starts, what it is asked, and where the probability is in its answer."""
 
     name: str
-    command: Callable[[int], list[str]]
+    command: Callable[[int, int], list[str]]
+    """By port and number of workers."""
     path: str
     bodies: Sequence[bytes]
     proba: Callable[[Any], float]
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    scales: bool = True
+    """Whether it is measured with two workers as well."""
 
     def requests(self) -> list[bytes]:
         """Whole requests."""
@@ -113,10 +119,11 @@ def contenders(world: World, peers: str, *, quick: bool) -> list[Contender]:
     rows = world.asked.to_dict(orient="records")
     plain = [json.dumps({"features": row}).encode() for row in rows]
 
-    def boucle(name: str, command: Callable[[int], list[str]]) -> Contender:
+    def boucle(name: str, command: Callable[[int], list[str]], *, scales: bool = False) -> Contender:
         return Contender(
             name=name,
-            command=command,
+            scales=scales,
+            command=lambda port, _workers: command(port),
             path="/predict",
             bodies=about,
             proba=lambda answer: float(answer["proba"]),
@@ -126,7 +133,9 @@ def contenders(world: World, peers: str, *, quick: bool) -> list[Contender]:
     def naive(kind: str) -> Contender:
         return Contender(
             name=f"naive {kind}",
-            command=lambda port: [python, str(APPS / "naive.py"), str(port), str(world.folder), kind],
+            command=lambda port, workers: [
+                *(python, str(APPS / "naive.py"), str(port), str(world.folder), kind, str(workers))
+            ],
             path="/predict",
             bodies=plain,
             proba=lambda answer: float(answer["proba"]),
@@ -138,17 +147,24 @@ def contenders(world: World, peers: str, *, quick: bool) -> list[Contender]:
     mlflow = [_mlflow(world, flavour) for flavour in (("sklearn",) if quick else ("sklearn", "onnx"))]
     limit = Contender(
         name="limit",
-        command=lambda port: [python, str(APPS / "bare.py"), str(port)],
+        command=lambda port, workers: [python, str(APPS / "bare.py"), str(port), str(workers)],
         path="/predict",
         bodies=about,
         proba=lambda _: float(world.expected[0]),
     )
-    whole = boucle("boucle", lambda _port: [python, "-m", "boucle_serving.main"])
+    whole = boucle("boucle", lambda _port: [python, "-m", "boucle_serving.main"], scales=True)
     if quick:
         return [limit, whole, *mlflow]
     ours = [part("model only"), part("with log"), part("with look-up"), whole]
     others = [naive("sklearn"), naive("onnx"), *mlflow]
-    return [limit, *ours, *others, *(_bento(world, peers) + _mlserver(world, peers) if peers else [])]
+    others += _bento(world, peers) + _mlserver(world, peers) if peers else []
+    calm = [_with_one_thread(other) for other in others if other.name.endswith(" sklearn")]
+    return [limit, *ours, *others, *calm]
+
+
+def _with_one_thread(contender: Contender) -> Contender:
+    environment = {**contender.environment, "OMP_NUM_THREADS": "1"}
+    return replace(contender, name=f"{contender.name}, 1 thread", environment=environment)
 
 
 def _mlflow(world: World, flavour: str) -> Contender:
@@ -168,9 +184,9 @@ def _mlflow(world: World, flavour: str) -> Contender:
     tool = str(Path(sys.executable).parent / "mlflow")
     return Contender(
         name=f"mlflow {flavour}",
-        command=lambda port: [
+        command=lambda port, workers: [
             *(tool, "models", "serve", "-m", str(target), "-p", str(port), "-h", "127.0.0.1"),
-            *("--env-manager", "local", "-w", "1"),
+            *("--env-manager", "local", "-w", str(workers)),
         ],
         path="/invocations",
         bodies=bodies,
@@ -184,7 +200,7 @@ def _bento(world: World, peers: str) -> list[Contender]:
     return [
         Contender(
             name=f"bentoml {kind}",
-            command=lambda port: [
+            command=lambda port, _workers: [
                 *(str(Path(peers).parent / "bentoml"), "serve", "bento_service:Benchmark"),
                 *("--port", str(port), "--host", "127.0.0.1", "--working-dir", str(APPS)),
             ],
@@ -231,13 +247,12 @@ def _mlserver(world: World, peers: str) -> list[Contender]:
         found.append(
             Contender(
                 name=f"mlserver {kind}",
-                command=lambda _port: [str(Path(peers).parent / "mlserver"), "start", "."],
+                command=lambda _port, _workers: [str(Path(peers).parent / "mlserver"), "start", "."],
                 path=f"/v2/models/{MODEL}/infer",
                 bodies=bodies,
                 proba=lambda answer: float(answer["outputs"][0]["data"][-1]),
                 environment={
                     "PYTHONPATH": str(APPS),
-                    "MLSERVER_PARALLEL_WORKERS": "0",
                     "MLSERVER_HOST": "127.0.0.1",
                     "MLSERVER_DEBUG": "false",
                 },
@@ -255,16 +270,20 @@ def _last_number(value: Any) -> float:
 
 
 @contextmanager
-def serving(contender: Contender, world: World, port: int) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """Run a server on its core; gives the process and the seconds to its first correct answer."""
-    environment = {**os.environ, **contender.environment, "BOUCLE_PORT": str(port)}
-    environment |= {"MLSERVER_HTTP_PORT": str(port)}
+def serving(
+    contender: Contender, world: World, port: int, workers: int = 1
+) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """Run a server; gives the process and the seconds to its first correct answer."""
+    environment = {**os.environ, **contender.environment}
+    environment |= {"BOUCLE_PORT": str(port), "BOUCLE_WORKERS": str(workers), "BENCHMARK_WORKERS": str(workers)}
+    # MLServer computes in its own process, or in so many others.
+    environment |= {"MLSERVER_HTTP_PORT": str(port), "MLSERVER_PARALLEL_WORKERS": str(workers if workers > 1 else 0)}
     for other in ("GRPC", "METRICS"):
         environment[f"MLSERVER_{other}_PORT"] = str(free_port(0))
     log = (world.folder / f"{contender.name}.log").open("wb")
     started = time.perf_counter()
     process = subprocess.Popen(
-        contender.command(port),
+        contender.command(port, workers),
         env=environment,
         cwd=contender.folder or Path(__file__).parent,
         stdout=log,
@@ -316,16 +335,19 @@ def memory_mib(process: subprocess.Popen[bytes]) -> float:
     return float(sum(one.memory_info().rss for one in [root, *root.children(recursive=True)]) / 2**20)
 
 
-def measure(contender: Contender, world: World, connections: Sequence[int], seconds: float) -> list[Figure]:
+def measure(
+    contender: Contender, world: World, connections: Sequence[int], seconds: float, *, workers: int = 1
+) -> list[Figure]:
     """One contender at each concurrency."""
     port, figures = free_port(0), []
-    with serving(contender, world, port) as (process, start_seconds):
+    with serving(contender, world, port, workers) as (process, start_seconds):
         load(port, contender.requests(), connections=max(connections), seconds=WARM_SECONDS)
         for count in connections:
             found = load(port, contender.requests(), connections=count, seconds=seconds)
             figures.append(
                 Figure(
                     contender.name,
+                    workers,
                     count,
                     round(found.per_second, 1),
                     round(found.quantile_ms(0.5), 3),
@@ -472,6 +494,8 @@ def run(folder: Path, arguments: argparse.Namespace) -> Json:
         if contender.name in only:
             console.print(f"{contender.name} ...")
             figures += measure(contender, world, (8,) if arguments.quick else (1, 8, 32), 2 if arguments.quick else 5)
+            if contender.scales and not arguments.quick:
+                figures += measure(contender, world, (8,), 5, workers=2)
     whole = next(one for one in everybody if one.name == "boucle")
     console.print("swap, log, batch ...")
     more = {
@@ -483,8 +507,8 @@ def run(folder: Path, arguments: argparse.Namespace) -> Json:
 
 
 def summary(figures: Sequence[Figure]) -> Json:
-    """Ratios at 8 connections."""
-    at = {(figure.contender, figure.connections): figure for figure in figures}
+    """Ratios at 8 connections and one worker."""
+    at = {(figure.contender, figure.connections): figure for figure in figures if figure.workers == 1}
     rate = {name: figure.per_second for (name, count), figure in at.items() if count == 8}
     whole = at[("boucle", 8)]
 
@@ -500,6 +524,7 @@ def summary(figures: Sequence[Figure]) -> Json:
         "ratio_to_mlflow": over(["mlflow sklearn"]),
         "ratio_to_best_shipped_peer": over(shipped),
         "ratio_to_best_onnx_peer": over(onnx),
+        "ratio_to_best_one_thread_peer": over([name for name in rate if name.endswith(" 1 thread")]),
         "p99_over_limit_at_1_ms": round(one[0] - one[1], 3) if len(one) == 2 else None,
         "start_seconds": whole.start_seconds,
         "memory_mib": whole.memory_mib,
@@ -517,12 +542,18 @@ def missed(value: Json) -> list[str]:
 
 def report(value: Json) -> None:
     """Tables for people."""
-    limit = {one["connections"]: one["per_second"] for one in value["figures"] if one["contender"] == "limit"}
-    table = Table("server", "connections", "requests/s", "of the limit", "p50 ms", "p99 ms", "MiB", "start s", "failed")
+    limit = {
+        (one["workers"], one["connections"]): one["per_second"]
+        for one in value["figures"]
+        if one["contender"] == "limit"
+    }
+    columns = ("workers", "connections", "requests/s", "of the limit", "p50 ms", "p99 ms", "MiB", "start s", "failed")
+    table = Table("server", *columns)
     for one in value["figures"]:
-        share = one["per_second"] / limit[one["connections"]] if one["connections"] in limit else float("nan")
+        share = one["per_second"] / limit.get((one["workers"], one["connections"]), float("nan"))
         table.add_row(
-            *(one["contender"], str(one["connections"]), f"{one['per_second']:,.0f}", f"{share:.3f}"),
+            *(one["contender"], str(one["workers"]), str(one["connections"])),
+            *(f"{one['per_second']:,.0f}", f"{share:.3f}"),
             *(
                 f"{one['p50_ms']:.2f}",
                 f"{one['p99_ms']:.2f}",
@@ -545,7 +576,7 @@ def plot(value: Json, file: Path) -> None:
     """Requests per second at 8 connections, on a logarithmic scale."""
     import matplotlib.pyplot as plt
 
-    chosen = [one for one in value["figures"] if one["connections"] == 8][::-1]
+    chosen = [one for one in value["figures"] if (one["workers"], one["connections"]) == (1, 8)][::-1]
     figure, axes = plt.subplots(figsize=(9, 0.45 * len(chosen) + 1.2), layout="constrained")
     colours = ["#2563eb" if one["contender"].startswith("boucle") else "#9ca3af" for one in chosen]
     bars = axes.barh([one["contender"] for one in chosen], [one["per_second"] for one in chosen], color=colours)

@@ -187,3 +187,27 @@ def test_a_value_is_within_the_range_of_the_contract(spec: dict[str, Any], insid
     assert row.values == [inside]
     with pytest.raises(InvalidRequestError, match=says):
         reader(**spec).read({"x": outside})
+
+
+AIRPORTS = ("EWR", "JFK", "LGA")
+
+
+@pytest.mark.parametrize(("sent", "place"), [("EWR", 0.0), ("LGA", 2.0), (1, 1.0)])
+def test_a_category_is_sent_by_its_name_or_its_place(sent: object, place: float):
+    row = reader(categories=AIRPORTS).read({"x": sent})
+    assert isinstance(row, FeatureRow)
+    assert row.values == [place]
+
+
+def test_an_unknown_category_is_missing_if_it_may_be_and_else_refused():
+    row = reader(categories=AIRPORTS).read({"x": "ORD"})
+    assert isinstance(row, FeatureRow)
+    assert math.isnan(row.values[0])
+    with pytest.raises(InvalidRequestError, match="x: must be one of EWR, JFK, LGA, not 'ORD'"):
+        reader(categories=AIRPORTS, nullable=False).read({"x": "ORD"})
+
+
+@pytest.mark.parametrize("sent", [3, -1, 0.5])
+def test_a_place_without_a_name_is_refused(sent: float):
+    with pytest.raises(InvalidRequestError, match="must be one of EWR, JFK, LGA, or its place from 0"):
+        reader(categories=AIRPORTS).read({"x": sent})

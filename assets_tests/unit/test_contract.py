@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from boucle.contracts.bundle import FeatureSpec, KeySpec
 from boucle.errors import ConfigurationError, DataContractError
-from boucle.features.contract import apply_contract, feature, feature_specs, key_spec
+from boucle.features.contract import apply_contract, category, feature, feature_specs, key_spec
 
 SCHEMA = pa.DataFrameSchema(
     {
@@ -143,3 +143,20 @@ def test_the_key_of_requests_is_the_key_of_the_schema():
 def test_a_key_that_is_no_text_is_refused(name: str, wrong: str):
     with pytest.raises(ConfigurationError, match=f"'{name}' {wrong} in the contract 'test'"):
         key_spec(SCHEMA, name)
+
+
+@pytest.mark.parametrize("nullable", [False, True])
+def test_a_category_is_declared_by_the_names_of_its_places(nullable: bool):
+    schema = pa.DataFrameSchema({"origin": category(("EWR", "JFK"), "Airport", nullable=nullable)})
+    (spec,) = feature_specs(schema)
+    assert (spec.categories, spec.unit, spec.nullable) == (("EWR", "JFK"), "category", nullable)
+    rows = pd.DataFrame({"origin": [0, 1, 2, None] if nullable else [0, 1, 2, -1]})
+    found = apply_contract(schema, rows.astype({"origin": spec.dtype}))
+    assert list(found.valid.index) == ([0, 1, 3] if nullable else [0, 1])
+    assert "a place of EWR, JFK, from 0 (value 2" in found.rejected["reason"].iloc[0]
+
+
+@pytest.mark.parametrize("names", [(), ("EWR", "EWR")])
+def test_a_category_without_names_or_with_one_twice_is_refused(names: tuple[str, ...]):
+    with pytest.raises(ConfigurationError, match="needs names, each once"):
+        category(names, "Airport")

@@ -247,6 +247,23 @@ def test_records_reach_the_disk_by_sync_or_each_by_itself(tmp_path: Path, monkey
     assert len(synced) == 2
 
 
+def test_a_record_that_must_be_on_the_disk_and_cannot_is_not_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fails(_descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    log = SegmentLog(tmp_path, sync_each=True)
+    log.append(record(0))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="no space"):
+            log.append(record(1))
+    log.append(record(2))
+    log.close()
+    assert ids(log) == ["0", "2"]
+
+
 def test_what_cannot_be_brought_to_the_disk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fails(_descriptor: int) -> None:
         raise OSError("no space left on device")

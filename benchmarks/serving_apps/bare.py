@@ -27,4 +27,5 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(sys.argv[1]), access_log=False, log_level="warning", lifespan="off")
+    port, workers = int(sys.argv[1]), int(sys.argv[2])
+    uvicorn.run("bare:app", port=port, workers=workers, access_log=False, log_level="warning", lifespan="off")

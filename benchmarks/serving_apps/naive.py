@@ -1,6 +1,6 @@
 """What a tutorial builds: FastAPI, a pydantic model of the features, and the pickled estimator or its ONNX export.
 
-python naive.py PORT FOLDER sklearn|onnx
+python naive.py PORT FOLDER sklearn|onnx WORKERS
 """
 
 import pickle
@@ -27,8 +27,9 @@ class Answer(BaseModel):
     proba: float
 
 
-def build(folder: Path, kind: str) -> FastAPI:
-    """The app."""
+def build() -> FastAPI:
+    """The app that the arguments of the process name."""
+    folder, kind = Path(sys.argv[2]), sys.argv[3]
     app = FastAPI()
     if kind == "sklearn":
         with (folder / "estimator.pkl").open("rb") as file:
@@ -54,5 +55,5 @@ def build(folder: Path, kind: str) -> FastAPI:
 
 
 if __name__ == "__main__":
-    app = build(Path(sys.argv[2]), sys.argv[3])
-    uvicorn.run(app, port=int(sys.argv[1]), access_log=False, log_level="warning")
+    port, workers = int(sys.argv[1]), int(sys.argv[4])
+    uvicorn.run("naive:build", factory=True, port=port, workers=workers, access_log=False, log_level="warning")

@@ -41,8 +41,8 @@ class _Segment:
     synced: int = 0
     """How many of its bytes are known to be on the disk."""
 
-    def write(self, lines: bytes, records: Sequence[PredictionFields]) -> None:
-        """Append whole records, or raise OSError and leave the segment as it was."""
+    def write(self, lines: bytes, records: Sequence[PredictionFields], *, sync: bool) -> None:
+        """Append whole records, with `sync` to the disk, or raise OSError and leave the segment as it was."""
         written = 0
         try:
             written = os.write(self.descriptor, lines)
@@ -50,6 +50,8 @@ class _Segment:
                 raise OSError(
                     f"{self.file}: {written} of {len(lines)} bytes of {len(records)} prediction(s) were written"
                 )
+            if sync:
+                os.fsync(self.descriptor)
         except OSError:
             if written:
                 os.ftruncate(self.descriptor, self.size)
@@ -103,9 +105,7 @@ class SegmentLog:
                 segment = None
             if segment is None:
                 segment = self._open[key] = self._start(self.root / key[0] / key[1])
-            segment.write(lines, records)
-            if self.sync_each:
-                os.fsync(segment.descriptor)
+            segment.write(lines, records, sync=self.sync_each)
 
     def sync(self) -> None:
         """Bring what was written to the disk, close segments that are old, seal those that are closed.

@@ -101,6 +101,8 @@ def _unknown(payload: Mapping[str, object], known: frozenset[str] | set[str], hi
 def _value(feature: FeatureSpec, payload: Mapping[str, object], errors: list[FieldError]) -> float:
     """The value of one feature as the contract allows it."""
     sent = payload.get(feature.name)
+    if feature.categories and isinstance(sent, str):
+        return _place(feature, sent, errors)
     if sent is not None and (isinstance(sent, bool) or not isinstance(sent, int | float)):
         errors.append(FieldError(feature.name, f"must be a number or null, not {sent!r:.80}"))
         return _MISSING
@@ -114,13 +116,28 @@ def _value(feature: FeatureSpec, payload: Mapping[str, object], errors: list[Fie
     return value
 
 
+def _place(feature: FeatureSpec, sent: str, errors: list[FieldError]) -> float:
+    """The value of a category by its name; an unknown one is missing, if it may be."""
+    if sent in feature.categories:
+        return float(feature.categories.index(sent))
+    if not feature.nullable:
+        errors.append(FieldError(feature.name, f"must be one of {', '.join(feature.categories)}, not {sent!r:.80}"))
+    return _MISSING
+
+
 def _problem(feature: FeatureSpec, value: float) -> str | None:
     if math.isnan(value):
         return None if feature.nullable else "must be a number: it is never missing"
     if math.isinf(value):
         return "must be finite"
+    if feature.categories and value not in range(len(feature.categories)):
+        return f"must be one of {', '.join(feature.categories)}, or its place from 0, not {value!r}"
     if feature.dtype == "int64" and not value.is_integer():
         return f"must be a whole number, not {value!r}"
+    return _beyond(feature, value)
+
+
+def _beyond(feature: FeatureSpec, value: float) -> str | None:
     if feature.minimum is not None and value < feature.minimum:
         return f"must be at least {feature.minimum:g}, not {value!r}"
     if feature.maximum is not None and value > feature.maximum:

@@ -19,7 +19,10 @@ ONNX_OUTPUT = "proba"
 
 
 class FeatureSpec(Document):
-    """One feature: its type, whether it may be missing (NaN to the model), its closed range and unit."""
+    """One feature: its type, whether it may be missing (NaN to the model), its closed range and unit.
+
+    Where it is a category, its value is the place of its name in `categories`, from 0.
+    """
 
     name: str
     dtype: Literal["float64", "int64"]
@@ -28,6 +31,7 @@ class FeatureSpec(Document):
     maximum: float | None = None
     unit: str = ""
     description: str = ""
+    categories: tuple[str, ...] = ()
 
 
 class KeySpec(Document):

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ DUPLICATE = "duplicate row"
 MAX_MISSING = "max_missing"
 """In the metadata of a column: the largest share of missing values in a period, ratio."""
 _UNIT = "unit"
+_CATEGORIES = "categories"
 _UNIQUE = "multiple_fields_uniqueness"
 
 
@@ -59,7 +61,7 @@ def feature(
     nullable: bool = False,
     max_missing: float | None = None,
 ) -> pa.Column:
-    """A feature column of a schema, with its closed range and unit.
+    """A feature column of a schema, with its closed range and unit. For categories see `category`.
 
     Args:
         dtype: Its type.
@@ -78,6 +80,31 @@ def feature(
     return pa.Column(
         dtype, checks, nullable=nullable, description=description, metadata={_UNIT: unit, MAX_MISSING: max_missing}
     )
+
+
+def category(
+    names: Sequence[str], description: str, *, nullable: bool = False, max_missing: float | None = None
+) -> pa.Column:
+    """A feature column of a schema that holds the place of a name in `names`, from 0: models see numbers only.
+
+    What is none of the names is missing where the feature may be missing, and refused where not: in rows that callers
+    bring, and in SQL, which gives NULL to it.
+
+    Args:
+        names: What it may be, at least one, each once. A name that is added at the end leaves the others their place.
+        description: What it is.
+        nullable: Whether a value may be missing or unknown.
+        max_missing: The largest share of missing values in a period, ratio; any where None.
+
+    Raises:
+        ConfigurationError: There is no name, or one is there twice.
+    """
+    if not names or len(set(names)) != len(names):
+        raise ConfigurationError(f"A category needs names, each once, not {list(names)}.")
+    check = pa.Check.isin(list(range(len(names))), error=f"a place of {', '.join(names)}, from 0")
+    metadata = {_UNIT: "category", MAX_MISSING: max_missing, _CATEGORIES: tuple(names)}
+    dtype = "float64" if nullable else "int64"
+    return pa.Column(dtype, check, nullable=nullable, description=description, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +143,7 @@ def feature_specs(schema: pa.DataFrameSchema) -> tuple[FeatureSpec, ...]:
             maximum=_limit(column, "max_value"),
             unit=str(column.metadata[_UNIT]),
             description=str(column.description or ""),
+            categories=tuple(column.metadata.get(_CATEGORIES, ())),
         )
         for name, column in schema.columns.items()
         if _UNIT in (column.metadata or {})

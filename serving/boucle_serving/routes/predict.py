@@ -39,12 +39,11 @@ _BODY: dict[str, Any] = {
             "application/json": {
                 "schema": {
                     "type": "object",
-                    "description": "The entity key under the name that GET /models gives, and the moment asked about.",
+                    "description": "The entity key and the moment asked about, or every feature: see GET /models.",
                     "properties": {
                         "user_id": {"type": "string"},
                         "as_of": {"type": "string", "description": "ISO 8601 date or date-time; UTC by default"},
                     },
-                    "required": ["as_of"],
                 },
                 "example": {"user_id": "4", "as_of": "1997-10-01"},
             }
@@ -72,7 +71,7 @@ _BATCH_BODY: dict[str, Any] = {
 def predict_router(endpoint: PredictEndpoint, rows: RowsService) -> APIRouter:
     """The routes of boucle's own protocol: one prediction a request, or many with an error for each that fails.
 
-    Single predictions of models that are served are answered before they come here: see `predict_path`.
+    Most single predictions are answered before they come here: see `predict_protocol`.
     """
     router = APIRouter(tags=["predict"], responses=PREDICTION_PROBLEMS)
 
