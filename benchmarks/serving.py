@@ -56,7 +56,8 @@ from boucle_cli.services import free_port
 from boucle_serving.predictor import load_bundle
 
 PEERS_VENV = Path.home() / ".cache" / "boucle-benchmarks" / "serving-peers"
-PEERS = ("bentoml>=1.4.39,<2", "mlserver==1.7.1", "mlserver-sklearn==1.7.1", "onnxruntime", "pandas<3")
+PEERS = ("bentoml>=1.4.39,<2", "mlserver==1.7.1", "mlserver-sklearn==1.7.1", "onnxruntime", "pandas<3", "uvloop<0.22")
+"""MLServer's worker processes do not start with a newer uvloop."""
 START_SECONDS, WARM_SECONDS = 120.0, 1.0
 TARGETS: Mapping[str, tuple[str, float]] = {
     "ratio_to_bare_asgi": ("at least", 0.30),
@@ -72,6 +73,10 @@ TARGETS: Mapping[str, tuple[str, float]] = {
     "batch_scoring_ratio": ("at most", 1.5),
 }
 Json = dict[str, Any]
+
+
+class NoAnswerError(Exception):
+    """A server did not start, or answered wrongly."""
 
 
 @dataclass
@@ -316,7 +321,7 @@ def _first_answer(
             said = error
         time.sleep(0.01)
     tail = (world.folder / f"{contender.name}.log").read_text(errors="replace")[-1500:]
-    raise SystemExit(f"{contender.name} gave no correct answer (expected {world.expected[0]}): {said!r}\n{tail}")
+    raise NoAnswerError(f"{contender.name} gave no correct answer (expected {world.expected[0]}): {said!r}\n{tail}")
 
 
 def _ask(contender: Contender, port: int) -> Any:
@@ -490,12 +495,19 @@ def run(folder: Path, arguments: argparse.Namespace) -> Json:
     everybody = contenders(world, peers, quick=arguments.quick)
     only = arguments.only.split(",") if arguments.only else [one.name for one in everybody]
     figures: list[Figure] = []
+    plans: list[tuple[int, tuple[int, ...], float]] = (
+        [(1, (8,), 2)] if arguments.quick else [(1, (1, 8, 32), 5), (2, (8,), 5)]
+    )
+    failed = []
     for contender in everybody:
-        if contender.name in only:
-            console.print(f"{contender.name} ...")
-            figures += measure(contender, world, (8,) if arguments.quick else (1, 8, 32), 2 if arguments.quick else 5)
-            if contender.scales and not arguments.quick:
-                figures += measure(contender, world, (8,), 5, workers=2)
+        for workers, connections, seconds in plans if contender.name in only else []:
+            if workers == 1 or contender.scales:
+                console.print(f"{contender.name}, {workers} worker{'s' if workers > 1 else ''} ...")
+                try:
+                    figures += measure(contender, world, connections, seconds, workers=workers)
+                except NoAnswerError as error:  # a peer's failure is its own
+                    console.print(str(error), markup=False)
+                    failed.append(f"{contender.name}, {workers} workers")
     whole = next(one for one in everybody if one.name == "boucle")
     console.print("swap, log, batch ...")
     more = {
@@ -503,7 +515,13 @@ def run(folder: Path, arguments: argparse.Namespace) -> Json:
         **log_speed(folder, 3 if arguments.quick else 10),
         **batch(whole, world, 20),
     }
-    return {**summary(figures), **more, "missing_peers": missing, "figures": [asdict(figure) for figure in figures]}
+    return {
+        **summary(figures),
+        **more,
+        "missing_peers": missing,
+        "failed_to_start": failed,
+        "figures": [asdict(figure) for figure in figures],
+    }
 
 
 def summary(figures: Sequence[Figure]) -> Json:

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,35 @@ def test_a_connection_is_kept_or_closed_as_the_client_wishes(server: Server):
         assert answer_of(old)[1]["connection"] == "close"
         assert old.recv(1) == b""
     assert server.short == 5
+
+
+def closed_within(connection: socket.socket, seconds: float) -> bool:
+    connection.settimeout(seconds)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+
+
+def test_a_connection_that_never_says_a_whole_head_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with started(tmp_path, monkeypatch, Limits(body_seconds=0.3)) as server:
+        with server.connect() as silent:
+            assert closed_within(silent, 5)
+        with server.connect() as slow:
+            slow.sendall(request(QUESTION))
+            assert answer_of(slow)[0] == 200
+            with suppress(ConnectionError):  # a byte at a time, and never the last
+                for byte in request(QUESTION)[:40]:
+                    slow.sendall(bytes([byte]))
+                    threading.Event().wait(0.05)
+            assert closed_within(slow, 5)
+        with server.connect() as patient:
+            patient.sendall(request(QUESTION)[:20])
+            patient.sendall(request(QUESTION)[20:])
+            assert answer_of(patient)[0] == 200
+            threading.Event().wait(0.6)
+            patient.sendall(request(QUESTION))
+            assert answer_of(patient)[0] == 200  # between requests a connection may rest
 
 
 def test_a_caller_who_leaves_before_the_body_is_counted_as_one_who_left(server: Server):

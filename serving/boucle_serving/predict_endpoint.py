@@ -75,6 +75,11 @@ class PredictEndpoint:
         """The model of the path that names none."""
         return self._service.default_model
 
+    @property
+    def head_seconds(self) -> float:
+        """How long the head of a request may take to arrive."""
+        return self._admission.limits.body_seconds
+
     def model_of(self, path: str) -> ModelName | None:
         """The model that a path asks for a prediction, if `submit` can answer it."""
         if path == "/predict":

@@ -35,16 +35,27 @@ class PredictProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._endpoint: PredictEndpoint = config.app.state.predict_endpoint  # type: ignore[union-attr]
         self._held: tuple[RequestResponseCycle, Any, ModelName] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+        self._body_deadline: asyncio.TimerHandle | None = None
+        self._head_deadline: asyncio.TimerHandle | None = None
         self._reading = False
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the caller its time to say something."""
+        super().connection_made(transport)
+        self._expect_head()
+
     def data_received(self, data: bytes) -> None:
-        """Read; a prediction whose head is here and whose body is not is given a moment."""
+        """Read; a head has its time to be whole, the body of a prediction a moment."""
         self._reading = True
         super().data_received(data)
         self._reading = False
-        if self._held is not None and self._deadline is None:
-            self._deadline = self.loop.call_later(_BODY_SECONDS, self._let_go)
+        if self._held is not None and self._body_deadline is None:
+            self._body_deadline = self.loop.call_later(_BODY_SECONDS, self._let_go)
+        if self.cycle is None or (self.cycle.response_complete and self.timeout_keep_alive_task is None):
+            self._expect_head()
+        elif self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
 
     def on_message_complete(self) -> None:
         """Answer the prediction that is whole now."""
@@ -61,6 +72,8 @@ class PredictProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the app see that the caller went away."""
         self._let_go()
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -86,9 +99,14 @@ class PredictProtocol(HttpToolsProtocol):
 
     def _forget(self) -> None:
         self._held = None
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        if self._body_deadline is not None:
+            self._body_deadline.cancel()
+            self._body_deadline = None
+
+    def _expect_head(self) -> None:
+        """Close the connection unless a whole head comes in time; more bytes of one do not put it off."""
+        if self._head_deadline is None and not self.transport.is_closing():
+            self._head_deadline = self.loop.call_later(self._endpoint.head_seconds, self.transport.close)
 
     def _write(self, cycle: RequestResponseCycle, request_id: str, reply: Reply) -> None:
         if cycle.disconnected or self.transport.is_closing():
