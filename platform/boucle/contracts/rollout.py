@@ -1,0 +1,59 @@
+"""A rollout: one version's way into traffic, and what was counted on the way."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from boucle.contracts.document import Document
+from boucle.contracts.ids import ModelName, ModelVersion
+
+
+class Phase(StrEnum):
+    """Where a rollout is. The last two are final."""
+
+    SHADOW = "shadow"
+    CANARY = "canary"
+    COMPLETE = "complete"
+    ABORTED = "aborted"
+
+
+class Rollout(Document):
+    """One challenger's way into traffic. `step` counts canary steps from 0; `phase_began_at` is of the step."""
+
+    schema_version: Literal[1] = 1
+    model: ModelName
+    challenger: ModelVersion
+    production: ModelVersion
+    phase: Phase
+    step: int = Field(default=0, ge=0)
+    weight: float = Field(ge=0, le=100, description="of the challenger, per cent of entities")
+    began_at: AwareDatetime
+    phase_began_at: AwareDatetime
+
+
+class Scores(Document):
+    """Count, mean and variance (over `n`) of scores, or of differences of two."""
+
+    n: int = Field(default=0, ge=0)
+    mean: float = 0.0
+    variance: float = Field(default=0.0, ge=0)
+
+
+class ArmCounts(Document):
+    """What one arm did in one step: requests, those that failed by its fault, those slower than the limit, scores."""
+
+    requests: int = Field(default=0, ge=0)
+    failed: int = Field(default=0, ge=0)
+    slow: int = Field(default=0, ge=0)
+    scores: Scores = Scores()
+
+
+class StepCounts(Document):
+    """Challenger and production in the same time; `loss` is the challenger's log loss minus production's on the same
+    requests (paired by shadow), `production_loss` that of production on them, nats."""
+
+    challenger: ArmCounts = ArmCounts()
+    production: ArmCounts = ArmCounts()
+    loss: Scores = Scores()
+    production_loss: float | None = None
