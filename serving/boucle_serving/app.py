@@ -40,7 +40,8 @@ from boucle_serving.worker_metrics import Workers
 _FIRST_LOOK_SECONDS = 5.0
 """A start waits so long for plans and bundles; a state store that is away must not keep /livez from answering."""
 _DESCRIPTION = """
-Predictions of the models that boucle has in traffic. Features are looked up by entity and `as_of`; every answer is in
+Predictions of the models that boucle has in traffic. Features are looked up by entity and `as_of`, or come with the
+request; every answer is in
 the prediction log before it leaves and carries a `prediction_id`. Every answer has the headers `x-request-id`,
 `x-boucle-model-version` and `x-boucle-route`. Errors are problem documents (RFC 9457).
 """
