@@ -14,7 +14,7 @@ import httpx
 from assets_tests.bundles import flip_last_byte, promote, put_bundle
 from boucle.contracts.bundle import MODEL_FILE
 from boucle_adapters.bundle_store import DirectoryBundleStore
-from boucle_adapters.segment_log import SegmentLog
+from boucle_adapters.segment_log import FeedbackSegments, SegmentLog
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
 
@@ -36,6 +36,7 @@ class Replica:
         self.settings = Settings(home=home, port=0, replica=name)
         self.bundles = DirectoryBundleStore(self.settings.bundles_dir)
         self.log = SegmentLog(self.settings.log_dir)
+        self.feedback = FeedbackSegments(self.settings.feedback_dir)
         self.announcement = home / f"serving-{name}.json"
         self.process: subprocess.Popen[bytes] | None = None
 

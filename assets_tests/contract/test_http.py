@@ -32,7 +32,7 @@ from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.online_store import OnlineStore
-from boucle_adapters.segment_log import SegmentLog
+from boucle_adapters.segment_log import FeedbackSegments, SegmentLog
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Limits
 from boucle_serving.app import Parts, create_app
@@ -60,6 +60,7 @@ class World:
     def __post_init__(self) -> None:
         self.bundles = DirectoryBundleStore(self.root / "bundles")
         self.log = SegmentLog(self.root / "log")
+        self.feedback = FeedbackSegments(self.root / "feedback")
         self.tokens = TokenStore(self.root / "tokens.json")
         self.app = create_app(
             Parts(
@@ -67,6 +68,7 @@ class World:
                 open_online=lambda model: OnlineStore(self.root / "online" / model),
                 bundles=self.bundles,
                 log=self.log,
+                feedback=self.feedback,
                 open_clock=lambda _: NoonClock(),
                 default_model=MODEL,
                 replica="one",

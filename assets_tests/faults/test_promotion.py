@@ -274,10 +274,11 @@ def test_a_dagster_yaml_of_another_release_is_named(in_production: Path, copy_of
     assert (told.returncode, "is not what this release writes" in " ".join(told.stdout.split())) == (1, True)
 
 
-def test_a_missing_segment_of_the_prediction_log_is_named(in_production: Path, copy_of: Copy):
+@pytest.mark.parametrize("log", [f"prediction_log/{SPEC.model}", "feedback_log/all"])
+def test_a_missing_segment_of_a_log_is_named(in_production: Path, copy_of: Copy, log: str):
     loop = copy_of(in_production)
-    log = loop.path / "prediction_log" / SPEC.model / "replica-1"
-    log.mkdir(parents=True)
-    (log / "00000002.jsonl").write_text("")
+    replica = loop.path / log / "replica-1"
+    replica.mkdir(parents=True)
+    (replica / "00000002.jsonl").write_text("")
     told = doctor(loop)
     assert (told.returncode, "replica-1/00000001.jsonl" in "".join(told.stdout.split())) == (1, True)

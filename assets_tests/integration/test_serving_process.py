@@ -22,7 +22,9 @@ import pytest
 
 from assets_tests.bundles import MODEL, publish_users, put_bundle
 from assets_tests.replica import QUESTION, Replica, wait_for
+from boucle.contracts.feedback import FEEDBACK_STREAM
 from boucle_adapters.clock import wall_now
+from boucle_adapters.feedback import read_feedback
 from boucle_adapters.sql_state import SqlStateStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
@@ -190,6 +192,45 @@ def test_every_answer_of_a_killed_replica_is_in_the_log_and_the_next_one_goes_on
     wait_for(lambda: replica.version() == 1)
     assert replica.log.segment_gaps(MODEL) == ()
     assert len(list((replica.settings.log_dir / MODEL / "one").glob("*.jsonl"))) == 2
+
+
+def tell_until_it_dies(address: str, name: str, told: list[str]) -> None:
+    """Send feedback without a pause, by ten; `told` are the ids of what was said to be kept."""
+    with httpx.Client(base_url=address, timeout=5) as client:
+        for number in range(1_000_000):
+            ids = [f"{name}-{number}-{item}" for item in range(10)]
+            items = [{"prediction_id": said, "outcome": 1, "at": "1997-11-02T12:00:00Z"} for said in ids]
+            try:
+                answer = client.post("/feedback", json={"feedback": items})
+            except httpx.HTTPError:
+                return
+            told += [item["prediction_id"] for item in answer.json()["feedback"] if item["status"] == "kept"]
+
+
+def test_all_feedback_that_a_killed_replica_said_was_kept_is_in_the_log_and_the_next_one_goes_on(replica: Replica):
+    """It serves no model: feedback may come to any replica, at any time."""
+    replica.start()
+    told: list[str] = []
+    threads = [
+        threading.Thread(target=tell_until_it_dies, args=(replica.address, name, told), daemon=True) for name in "abcd"
+    ]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(told) >= 400)
+    replica.kill()
+    for thread in threads:
+        thread.join(timeout=10)
+    replica.announcement.unlink()
+    assert set(told) <= set(read_feedback(replica.feedback, known=()).outcomes)
+    replica.start()
+    last = {"prediction_id": "last", "reward": 2.5, "at": "1997-11-02T12:00:00Z"}
+    assert httpx.post(f"{replica.address}/feedback", json=last, timeout=5).json()["status"] == "kept"
+    found = read_feedback(replica.feedback, known=told)
+    assert found.rewards["last"].reward == 2.5
+    assert "last" in found.unknown
+    assert (replica.feedback.torn_lines(FEEDBACK_STREAM), replica.feedback.segment_gaps(FEEDBACK_STREAM)) == (0, ())
+    segments = sorted(file.name for file in (replica.settings.feedback_dir / FEEDBACK_STREAM / "one").iterdir())
+    assert segments == ["00000001.jsonl", "00000001.seal.json", "00000002.jsonl"]
 
 
 def test_on_a_full_disk_answers_are_withheld_and_come_back_when_there_is_room(replica: Replica, state: SqlStateStore):

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from assets_tests.records import prediction
-from boucle.contracts.ids import Digest, ModelName
+from boucle.contracts.feedback import FEEDBACK_STREAM, FeedbackFields
+from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.prediction import PredictionFields, PredictionRecord, SegmentSeal
-from boucle_adapters.segment_log import SegmentLog
+from boucle.contracts.shadow import ShadowFields, ShadowRecord
+from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 
 MODEL = ModelName("repurchase")
 START = datetime(1997, 10, 1, tzinfo=UTC)
@@ -278,3 +280,72 @@ def test_what_cannot_be_brought_to_the_disk_is_tried_again(tmp_path: Path, monke
             log.close()
     log.close()
     assert seal(tmp_path, 1).records == 1
+
+
+def feedback(number: int, *, received_at: datetime = START, replica: str = "one") -> FeedbackFields:
+    return FeedbackFields(
+        schema_version=1,
+        prediction_id=str(number),
+        outcome=1.0,
+        reward=None,
+        at=START - timedelta(days=30),
+        received_at=received_at,
+        model=MODEL,
+        replica=replica,
+    )
+
+
+def shadow(number: int, *, proba: float | None = 0.5, digest: str = "1") -> ShadowFields:
+    return ShadowFields(
+        schema_version=1,
+        prediction_id=str(number),
+        at=START,
+        model=MODEL,
+        model_version=ModelVersion(2),
+        bundle_digest=Digest(digest * 64),
+        plan_revision=1,
+        proba=proba,
+        error=None if proba is not None else "stalled",
+        latency_ms=0.1,
+        replica="one",
+    )
+
+
+def test_what_a_shadow_writes_has_the_fields_of_what_is_read():
+    assert ShadowFields.__annotations__.keys() == ShadowRecord.model_fields.keys()
+
+
+def test_feedback_of_all_models_is_one_stream_and_its_windows_are_of_when_it_was_received(tmp_path: Path):
+    log = FeedbackSegments(tmp_path)
+    moments = (START - timedelta(microseconds=1), START, END)
+    for number, moment in enumerate(moments):
+        log.append(feedback(number, received_at=moment))
+    log.close()
+    assert [found.prediction_id for found in log.read(FEEDBACK_STREAM, START, END)] == ["1"]
+    found = SegmentSeal.model_validate_json((tmp_path / "all" / "one" / "00000001.seal.json").read_bytes())
+    assert (found.records, found.first_at, found.last_at) == (3, moments[0], moments[2])
+
+
+def test_feedback_that_a_dead_process_left_is_sealed_by_when_it_was_received(tmp_path: Path):
+    file = tmp_path / "all" / "one" / "00000001.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(to_json(feedback(0)) + b'\n{"schema_version":1,"predic')
+    (sentence,) = FeedbackSegments(tmp_path).repair("one")
+    assert "00000001.jsonl: the last 27 bytes were torn" in sentence
+    found = SegmentSeal.model_validate_json(file.with_suffix(".seal.json").read_bytes())
+    assert (found.records, found.first_at, found.torn_bytes) == (1, START, 27)
+
+
+def test_each_shadow_of_a_prediction_is_read_once_with_its_answer_or_its_error(tmp_path: Path):
+    log = ShadowSegments(tmp_path)
+    log.append(shadow(0), shadow(0, digest="2", proba=None), shadow(0))
+    read = [(found.bundle_digest[0], found.proba, found.error) for found in log.read(MODEL, START, END)]
+    assert read == [("1", 0.5, None), ("2", None, "stalled")]
+    assert (tmp_path / MODEL / "one" / "00000001.jsonl").exists()
+
+
+def test_a_line_of_another_kind_of_record_is_no_record(tmp_path: Path):
+    SegmentLog(tmp_path).append(record(0))
+    log = ShadowSegments(tmp_path)
+    assert list(log.read(MODEL, START, END)) == []
+    assert log.torn_lines(MODEL) == 1

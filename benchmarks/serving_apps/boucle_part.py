@@ -13,7 +13,7 @@ from datetime import datetime
 
 import uvicorn
 
-from boucle.contracts.ids import EntityKey, ModelName
+from boucle.contracts.ids import EntityKey
 from boucle.contracts.prediction import PredictionFields, PredictionRecord
 from boucle.ports import OnlineRow
 from boucle_adapters.online_store import OnlineStore, Snapshot
@@ -38,7 +38,7 @@ class NoLog:
     def close(self) -> None:
         """Nothing."""
 
-    def read(self, model: ModelName, start: datetime, end: datetime) -> Iterator[PredictionRecord]:
+    def read(self, stream: str, start: datetime, end: datetime) -> Iterator[PredictionRecord]:
         """Nothing."""
         return iter(())
 

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from boucle.contracts.decision import Decision, NewDecision
+from boucle.contracts.feedback import FeedbackFields, FeedbackRecord
 from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
 from boucle.contracts.monitoring import Trigger
 from boucle.contracts.prediction import PredictionFields, PredictionRecord
+from boucle.contracts.shadow import ShadowFields, ShadowRecord
 from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
 
 
@@ -140,11 +142,15 @@ class OnlineFeatures(Protocol):
         """The newest row with `as_of - max_age < row.as_of <= as_of`. Raises UnknownEntityError or AsOfError."""
 
 
-class PredictionLog(Protocol):
-    """Answered predictions, in the order each replica wrote them."""
+_Fields_contra = TypeVar("_Fields_contra", contravariant=True)
+_Record_co = TypeVar("_Record_co", covariant=True)
 
-    def append(self, *records: PredictionFields) -> None:
-        """Write records before their answers leave: all of them, or OSError and none."""
+
+class RecordLog(Protocol[_Fields_contra, _Record_co]):
+    """Records by stream (the model they are of), in the order each replica wrote them."""
+
+    def append(self, *records: _Fields_contra) -> None:
+        """Write records of one stream before their answers leave: all of them, or OSError and none."""
 
     def sync(self) -> None:
         """Bring what was written to the disk. Raises OSError when it cannot."""
@@ -155,5 +161,17 @@ class PredictionLog(Protocol):
     def close(self) -> None:
         """Close what is open; the next record opens it again."""
 
-    def read(self, model: ModelName, start: datetime, end: datetime) -> Iterator[PredictionRecord]:
-        """Records with `start <= at < end`, once per prediction id."""
+    def read(self, stream: str, start: datetime, end: datetime, /) -> Iterator[_Record_co]:
+        """Records with `start <= moment < end`, each once."""
+
+
+class PredictionLog(RecordLog[PredictionFields, PredictionRecord], Protocol):
+    """Answered predictions by model; a record is known by its prediction id, its moment is `at`."""
+
+
+class FeedbackLog(RecordLog[FeedbackFields, FeedbackRecord], Protocol):
+    """What became of predictions, all in the stream `FEEDBACK_STREAM`; the moment of a record is `received_at`."""
+
+
+class ShadowLog(RecordLog[ShadowFields, ShadowRecord], Protocol):
+    """What other versions would have answered, by model; the moment of a record is `at`."""

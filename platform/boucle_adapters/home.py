@@ -14,7 +14,7 @@ from boucle_adapters.code_version import code_version
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.mlflow_registry import MlflowRegistry
 from boucle_adapters.record_store import RecordStore
-from boucle_adapters.segment_log import SegmentLog
+from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
 
@@ -72,6 +72,16 @@ class Home:
     def log(self) -> SegmentLog:
         """The prediction log of all replicas."""
         return SegmentLog(self.settings.log_dir)
+
+    @cached_property
+    def feedback(self) -> FeedbackSegments:
+        """What became of predictions, from all replicas."""
+        return FeedbackSegments(self.settings.feedback_dir)
+
+    @cached_property
+    def shadows(self) -> ShadowSegments:
+        """What shadows of all replicas would have answered."""
+        return ShadowSegments(self.settings.shadow_dir)
 
     def actor(self, name: str, model: ModelName, *, run_id: str = "") -> Actor:
         """Who acts on a model now, from the code at hand."""

@@ -133,6 +133,16 @@ class Settings(BaseSettings):
         return self.home_dir / "prediction_log"
 
     @property
+    def feedback_dir(self) -> Path:
+        """The feedback log, of all models together: `<log>/all/<replica>/<segment>.jsonl`."""
+        return self.home_dir / "feedback_log"
+
+    @property
+    def shadow_dir(self) -> Path:
+        """What shadows would have answered: `<log>/<model>/<replica>/<segment>.jsonl`."""
+        return self.home_dir / "shadow_log"
+
+    @property
     def data_dir(self) -> Path:
         """Immutable Parquet snapshots, quarantine, training sets, reports: `<data>/<model>/...`."""
         return self.home_dir / "data"

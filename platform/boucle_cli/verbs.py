@@ -3,10 +3,13 @@
 from typing import Any
 
 from boucle.contracts.evidence import Candidate
+from boucle.contracts.feedback import FEEDBACK_STREAM
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import BoucleError, ConfigurationError, ConflictError, LedgerError, RegistryError, StateStoreError
 from boucle.operations import promotion
+from boucle_adapters.feedback import prediction_ids, read_feedback
 from boucle_adapters.home import Home
+from boucle_adapters.segment_log import Segments
 from boucle_platform.instance import Runner, end_dead_runs
 from boucle_platform.model_loop import dbt_project
 from boucle_platform.model_loop.automation import refuse_second_retraining, retrain_job_name
@@ -17,6 +20,7 @@ from boucle_platform.model_loop.steps.store import document_file, read_document
 ALIASES, TRAFFIC = "aliases equal ledger", "traffic equals ledger"
 REPAIRED = (ALIASES, TRAFFIC)
 """The findings that `repair` puts right."""
+_IDS_SHOWN = 5
 
 
 def train_again(runner: "Runner", spec: LoopSpec, *, reason: str, who: str) -> dict[str, Any]:
@@ -94,7 +98,8 @@ def diagnose(home: Home, spec: LoopSpec, *, only: str) -> list[dict[str, Any]]:
     findings.append(_finding("ledger is whole", lambda: _verified(home, spec.name)))
     findings.append(_finding(ALIASES, lambda: _aliases(home, spec)))
     findings.append(_finding(TRAFFIC, lambda: _traffic(home, spec)))
-    findings.append(_finding("prediction log is whole", lambda: _log(home, spec.name)))
+    findings.append(_finding("prediction log is whole", lambda: _log(home.log, spec.name, "prediction log")))
+    findings.append(_finding("feedback log is whole", lambda: _feedback(home)))
     findings.append(_finding("dagster.yaml is this release's", lambda: _dagster_yaml(home)))
     return findings
 
@@ -150,19 +155,29 @@ def _aliases(home: Home, spec: LoopSpec) -> str:
     return "as the ledger says"
 
 
-def _log(home: Home, model: ModelName) -> str:
-    if gaps := home.log.segment_gaps(model):
+def _log(log: Segments[Any, Any], stream: str, name: str) -> str:
+    if gaps := log.segment_gaps(stream):
         raise StateStoreError(
-            f"Segments of the prediction log are missing: {', '.join(gaps)}. Their predictions get no outcome; restore "
-            f"{home.settings.log_dir} from its backup."
+            f"Segments of the {name} are missing: {', '.join(gaps)}. Their predictions get no outcome; restore "
+            f"{log.root} from its backup."
         )
-    if changed := home.log.changed_segments(model):
+    if changed := log.changed_segments(stream):
         raise StateStoreError(
-            f"Segments of the prediction log were changed after they were closed: {', '.join(changed)}. Restore them "
-            f"from the backup of {home.settings.log_dir}."
+            f"Segments of the {name} were changed after they were closed: {', '.join(changed)}. Restore them "
+            f"from the backup of {log.root}."
         )
-    torn = home.log.torn_lines(model)
+    torn = log.torn_lines(stream)
     return f"no segment is missing, {torn} torn lines" if torn else "no segment is missing"
+
+
+def _feedback(home: Home) -> str:
+    """Feedback about an id that no log knows is kept, and no fault of the log: it is only told here."""
+    whole = _log(home.feedback, FEEDBACK_STREAM, "feedback log")
+    unknown = sorted(read_feedback(home.feedback, known=prediction_ids(home.log, home.log.streams())).unknown)
+    if not unknown:
+        return whole
+    shown = ", ".join(unknown[:_IDS_SHOWN]) + (", …" if len(unknown) > _IDS_SHOWN else "")
+    return f"{whole}; {len(unknown)} prediction id(s) of the feedback are in no prediction log: {shown}"
 
 
 def _dagster_yaml(home: Home) -> str:

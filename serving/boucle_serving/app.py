@@ -1,10 +1,12 @@
 """The serving app: everything it works with is handed in, nothing is global."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,12 +16,13 @@ from starlette.requests import ClientDisconnect
 
 from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError
-from boucle.ports import BundleStore, Clock, PredictionLog, StateStore
+from boucle.ports import BundleStore, Clock, FeedbackLog, PredictionLog, StateStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Admission, Limits
-from boucle_serving.log_keeper import LogKeeper
+from boucle_serving.feedback import FeedbackKeeper, FeedbackService
+from boucle_serving.log_keeper import LogKeeper, RecordKeeper
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.middleware import AnswerHeaders
 from boucle_serving.plan_watch import PlanWatch
@@ -27,6 +30,7 @@ from boucle_serving.predict_endpoint import CLIENT_LEFT, PredictEndpoint
 from boucle_serving.predictor import Predictor
 from boucle_serving.problems import FieldError, InvalidRequestError, http_problem, problem_of
 from boucle_serving.readiness import Readiness
+from boucle_serving.routes.feedback import feedback_router
 from boucle_serving.routes.health import health_router
 from boucle_serving.routes.mlflow_scoring import mlflow_router
 from boucle_serving.routes.models import models_router
@@ -59,6 +63,7 @@ class Parts:
     open_online: Callable[[ModelName], OnlineStore]
     bundles: BundleStore
     log: PredictionLog
+    feedback: FeedbackLog
     open_clock: Callable[[ModelName], Clock]
     default_model: ModelName
     replica: str
@@ -84,6 +89,10 @@ def create_app(parts: Parts) -> FastAPI:
         sync_seconds=parts.log_sync_seconds,
         serve_unlogged=parts.serve_unlogged,
     )
+    feedback_keeper = FeedbackKeeper(
+        parts.feedback, metrics, replica=parts.replica, serve_unlogged=parts.serve_unlogged
+    )
+    keepers = (keeper, feedback_keeper)
     watch = PlanWatch(
         open_state=parts.open_state,
         open_online=parts.open_online,
@@ -106,7 +115,7 @@ def create_app(parts: Parts) -> FastAPI:
         title="boucle serving",
         version=version("boucle"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(watch, keeper, parts.address),
+        lifespan=_lifespan(watch, keepers, parts.address),
     )
     app.state.watch = watch
     app.state.keeper = keeper
@@ -114,8 +123,9 @@ def create_app(parts: Parts) -> FastAPI:
     endpoint = PredictEndpoint(service, admission, metrics)
     app.state.predict_endpoint = endpoint
     rows = RowsService(service, metrics, admission)
-    readiness = Readiness(predictor, watch, keeper, parts.replica)
+    readiness = Readiness(predictor, watch, keepers, parts.replica)
     app.include_router(predict_router(endpoint, rows))
+    app.include_router(feedback_router(_feedback_service(parts, service, feedback_keeper), rows.body))
     app.include_router(mlflow_router(rows))
     app.include_router(open_inference_router(rows, readiness))
     app.include_router(health_router(readiness, metrics, parts.workers))
@@ -134,6 +144,16 @@ def create_app(parts: Parts) -> FastAPI:
     return app
 
 
+def _feedback_service(parts: Parts, service: PredictionService, keeper: FeedbackKeeper) -> FeedbackService:
+    clock = cache(parts.open_clock)
+
+    def clock_of(model: ModelName | None) -> Clock:
+        """The clock of a model that is served, else of the default model: callers may name anything."""
+        return clock(model if model is not None and service.knows(model) else parts.default_model)
+
+    return FeedbackService(keeper, clock_of=clock_of, replica=parts.replica)
+
+
 def _opened_once(open_state: Callable[[], StateStore]) -> Callable[[], StateStore]:
     """The state store, opened when it is first needed and there; what cannot be opened is tried again."""
     found: list[StateStore] = []
@@ -147,17 +167,19 @@ def _opened_once(open_state: Callable[[], StateStore]) -> Callable[[], StateStor
 
 
 def _lifespan(
-    watch: PlanWatch, keeper: LogKeeper, address: str
+    watch: PlanWatch, keepers: Sequence[RecordKeeper[Any]], address: str
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        keeper.start()
+        for keeper in keepers:
+            keeper.start()
         watch.start(address)
         # Whoever is sent here by a shared socket or a load balancer must not be told that there is no model yet.
         await asyncio.to_thread(watch.looked.wait, _FIRST_LOOK_SECONDS)
         yield
         watch.stop()
-        keeper.stop()
+        for keeper in keepers:
+            keeper.stop()
 
     return lifespan
 

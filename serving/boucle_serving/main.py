@@ -19,7 +19,7 @@ from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.online_store import OnlineStore
-from boucle_adapters.segment_log import SegmentLog
+from boucle_adapters.segment_log import FeedbackSegments, SegmentLog
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
 from boucle_adapters.tokens import TokenStore
@@ -41,6 +41,12 @@ def parts_of(settings: Settings, address: str) -> Parts:
             segment_bytes=settings.log_segment_bytes,
             segment_seconds=settings.log_segment_seconds,
             sync_each=settings.log_sync_seconds == 0,
+        ),
+        feedback=FeedbackSegments(
+            settings.feedback_dir,
+            segment_bytes=settings.log_segment_bytes,
+            segment_seconds=settings.log_segment_seconds,
+            sync_each=True,  # a prediction could be asked again; an outcome that was told is told once
         ),
         log_sync_seconds=settings.log_sync_seconds,
         serve_unlogged=settings.when_log_fails == "serve",

@@ -84,7 +84,7 @@ class ForbiddenError(BoucleError):
 
 
 class LogUnavailableError(BoucleError):
-    """A prediction could not be written to the log, so its answer was withheld."""
+    """A prediction or feedback could not be written to its log, so the answer was withheld."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ _KINDS: tuple[tuple[type[BoucleError], HTTPStatus, str, str], ...] = (
     (AsOfError, HTTPStatus.NOT_FOUND, "no-features-at-as-of", "The entity has no features at this as_of"),
     (FeatureLookupError, HTTPStatus.SERVICE_UNAVAILABLE, "features-unavailable", "Features cannot be read"),
     (NoProductionModelError, HTTPStatus.SERVICE_UNAVAILABLE, "no-production-model", "No model is in production"),
-    (LogUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "log-unavailable", "The prediction log cannot be written"),
+    (LogUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "log-unavailable", "The log cannot be written"),
     (BundleError, HTTPStatus.INTERNAL_SERVER_ERROR, "invalid-answer", "The model's answer was withheld"),
 )
 

@@ -61,14 +61,15 @@ class QuestionReader:
         key = self._entity_key(payload, errors)
         as_of = _as_of(payload, errors)
         if len(payload) > 2 or errors:
-            errors[:0] = _unknown(payload, {entity, "as_of"}, f"the fields are {entity} and as_of, or every feature")
+            hint = f"the fields are {entity} and as_of, or every feature"
+            errors[:0] = unknown_fields(payload, {entity, "as_of"}, hint)
         if errors or as_of is None:
             raise InvalidRequestError(*errors)
         return Question(EntityKey(key), as_of, payload)
 
     def _feature_row(self, payload: Mapping[str, object]) -> FeatureRow:
         entity = self._entity
-        errors = _unknown(payload, self._names | {entity, "as_of"}, "GET /models names the features")
+        errors = unknown_fields(payload, self._names | {entity, "as_of"}, "GET /models names the features")
         key = EntityKey(self._entity_key(payload, errors)) if payload.get(entity) is not None else None
         as_of = _as_of(payload, errors) if payload.get("as_of") is not None else None
         values = [_value(feature, payload, errors) for feature in self._features]
@@ -94,7 +95,8 @@ class QuestionReader:
         return ""
 
 
-def _unknown(payload: Mapping[str, object], known: frozenset[str] | set[str], hint: str) -> list[FieldError]:
+def unknown_fields(payload: Mapping[str, object], known: frozenset[str] | set[str], hint: str) -> list[FieldError]:
+    """An error for each field that is not among the known ones."""
     return [FieldError(f"{name!r:.80}".strip("'"), f"is not known; {hint}") for name in payload if name not in known]
 
 

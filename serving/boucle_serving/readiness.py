@@ -1,10 +1,11 @@
 """Whether this replica can answer, and what is missing when it cannot."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from boucle.contracts.traffic_plan import Role
 from boucle.errors import FeatureLookupError
-from boucle_serving.log_keeper import LogKeeper
+from boucle_serving.log_keeper import RecordKeeper
 from boucle_serving.plan_watch import PlanWatch
 from boucle_serving.predictor import Predictor, ServedModel
 
@@ -17,15 +18,15 @@ _NOTHING_PLANNED = (
 class Readiness:
     """Reads what the watcher and the predictor hold; asks nobody else."""
 
-    def __init__(self, predictor: Predictor, watch: PlanWatch, log: LogKeeper, replica: str) -> None:
-        self._log = log
+    def __init__(self, predictor: Predictor, watch: PlanWatch, logs: Sequence[RecordKeeper[Any]], replica: str) -> None:
+        self._logs = logs
         self._predictor = predictor
         self._watch = watch
         self._replica = replica
 
     def document(self) -> dict[str, Any]:
         """Ready when at least one model answers: one broken model must not take the others out of rotation."""
-        problems = [*self._watch.problems(), *self._log.problems()]
+        problems = [*self._watch.problems(), *(problem for log in self._logs for problem in log.problems())]
         models = {name: self._model(served) for name, served in self._predictor.served.items()}
         ready = any(model["snapshot_watermark"] is not None for model in models.values())
         missing = [] if ready else problems or [_NOTHING_PLANNED]
