@@ -25,7 +25,7 @@ from boucle.contracts.bundle import (
 )
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
-from boucle.contracts.traffic_plan import Arm, Role, Strategy, TrafficPlan
+from boucle.contracts.traffic_plan import Arm, NewPlan, Role, Strategy, TrafficPlan
 from boucle.ports import BundleStore, StateStore
 from boucle_adapters.online_store import publish_snapshot
 
@@ -115,7 +115,9 @@ def promote(state: StateStore, *, version: int, digest: Digest, model: ModelName
     )
     if before is not None and before.production.version != version:
         arms += (before.production.model_copy(update={"weight": 0, "role": Role.STANDBY}),)
-    return state.record_with_plan(new, expected_production=new.from_version, strategy=Strategy.DIRECT, arms=arms)[1]
+    return state.record_with_plan(
+        new, expected_production=new.from_version, plan=NewPlan(strategy=Strategy.DIRECT, arms=arms)
+    )[1]
 
 
 def flip_last_byte(file: Path) -> None:

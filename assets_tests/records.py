@@ -30,6 +30,7 @@ def prediction(number: int, **changes: Any) -> PredictionFields:
         features=(1.0, float("nan")),
         latency_ms=0.1,
         replica="one",
+        fallback=None,
     )
     unknown = changes.keys() - record.keys()
     assert not unknown, f"a record has no {unknown}"

@@ -33,7 +33,7 @@ from rich.table import Table
 
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.verdict import Verdict
-from boucle.operations import promotion
+from boucle.operations import promotion, traffic
 from boucle_adapters.home import Home
 from boucle_adapters.replicas import wait_until_served
 from boucle_adapters.settings import Settings, quiet_environment
@@ -251,12 +251,12 @@ def bare_retraining(one: Pass) -> None:
     with one.stage("production_alias"):
         promotion.promote(home.state, home.registry, evidence=evidence, policy=spec.promotion, actor=actor)
     with one.stage("traffic_plan"):
-        plan = promotion.start_traffic(home.state, spec.name, actor=actor)
+        plan = traffic.start_traffic(home.state, spec.name, policy=spec.traffic, actor=actor)
         timeout = home.settings.replica_timeout_seconds
         followed = wait_until_served(
             home.state, spec.name, plan.revision, timeout_seconds=10, replica_timeout_seconds=timeout
         )
-        promotion.note_served(home.state, plan, seconds=followed.seconds, actor=actor)
+        traffic.note_served(home.state, plan, seconds=followed.seconds, actor=actor)
 
 
 def dagster(one: Pass) -> None:

@@ -53,7 +53,7 @@ from boucle.contracts.ids import Digest, EntityKey, ModelVersion
 from boucle.contracts.prediction import PredictionFields
 from boucle_adapters.segment_log import SegmentLog
 from boucle_cli.services import free_port
-from boucle_serving.predictor import load_bundle
+from boucle_serving.bundles import load_bundle
 
 PEERS_VENV = Path.home() / ".cache" / "boucle-benchmarks" / "serving-peers"
 PEERS = ("bentoml>=1.4.39,<2", "mlserver==1.7.1", "mlserver-sklearn==1.7.1", "onnxruntime", "pandas<3", "uvloop<0.22")
@@ -418,6 +418,7 @@ def log_speed(folder: Path, seconds: float) -> Json:
         features=(0.125, 1.5, float("nan"), 2.25, -0.75, 0.333, 1.0, 2.0, 3.0, 4.125),
         latency_ms=0.1,
         replica="benchmark",
+        fallback=None,
     )
 
     def keep() -> None:

@@ -12,7 +12,7 @@ from serving_apps.make_estimator import data, fitted  # type: ignore[import-not-
 from boucle.contracts.bundle import MODEL_FILE, BundleContract, FeatureSpec, OutputSpec
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
-from boucle.contracts.traffic_plan import Arm, Role, Strategy
+from boucle.contracts.traffic_plan import Arm, NewPlan, Role, Strategy
 from boucle.training.bundle import bundle_digest, bundle_files
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.online_store import publish_snapshot
@@ -74,10 +74,12 @@ class World:
                 bundle_digest=self.digests[self.version % 2],
             ),
             expected_production=ModelVersion(before) if before else None,
-            strategy=Strategy.DIRECT,
-            arms=tuple(
-                Arm(version=ModelVersion(version), bundle_digest=self.digests[version % 2], weight=share, role=role)
-                for version, share, role in arms
+            plan=NewPlan(
+                strategy=Strategy.DIRECT,
+                arms=tuple(
+                    Arm(version=ModelVersion(version), bundle_digest=self.digests[version % 2], weight=share, role=role)
+                    for version, share, role in arms
+                ),
             ),
         )
 

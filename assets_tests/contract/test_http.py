@@ -32,7 +32,7 @@ from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.online_store import OnlineStore
-from boucle_adapters.segment_log import FeedbackSegments, SegmentLog
+from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Limits
 from boucle_serving.app import Parts, create_app
@@ -56,11 +56,13 @@ class World:
     state: StateStore | None = field(default_factory=MemoryStateStore)
     limits: Limits = field(default_factory=Limits)
     serve_unlogged: bool = False
+    trial_seconds: float = 0.1
 
     def __post_init__(self) -> None:
         self.bundles = DirectoryBundleStore(self.root / "bundles")
         self.log = SegmentLog(self.root / "log")
         self.feedback = FeedbackSegments(self.root / "feedback")
+        self.shadows = ShadowSegments(self.root / "shadows")
         self.tokens = TokenStore(self.root / "tokens.json")
         self.app = create_app(
             Parts(
@@ -69,6 +71,7 @@ class World:
                 bundles=self.bundles,
                 log=self.log,
                 feedback=self.feedback,
+                shadows=self.shadows,
                 open_clock=lambda _: NoonClock(),
                 default_model=MODEL,
                 replica="one",
@@ -78,6 +81,7 @@ class World:
                 evidence=EvidenceFiles(self.root / "data"),
                 limits=self.limits,
                 serve_unlogged=self.serve_unlogged,
+                trial_seconds=self.trial_seconds,
             )
         )
         self.http = TestClient(self.app)

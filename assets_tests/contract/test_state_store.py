@@ -12,7 +12,7 @@ from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, PeriodKey
 from boucle.contracts.ledger import verify_chain
 from boucle.contracts.monitoring import Trigger, TriggerOutcome, judged_report
-from boucle.contracts.traffic_plan import Strategy
+from boucle.contracts.traffic_plan import NewPlan, Strategy
 from boucle.errors import ConflictError
 from boucle.ports import StateStore
 from boucle_adapters.memory import MemoryStateStore
@@ -74,7 +74,7 @@ def test_each_plan_has_the_next_revision_and_the_same_arms_make_none(state: Stat
     assert second.revision == 2
     state.record(rejection(2), expected_production=ModelVersion(2))
     move = next(row for row in state.decisions(MODEL) if row.decision.to_version == 2)
-    again = state.publish_plan(move, strategy=Strategy.DIRECT, arms=second.arms, actor="test", at=NOON)
+    again = state.publish_plan(move, plan=NewPlan(strategy=Strategy.DIRECT, arms=second.arms), actor="test", at=NOON)
     assert again == second == state.plan(MODEL)
     assert state.plans() == {MODEL: second}
 
@@ -83,18 +83,20 @@ def test_a_decision_that_moves_nothing_has_no_plan(state: StateStore):
     plan = promote(state, version=1, digest=ONE)
     decision = state.record(rejection(1), expected_production=ModelVersion(1))
     with pytest.raises(ConflictError, match="not its newest move"):
-        state.publish_plan(decision, strategy=Strategy.DIRECT, arms=plan.arms, actor="test", at=NOON)
+        state.publish_plan(decision, plan=NewPlan(strategy=Strategy.DIRECT, arms=plan.arms), actor="test", at=NOON)
 
 
-def test_a_plan_that_is_no_plan_leaves_no_decision_behind(state: StateStore):
-    with pytest.raises(ValueError, match="sum to 100"):
-        state.record_with_plan(
-            rejection(1).model_copy(update={"kind": DecisionKind.PROMOTE, "from_version": None}),
-            expected_production=None,
-            strategy=Strategy.DIRECT,
-            arms=(),
-        )
-    assert list(state.decisions()) == []
+def test_a_plan_that_somebody_else_moved_leaves_no_decision_behind(state: StateStore):
+    first = promote(state, version=1, digest=Digest("a" * 64))
+    step = rejection(2).model_copy(update={"kind": DecisionKind.ROLLOUT, "from_version": 1, "to_version": 1})
+    more = NewPlan(strategy=Strategy.CANARY, arms=first.arms)
+    _, second = state.record_with_plan(step, expected_production=ModelVersion(1), plan=more, expected_revision=1)
+    known = list(state.decisions())
+    again = NewPlan(strategy=Strategy.SHADOW, arms=first.arms)
+    with pytest.raises(ConflictError, match="not revision 1 any more"):
+        state.record_with_plan(step, expected_production=ModelVersion(1), plan=again, expected_revision=1)
+    assert list(state.decisions()) == known
+    assert list(state.plan_history(MODEL)) == [first, second]
 
 
 def test_a_replica_lives_as_long_as_its_heartbeat_and_the_last_one_counts(state: StateStore):

@@ -19,7 +19,7 @@ from boucle.contracts.ids import ModelVersion, PeriodKey
 from boucle.contracts.ledger import verify_chain
 from boucle.contracts.online import OnlineManifest
 from boucle.features.digest import content_digest
-from boucle.operations import promotion
+from boucle.operations import promotion, traffic
 from boucle.operations.promotion import alias_differences
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
@@ -164,7 +164,7 @@ def promote_second(loop: LoopHome) -> None:
     assert register(loop) == 2
     actor = loop.home.actor("test", SPEC.name)
     promotion.promote(loop.home.state, loop.home.registry, evidence=second, policy=SPEC.promotion, actor=actor)
-    promotion.start_traffic(loop.home.state, SPEC.name, actor=actor)
+    traffic.start_traffic(loop.home.state, SPEC.name, policy=SPEC.traffic, actor=actor)
 
 
 def check_named(loop: LoopHome, name: str) -> dg.AssetCheckEvaluation:

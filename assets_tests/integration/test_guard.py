@@ -72,7 +72,12 @@ class World:
 def boucle_rollback(world: World) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [str(Path(sys.executable).with_name("boucle")), "rollback", "--reason", "test"],
-        env={**os.environ, "BOUCLE_HOME": str(world.replica.settings.home), "COLUMNS": "200"},
+        env={
+            **os.environ,
+            "BOUCLE_HOME": str(world.replica.settings.home),
+            "COLUMNS": "200",
+            "BOUCLE_REPLICA_TIMEOUT_SECONDS": "8",  # the command must look before the heartbeat expires
+        },
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,7 +12,7 @@ from assets_tests.scenarios import MODEL, NOON, digest_of, version
 from boucle.contracts.decision import MOVES, DecisionKind, NewDecision
 from boucle.contracts.ledger import verify_chain
 from boucle.contracts.monitoring import Trigger, TriggerOutcome
-from boucle.contracts.traffic_plan import Arm, Role, Strategy
+from boucle.contracts.traffic_plan import Arm, NewPlan, Role, Strategy
 from boucle.errors import ConflictError, LedgerError, StateStoreError
 from boucle_adapters import sql_state
 from boucle_adapters.sql_state import REVISION, SqlStateStore, migrate
@@ -62,6 +62,10 @@ def promotion(to, frm=None):
         to_version=version(to),
         bundle_digest=digest_of(to),
     )
+
+
+def direct(version: int) -> NewPlan:
+    return NewPlan(strategy=Strategy.DIRECT, arms=arms(version))
 
 
 def arms(number):
@@ -198,18 +202,16 @@ def test_of_two_concurrent_promotions_exactly_one_wins(url, store):
 
 
 def test_a_plan_is_written_with_its_decision_or_not_at_all(store):
-    store.record_with_plan(promotion(1), expected_production=None, strategy=Strategy.DIRECT, arms=arms(1))
+    store.record_with_plan(promotion(1), expected_production=None, plan=direct(1))
     with pytest.raises(ConflictError):
-        store.record_with_plan(promotion(2), expected_production=None, strategy=Strategy.DIRECT, arms=arms(2))
+        store.record_with_plan(promotion(2), expected_production=None, plan=direct(2))
     assert store.plan(MODEL).revision == 1
     assert store.plans()[MODEL].production.version == 1
 
 
 def test_the_same_arms_again_are_no_new_revision(store):
-    decision, first = store.record_with_plan(
-        promotion(1), expected_production=None, strategy=Strategy.DIRECT, arms=arms(1)
-    )
-    again = store.publish_plan(decision, strategy=Strategy.DIRECT, arms=arms(1), actor="user:ada", at=NOON)
+    decision, first = store.record_with_plan(promotion(1), expected_production=None, plan=direct(1))
+    again = store.publish_plan(decision, plan=direct(1), actor="user:ada", at=NOON)
     assert again == first
 
 
@@ -271,7 +273,7 @@ def test_a_row_that_is_no_decision_any_more_is_named(url, store):
 
 @pytest.mark.parametrize("table", ["traffic_plan", "trigger"])
 def test_a_document_that_cannot_be_read_is_an_error_that_names_it(url, store, table: str):
-    store.record_with_plan(promotion(1), expected_production=None, strategy=Strategy.DIRECT, arms=arms(1))
+    store.record_with_plan(promotion(1), expected_production=None, plan=direct(1))
     store.record_trigger(
         Trigger(model=MODEL, period="1997-06", outcome=TriggerOutcome.FIRED, reason="drift", run_key="k"), NOON
     )

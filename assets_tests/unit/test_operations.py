@@ -8,14 +8,17 @@ import pytest
 from assets_tests.scenarios import MODEL, SOMEBODY, digest_of, evidence, version
 from boucle.contracts.decision import DecisionKind
 from boucle.contracts.ledger import verify_chain
-from boucle.contracts.traffic_plan import Role, Strategy
+from boucle.contracts.traffic_plan import NewPlan, Role, Strategy
 from boucle.contracts.verdict import Verdict
 from boucle.errors import ApprovalError, ConflictError, NoProductionModelError, PromotionRefusedError
-from boucle.operations import approval, promotion
+from boucle.operations import approval, promotion, traffic
 from boucle.policy.approval import ApprovalPolicy, PromotionMode
 from boucle.policy.limits import PromotionPolicy
 from boucle.policy.risk import RiskFacts
+from boucle.policy.trials import TrafficPolicy
 from boucle_adapters.memory import MemoryRegistry, MemoryStateStore
+
+DIRECT = TrafficPolicy()
 
 
 @pytest.fixture
@@ -202,7 +205,7 @@ def test_an_alias_moved_behind_the_ledger_is_named_by_the_promotion_that_puts_it
 def test_traffic_goes_to_production_and_keeps_the_previous_version_warm(state, registry):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
-    plan = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    plan = traffic.start_traffic(state, MODEL, policy=DIRECT, actor=SOMEBODY)
     assert [(arm.version, arm.weight, arm.role) for arm in plan.arms] == [
         (2, 100, Role.PRODUCTION),
         (1, 0, Role.STANDBY),
@@ -212,8 +215,8 @@ def test_traffic_goes_to_production_and_keeps_the_previous_version_warm(state, r
 
 def test_starting_the_same_traffic_twice_is_one_revision(state, registry):
     promote(state, registry, 1)
-    first = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
-    assert promotion.start_traffic(state, MODEL, actor=SOMEBODY).revision == first.revision == 1
+    first = traffic.start_traffic(state, MODEL, policy=DIRECT, actor=SOMEBODY)
+    assert traffic.start_traffic(state, MODEL, policy=DIRECT, actor=SOMEBODY).revision == first.revision == 1
 
 
 def test_a_plan_for_a_move_that_another_one_followed_is_refused(state, registry):
@@ -222,9 +225,11 @@ def test_a_plan_for_a_move_that_another_one_followed_is_refused(state, registry)
     late = promotion.last_move(state, MODEL)
     _, plan = promotion.roll_back(state, MODEL, reason="answers look wrong", actor=SOMEBODY)
     with pytest.raises(ConflictError, match="not its newest move"):
-        state.publish_plan(late, strategy=Strategy.DIRECT, arms=plan.arms, actor="dagster", at=SOMEBODY.at)
+        state.publish_plan(
+            late, plan=NewPlan(strategy=Strategy.DIRECT, arms=plan.arms), actor="dagster", at=SOMEBODY.at
+        )
     assert state.plan(MODEL) == plan
-    assert promotion.start_traffic(state, MODEL, actor=SOMEBODY) == plan
+    assert traffic.start_traffic(state, MODEL, policy=DIRECT, actor=SOMEBODY) == plan
 
 
 def test_the_version_that_the_next_rollback_goes_to_stands_by(state, registry):
@@ -237,19 +242,19 @@ def test_the_version_that_the_next_rollback_goes_to_stands_by(state, registry):
 
 
 def test_a_version_in_production_without_traffic_is_named(state, registry):
-    assert promotion.traffic_difference(state, MODEL) == ""
+    assert traffic.traffic_difference(state, MODEL) == ""
     promote(state, registry, 1)
-    assert promotion.traffic_difference(state, MODEL) == (
+    assert traffic.traffic_difference(state, MODEL) == (
         "the traffic plan gives the requests to no version, the ledger says version 1"
     )
-    promotion.start_traffic(state, MODEL, actor=SOMEBODY)
-    assert promotion.traffic_difference(state, MODEL) == ""
+    traffic.start_traffic(state, MODEL, policy=DIRECT, actor=SOMEBODY)
+    assert traffic.traffic_difference(state, MODEL) == ""
 
 
 def test_rollback_moves_ledger_and_traffic_together_and_needs_no_registry(state, registry):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
-    promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    traffic.start_traffic(state, MODEL, policy=DIRECT, actor=SOMEBODY)
     decision, plan = promotion.roll_back(state, MODEL, reason="answers look wrong", actor=SOMEBODY)
     assert state.production(MODEL) == plan.production.version == 1
     assert plan.decision_id == decision.decision_id
@@ -322,32 +327,32 @@ def test_the_ledger_stays_a_chain_through_all_verbs(state, registry):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
     _, plan = promotion.roll_back(state, MODEL, reason="test", actor=SOMEBODY)
-    promotion.note_served(state, plan, seconds=0.2, actor=SOMEBODY)
+    traffic.note_served(state, plan, seconds=0.2, actor=SOMEBODY)
     verify_chain(state.decisions())
     assert state.decisions()[-1].decision.seconds == 0.2
 
 
 def test_a_plan_is_noted_as_served_once(state, registry):
     promote(state, registry, 1)
-    plan = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
-    first = promotion.note_served(state, plan, seconds=0.2, actor=SOMEBODY)
-    assert promotion.note_served(state, plan, seconds=0.3, actor=SOMEBODY) == first
+    plan = traffic.start_traffic(state, MODEL, policy=DIRECT, actor=SOMEBODY)
+    first = traffic.note_served(state, plan, seconds=0.2, actor=SOMEBODY)
+    assert traffic.note_served(state, plan, seconds=0.3, actor=SOMEBODY) == first
     assert [row.decision.kind for row in state.decisions()] == ["promote", "served"]
 
 
 def test_a_plan_that_a_rollback_replaced_is_not_noted_as_served(state, registry):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
-    replaced = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    replaced = traffic.start_traffic(state, MODEL, policy=DIRECT, actor=SOMEBODY)
     promotion.roll_back(state, MODEL, reason="answers look wrong", actor=SOMEBODY)
-    assert promotion.note_served(state, replaced, seconds=0.2, actor=SOMEBODY) is None
+    assert traffic.note_served(state, replaced, seconds=0.2, actor=SOMEBODY) is None
     assert "served" not in [row.decision.kind for row in state.decisions()]
 
 
 def test_a_rollback_while_a_plan_is_noted_as_served_wins(state, registry, monkeypatch):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
-    plan = promotion.start_traffic(state, MODEL, actor=SOMEBODY)
+    plan = traffic.start_traffic(state, MODEL, policy=DIRECT, actor=SOMEBODY)
     record = state.record
 
     def rolled_back_first(*args, **kwargs):
@@ -356,7 +361,7 @@ def test_a_rollback_while_a_plan_is_noted_as_served_wins(state, registry, monkey
         return record(*args, **kwargs)
 
     monkeypatch.setattr(state, "record", rolled_back_first)
-    assert promotion.note_served(state, plan, seconds=0.2, actor=SOMEBODY) is None
+    assert traffic.note_served(state, plan, seconds=0.2, actor=SOMEBODY) is None
     assert [row.decision.kind for row in state.decisions()][-1] == "rollback"
 
 

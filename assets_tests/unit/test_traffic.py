@@ -7,22 +7,23 @@ from hypothesis import strategies as st
 
 from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
 from boucle.contracts.traffic_plan import Arm, Role, Strategy, TrafficPlan
-from boucle.policy.traffic import BUCKETS, assign, bucket
+from boucle.policy.traffic import assign, draw, is_shadowed, place
 
 keys = st.text(min_size=1, max_size=20).map(EntityKey)
 weights = st.integers(min_value=0, max_value=100)
 USERS = [EntityKey(str(number)) for number in range(20_000)]
 
 
-def plan(*, trial_weight: float, revision: int = 1) -> TrafficPlan:
-    def arm(version: int, weight: float, role: Role) -> Arm:
-        return Arm(version=ModelVersion(version), bundle_digest=Digest(str(version) * 64), weight=weight, role=role)
+def arm(version: int, weight: float, role: Role) -> Arm:
+    return Arm(version=ModelVersion(version), bundle_digest=Digest(str(version) * 64), weight=weight, role=role)
 
+
+def plan(*, trial_weight: float, revision: int = 1) -> TrafficPlan:
     return TrafficPlan(
         model=ModelName("repurchase"),
         revision=revision,
-        strategy=Strategy.DIRECT,
-        arms=(arm(1, 100 - trial_weight, Role.PRODUCTION), arm(2, trial_weight, Role.STANDBY)),
+        strategy=Strategy.CANARY,
+        arms=(arm(1, 100 - trial_weight, Role.PRODUCTION), arm(2, trial_weight, Role.CHALLENGER)),
         decision_id=revision,
         created_at=datetime(1997, 4, 1, tzinfo=UTC),
         created_by="test",
@@ -31,7 +32,7 @@ def plan(*, trial_weight: float, revision: int = 1) -> TrafficPlan:
 
 
 @given(key=keys)
-def test_everyone_goes_to_production_when_the_standby_has_no_weight(key: EntityKey):
+def test_everyone_goes_to_production_when_the_trial_has_no_weight(key: EntityKey):
     assert assign(plan(trial_weight=0), key).role is Role.PRODUCTION
 
 
@@ -58,12 +59,61 @@ def test_a_weight_of_five_per_cent_gets_five_per_cent_of_the_entities():
     assert 877 <= on_trial <= 1_123
 
 
-def test_the_bucket_of_an_entity_is_the_one_we_wrote_down():
+@given(key=keys, weight=st.integers(min_value=1, max_value=98), other=st.integers(min_value=1, max_value=98))
+def test_of_several_arms_one_that_grows_takes_from_the_others_and_moves_nobody_between_them(key, weight, other):
+    # Arms 2 and 3 keep their shares of what arm 1 leaves.
+    def three(first: float) -> TrafficPlan:
+        rest = 100 - first
+        made = plan(trial_weight=0)
+        arms = [
+            arm(1, first, Role.CHALLENGER),
+            arm(2, rest * 0.25, Role.CHALLENGER),
+            arm(3, rest * 0.75, Role.PRODUCTION),
+        ]
+        return made.model_copy(update={"arms": tuple(arms)})
+
+    lower, higher = sorted((weight, other))
+    before, after = assign(three(lower), key).version, assign(three(higher), key).version
+    assert after in {before, 1}
+
+
+def test_arms_get_their_weights_within_binomial_error_and_stay_through_steps_over_a_million_entities():
+    million = [EntityKey(str(number)) for number in range(1_000_000)]
+    plans = [plan(trial_weight=weight) for weight in (1, 5, 25)]
+    before: set[EntityKey] = set()
+    for one, share in zip(plans, (0.01, 0.05, 0.25), strict=True):
+        drawn = draw(one)
+        on_trial = {key for key in million if drawn(key).version == 2}
+        four_deviations = 4 * (1_000_000 * share * (1 - share)) ** 0.5
+        assert abs(len(on_trial) - 1_000_000 * share) <= four_deviations
+        assert before <= on_trial
+        before = on_trial
+
+
+def test_the_place_of_an_entity_is_the_one_we_wrote_down():
     # Replicas of two releases and the platform must agree: these numbers never change.
-    assert [bucket("repurchase", EntityKey(key)) for key in ("1", "4", "ü")] == [6286, 3391, 8931]
-    assert all(0 <= bucket("repurchase", key) < BUCKETS for key in USERS[:1_000])
+    assert [place("repurchase", EntityKey(key)) for key in ("1", "4", "ü")] == [
+        0.31554752026282634,
+        0.918696438014963,
+        0.7966265404108207,
+    ]
+    assert all(0 < place("repurchase", key) < 1 for key in USERS[:1_000])
 
 
-def test_buckets_of_two_rollouts_are_independent():
-    both = sum(bucket("a", key) < BUCKETS // 2 and bucket("b", key) < BUCKETS // 2 for key in USERS)
+def test_places_of_two_rollouts_are_independent():
+    both = sum(place("a", key) < 0.5 and place("b", key) < 0.5 for key in USERS)
     assert 4_750 <= both <= 5_250
+
+
+@given(key=keys, lower=weights, higher=weights)
+def test_a_higher_shadow_share_only_adds_entities(key: EntityKey, lower: int, higher: int):
+    lower, higher = sorted((lower, higher))
+    if is_shadowed(plan(trial_weight=5).model_copy(update={"shadow_share": lower}), key):
+        assert is_shadowed(plan(trial_weight=5).model_copy(update={"shadow_share": higher}), key)
+
+
+def test_who_is_shadowed_does_not_depend_on_who_is_on_trial():
+    half = plan(trial_weight=50).model_copy(update={"shadow_share": 50})
+    both = sum(is_shadowed(half, key) and assign(half, key).version == 2 for key in USERS)
+    # 20,000 x 25 % = 5,000; four standard deviations of a binomial are 245.
+    assert 4_755 <= both <= 5_245

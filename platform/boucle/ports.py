@@ -12,7 +12,7 @@ from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
 from boucle.contracts.monitoring import Trigger
 from boucle.contracts.prediction import PredictionFields, PredictionRecord
 from boucle.contracts.shadow import ShadowFields, ShadowRecord
-from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
+from boucle.contracts.traffic_plan import NewPlan, TrafficPlan
 
 
 class Clock(Protocol):
@@ -89,18 +89,22 @@ class StateStore(Protocol):
         new: NewDecision,
         *,
         expected_production: ModelVersion | None,
-        strategy: Strategy,
-        arms: tuple[Arm, ...],
+        plan: NewPlan,
+        expected_revision: int | None = None,
     ) -> tuple[Decision, TrafficPlan]:
-        """Append a decision and the plan it causes in one transaction. Raises ConflictError."""
+        """Append a decision and the plan it causes in one transaction.
 
-    def publish_plan(
-        self, decision: Decision, *, strategy: Strategy, arms: tuple[Arm, ...], actor: str, at: datetime
-    ) -> TrafficPlan:
-        """The next revision of the plan, for the newest move in the ledger; the same arms change nothing.
+        Raises ConflictError when production, or with `expected_revision` the plan, is not what the caller saw.
+        """
+
+    def publish_plan(self, decision: Decision, *, plan: NewPlan, actor: str, at: datetime) -> TrafficPlan:
+        """The next revision of the plan, for the newest move in the ledger; a plan that says the same changes nothing.
 
         Raises ConflictError when another move followed `decision`.
         """
+
+    def plan_history(self, model: ModelName) -> Sequence[TrafficPlan]:
+        """Every revision, oldest first."""
 
     def plan(self, model: ModelName) -> TrafficPlan | None:
         """The plan of the highest revision, or None."""

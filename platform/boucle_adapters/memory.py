@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import datetime
 from time import monotonic
 
-from boucle.contracts.decision import GENESIS, MOVES, Decision, NewDecision
+from boucle.contracts.decision import GENESIS, MOVES, PLANNED, Decision, NewDecision
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.ledger import row_hash, verify_chain
 from boucle.contracts.monitoring import Trigger
-from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
+from boucle.contracts.traffic_plan import NewPlan, TrafficPlan, next_plan, plan_moved
 from boucle.errors import ConflictError, RegistryError
 from boucle.ports import RegisteredVersion
 
@@ -76,49 +76,41 @@ class MemoryStateStore:
         new: NewDecision,
         *,
         expected_production: ModelVersion | None,
-        strategy: Strategy,
-        arms: tuple[Arm, ...],
+        plan: NewPlan,
+        expected_revision: int | None = None,
     ) -> tuple[Decision, TrafficPlan]:
         """Append a decision and the plan it causes in one transaction. Raises ConflictError."""
         with self._lock:
+            current = self.plan(new.model)
+            if expected_revision is not None and expected_revision != (current.revision if current else 0):
+                raise ConflictError(plan_moved(new, expected_revision))
             decision = self.record(new, expected_production=expected_production)
-            try:
-                plan = self.publish_plan(decision, strategy=strategy, arms=arms, actor=new.actor, at=new.at)
-            except ValueError:
-                self._decisions.pop()
-                raise
-            return decision, plan
+            return decision, self.publish_plan(decision, plan=plan, actor=new.actor, at=new.at)
 
-    def publish_plan(
-        self, decision: Decision, *, strategy: Strategy, arms: tuple[Arm, ...], actor: str, at: datetime
-    ) -> TrafficPlan:
-        """The next revision of the plan, for the newest move in the ledger; the same arms change nothing.
+    def publish_plan(self, decision: Decision, *, plan: NewPlan, actor: str, at: datetime) -> TrafficPlan:
+        """The next revision of the plan, for the newest move in the ledger; a plan that says the same changes nothing.
 
         Raises ConflictError when another move followed `decision`.
         """
         with self._lock:
             model = decision.decision.model
             moves = [row.decision_id for row in self.decisions(model) if row.decision.kind in MOVES]
-            if moves[-1:] != [decision.decision_id]:
+            if decision.decision.kind not in PLANNED or moves[-1] > decision.decision_id:
                 raise ConflictError(
                     f"Decision {decision.decision_id} about '{model}' is not its newest move: somebody decided in "
                     "between. The traffic plan was not changed; look at the history and decide again."
                 )
             current = self.plan(model)
-            if current is not None and current.arms == arms and current.strategy is strategy:
+            if current is not None and current.says(plan):
                 return current
-            plan = TrafficPlan(
-                model=model,
-                revision=1 if current is None else current.revision + 1,
-                strategy=strategy,
-                arms=arms,
-                decision_id=decision.decision_id,
-                created_at=at,
-                created_by=actor,
-                reason=decision.decision.reason,
-            )
-            self._plans.setdefault(model, []).append(plan)
-            return plan
+            made = next_plan(current, decision, plan, actor=actor, at=at)
+            self._plans.setdefault(model, []).append(made)
+            return made
+
+    def plan_history(self, model: ModelName) -> Sequence[TrafficPlan]:
+        """Every revision, oldest first."""
+        with self._lock:
+            return list(self._plans.get(model, ()))
 
     def plan(self, model: ModelName) -> TrafficPlan | None:
         """The plan of the highest revision, or None."""

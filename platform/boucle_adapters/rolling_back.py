@@ -5,7 +5,7 @@ from typing import Any
 
 from boucle.contracts.decision import Decision
 from boucle.contracts.ids import ModelName, ModelVersion
-from boucle.operations import promotion
+from boucle.operations import promotion, traffic
 from boucle.operations.actor import Actor
 from boucle.ports import ModelRegistry, StateStore
 from boucle_adapters.replicas import Followed, wait_until_served
@@ -59,7 +59,7 @@ def roll_back(
         replica_timeout_seconds=replica_timeout_seconds,
     )
     if followed.complete:
-        promotion.note_served(state, plan, seconds=followed.seconds, actor=actor)
+        traffic.note_served(state, plan, seconds=followed.seconds, actor=actor)
     return RolledBack(decision=decision, followed=followed)
 
 

@@ -22,7 +22,7 @@ from boucle.contracts.bundle import CONTRACT_FILE, WARMUP_FILE, BundleContract, 
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.facts import ApiFacts
 from boucle.contracts.ids import Digest, ModelVersion
-from boucle.contracts.traffic_plan import Strategy
+from boucle.contracts.traffic_plan import NewPlan, Strategy
 from boucle.policy.rollout import direct_arms
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.online_store import publish_snapshot
@@ -206,7 +206,7 @@ def _home(
         bundle_digest=digest,
     )
     arms = direct_arms({version: digest}, production=version, previous=None)
-    state.record_with_plan(promoted, expected_production=None, strategy=Strategy.DIRECT, arms=arms)
+    state.record_with_plan(promoted, expected_production=None, plan=NewPlan(strategy=Strategy.DIRECT, arms=arms))
     state.close()
     return settings
 

@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     requests_per_second: float = Field(default=0.0, ge=0)
     concurrent_requests: int = Field(default=256, ge=1)
     body_seconds: float = Field(default=10.0, gt=0)
+    trial_seconds: float = Field(default=0.1, gt=0)
     log_sync_seconds: float = Field(default=1.0, ge=0)
     log_segment_bytes: int = Field(default=16 * 1024 * 1024, ge=1)
     log_segment_seconds: float = Field(default=3_600.0, gt=0)

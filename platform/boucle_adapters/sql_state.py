@@ -10,12 +10,12 @@ from typing import Any, Self, TypeVar
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from boucle.contracts.decision import GENESIS, MOVES, Decision, NewDecision
+from boucle.contracts.decision import GENESIS, MOVES, PLANNED, Decision, NewDecision
 from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.ledger import Link, row_hash, verify_links
 from boucle.contracts.monitoring import Trigger
-from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
+from boucle.contracts.traffic_plan import NewPlan, TrafficPlan, next_plan, plan_moved
 from boucle.errors import ConflictError, LedgerError, NotSetUpError, StateStoreError
 from boucle_adapters.clock import wall_now
 
@@ -181,24 +181,33 @@ class SqlStateStore:
         new: NewDecision,
         *,
         expected_production: ModelVersion | None,
-        strategy: Strategy,
-        arms: tuple[Arm, ...],
+        plan: NewPlan,
+        expected_revision: int | None = None,
     ) -> tuple[Decision, TrafficPlan]:
         """Append a decision and the plan it causes in one transaction. Raises ConflictError."""
         with self._write() as connection:
+            _lock_ledger(connection)
+            current = _plan(connection, new.model)
+            if expected_revision is not None and expected_revision != (current.revision if current else 0):
+                raise ConflictError(plan_moved(new, expected_revision))
             decision = _append(connection, new, expected_production)
-            plan = _publish(connection, decision, strategy=strategy, arms=arms, actor=new.actor, at=new.at)
-        return decision, plan
+            return decision, _publish(connection, decision, plan, actor=new.actor, at=new.at)
 
-    def publish_plan(
-        self, decision: Decision, *, strategy: Strategy, arms: tuple[Arm, ...], actor: str, at: datetime
-    ) -> TrafficPlan:
-        """The next revision of the plan, for the newest move in the ledger; the same arms change nothing.
+    def publish_plan(self, decision: Decision, *, plan: NewPlan, actor: str, at: datetime) -> TrafficPlan:
+        """The next revision of the plan, for the newest move in the ledger; a plan that says the same changes nothing.
 
         Raises ConflictError when another move followed `decision`.
         """
         with self._write() as connection:
-            return _publish(connection, decision, strategy=strategy, arms=arms, actor=actor, at=at)
+            return _publish(connection, decision, plan, actor=actor, at=at)
+
+    def plan_history(self, model: ModelName) -> Sequence[TrafficPlan]:
+        """Every revision, oldest first."""
+        query = (
+            sa.select(TRAFFIC_PLAN.c.document).where(TRAFFIC_PLAN.c.model == model).order_by(TRAFFIC_PLAN.c.revision)
+        )
+        with self._read() as connection:
+            return [_document(TrafficPlan, row) for row in connection.execute(query)]
 
     def plan(self, model: ModelName) -> TrafficPlan | None:
         """The plan of the highest revision, or None."""
@@ -423,36 +432,19 @@ def _plan(connection: sa.Connection, model: ModelName) -> TrafficPlan | None:
     return None if row is None else _document(TrafficPlan, row)
 
 
-def _publish(
-    connection: sa.Connection,
-    decision: Decision,
-    *,
-    strategy: Strategy,
-    arms: tuple[Arm, ...],
-    actor: str,
-    at: datetime,
-) -> TrafficPlan:
+def _publish(connection: sa.Connection, decision: Decision, new: NewPlan, *, actor: str, at: datetime) -> TrafficPlan:
     _lock_ledger(connection)
     model = decision.decision.model
     newest = _last_move(connection, model)
-    if newest != decision.decision_id:
+    if decision.decision.kind not in PLANNED or newest is None or newest > decision.decision_id:
         raise ConflictError(
             f"Decision {decision.decision_id} about '{model}' is not its newest move ({newest or 'there is none'}): "
             "somebody decided in between. The traffic plan was not changed; look at `boucle history` and decide again."
         )
     current = _plan(connection, model)
-    if current is not None and current.arms == arms and current.strategy is strategy:
+    if current is not None and current.says(new):
         return current
-    plan = TrafficPlan(
-        model=model,
-        revision=1 if current is None else current.revision + 1,
-        strategy=strategy,
-        arms=arms,
-        decision_id=decision.decision_id,
-        created_at=at,
-        created_by=actor,
-        reason=decision.decision.reason,
-    )
+    plan = next_plan(current, decision, new, actor=actor, at=at)
     connection.execute(
         sa.insert(TRAFFIC_PLAN), {"model": model, "revision": plan.revision, "document": plan.model_dump_json()}
     )

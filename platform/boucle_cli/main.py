@@ -218,7 +218,7 @@ def doctor(
         findings = diagnose(open_home(), find_spec(model), only=only)
         broken = any(not finding["ok"] and finding["check"] in REPAIRED for finding in findings)
         if fix and broken and (yes or typer.confirm("Put aliases and traffic where the ledger says?", err=True)):
-            for sentence in repair(open_home(), ModelName(model), who=acting_user()):
+            for sentence in repair(open_home(), find_spec(model), who=acting_user()):
                 ERR.print(sentence, markup=False, highlight=False)
             findings = diagnose(open_home(), find_spec(model), only=only)
     if as_json:

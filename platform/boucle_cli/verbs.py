@@ -6,7 +6,7 @@ from boucle.contracts.evidence import Candidate
 from boucle.contracts.feedback import FEEDBACK_STREAM
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import BoucleError, ConfigurationError, ConflictError, LedgerError, RegistryError, StateStoreError
-from boucle.operations import promotion
+from boucle.operations import promotion, traffic
 from boucle_adapters.feedback import prediction_ids, read_feedback
 from boucle_adapters.home import Home
 from boucle_adapters.segment_log import Segments
@@ -104,18 +104,18 @@ def diagnose(home: Home, spec: LoopSpec, *, only: str) -> list[dict[str, Any]]:
     return findings
 
 
-def repair(home: Home, model: ModelName, *, who: str) -> tuple[str, ...]:
+def repair(home: Home, spec: LoopSpec, *, who: str) -> tuple[str, ...]:
     """Put the aliases where the ledger says and its version into traffic; returns what was changed.
 
     Raises:
         LedgerError: The ledger itself is damaged, so nothing is put where it says.
     """
-    _verified(home, model)
+    _verified(home, spec.name)
     mended = []
-    if wrong := promotion.traffic_difference(home.state, model):
-        plan = promotion.start_traffic(home.state, model, actor=home.actor(who, model))
+    if wrong := traffic.traffic_difference(home.state, spec.name):
+        plan = traffic.start_traffic(home.state, spec.name, policy=spec.traffic, actor=home.actor(who, spec.name))
         mended.append(f"{wrong}: revision {plan.revision} gives them to version {plan.production.version} (by {who})")
-    moved = promotion.reconcile_aliases(home.state, home.registry, model)
+    moved = promotion.reconcile_aliases(home.state, home.registry, spec.name)
     return (*mended, *(f"{sentence} (put back by {who})" for sentence in moved))
 
 
@@ -142,7 +142,7 @@ def _verified(home: Home, model: ModelName) -> str:
 
 
 def _traffic(home: Home, spec: LoopSpec) -> str:
-    wrong = promotion.traffic_difference(home.state, spec.name)
+    wrong = traffic.traffic_difference(home.state, spec.name)
     if wrong:
         raise ConflictError(f"{wrong}. `boucle doctor --fix` brings it into traffic.")
     return "as the ledger says"

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -16,13 +16,14 @@ from starlette.requests import ClientDisconnect
 
 from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError
-from boucle.ports import BundleStore, Clock, FeedbackLog, PredictionLog, StateStore
+from boucle.ports import BundleStore, Clock, FeedbackLog, PredictionLog, ShadowLog, StateStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Admission, Limits
+from boucle_serving.bundles import LoadedBundle
 from boucle_serving.feedback import FeedbackKeeper, FeedbackService
-from boucle_serving.log_keeper import LogKeeper, RecordKeeper
+from boucle_serving.log_keeper import LogKeeper, RecordKeeper, ShadowKeeper
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.middleware import AnswerHeaders
 from boucle_serving.plan_watch import PlanWatch
@@ -39,6 +40,7 @@ from boucle_serving.routes.predict import predict_router
 from boucle_serving.routes.verbs import verbs_router
 from boucle_serving.rows import RowsService
 from boucle_serving.service import PredictionService
+from boucle_serving.trial import Trial
 from boucle_serving.worker_metrics import Workers
 
 _FIRST_LOOK_SECONDS = 5.0
@@ -64,6 +66,7 @@ class Parts:
     bundles: BundleStore
     log: PredictionLog
     feedback: FeedbackLog
+    shadows: ShadowLog
     open_clock: Callable[[ModelName], Clock]
     default_model: ModelName
     replica: str
@@ -74,6 +77,7 @@ class Parts:
     limits: Limits
     log_sync_seconds: float = 1.0
     serve_unlogged: bool = False
+    trial_seconds: float = 0.1
     workers: Workers | None = None
     replica_timeout_seconds: float = 3.0
 
@@ -81,7 +85,8 @@ class Parts:
 def create_app(parts: Parts) -> FastAPI:
     """The app; its lifespan starts and stops the watcher and the log."""
     metrics = ServingMetrics()
-    predictor = Predictor(parts.bundles)
+    shadow_keeper = ShadowKeeper(parts.shadows, metrics, replica=parts.replica, sync_seconds=parts.log_sync_seconds)
+    predictor = Predictor(parts.bundles, partial(_open_trial, parts, shadow_keeper))
     keeper = LogKeeper(
         parts.log,
         metrics,
@@ -92,7 +97,7 @@ def create_app(parts: Parts) -> FastAPI:
     feedback_keeper = FeedbackKeeper(
         parts.feedback, metrics, replica=parts.replica, serve_unlogged=parts.serve_unlogged
     )
-    keepers = (keeper, feedback_keeper)
+    keepers = (keeper, feedback_keeper, shadow_keeper)
     watch = PlanWatch(
         open_state=parts.open_state,
         open_online=parts.open_online,
@@ -115,7 +120,7 @@ def create_app(parts: Parts) -> FastAPI:
         title="boucle serving",
         version=version("boucle"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(watch, keepers, parts.address),
+        lifespan=_lifespan(watch, keepers, predictor, parts.address),
     )
     app.state.watch = watch
     app.state.keeper = keeper
@@ -144,6 +149,16 @@ def create_app(parts: Parts) -> FastAPI:
     return app
 
 
+def _open_trial(parts: Parts, keeper: ShadowKeeper, bundle: LoadedBundle) -> Trial:
+    return Trial(
+        bundle,
+        replica=parts.replica,
+        budget_seconds=parts.trial_seconds,
+        write=lambda shadows: keeper.write(*shadows),
+        skipped=partial(keeper.skipped, bundle.contract.model),
+    )
+
+
 def _feedback_service(parts: Parts, service: PredictionService, keeper: FeedbackKeeper) -> FeedbackService:
     clock = cache(parts.open_clock)
 
@@ -167,7 +182,7 @@ def _opened_once(open_state: Callable[[], StateStore]) -> Callable[[], StateStor
 
 
 def _lifespan(
-    watch: PlanWatch, keepers: Sequence[RecordKeeper[Any]], address: str
+    watch: PlanWatch, keepers: Sequence[RecordKeeper[Any]], predictor: Predictor, address: str
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -178,6 +193,7 @@ def _lifespan(
         await asyncio.to_thread(watch.looked.wait, _FIRST_LOOK_SECONDS)
         yield
         watch.stop()
+        predictor.close()
         for keeper in keepers:
             keeper.stop()
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionFields
-from boucle.ports import PredictionLog, RecordLog
+from boucle.contracts.shadow import ShadowFields
+from boucle.ports import PredictionLog, RecordLog, ShadowLog
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.problems import LogUnavailableError
 
@@ -34,6 +36,11 @@ PREDICTION_WORDS = LogWords(
     withheld="Predictions are withheld",
     told="What was computed could not be logged ({error}), so it was withheld. Free the disk or mend its permissions, "
     "then ask again.",
+)
+
+
+_SHADOW_WORDS = LogWords(
+    log="shadow log", unlogged="Shadow answers are not kept", withheld="Shadow answers are withheld", told="{error}"
 )
 
 
@@ -151,3 +158,19 @@ class LogKeeper(RecordKeeper[PredictionFields]):
     def _count(self, records: Sequence[PredictionFields], *, written: bool) -> None:
         counter = self._metrics.logged if written else self._metrics.dropped
         counter.labels(records[0]["model"]).inc(len(records))
+
+
+class ShadowKeeper(RecordKeeper[ShadowFields]):
+    """Keeps the shadow log. Nobody waits for what is in it: what cannot be written is dropped, and counted."""
+
+    def __init__(self, log: ShadowLog, metrics: ServingMetrics, *, replica: str, sync_seconds: float) -> None:
+        super().__init__(log, _SHADOW_WORDS, replica=replica, sync_seconds=sync_seconds, serve_unlogged=True)
+        self._skipped = metrics.shadow_skipped
+
+    def skipped(self, model: ModelName, shadows: int) -> None:
+        """Count shadows that were not scored, or not written."""
+        self._skipped.labels(model).inc(shadows)
+
+    def _count(self, records: Sequence[ShadowFields], *, written: bool) -> None:
+        if not written:
+            self.skipped(records[0]["model"], len(records))

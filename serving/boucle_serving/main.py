@@ -19,7 +19,7 @@ from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.online_store import OnlineStore
-from boucle_adapters.segment_log import FeedbackSegments, SegmentLog
+from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
 from boucle_adapters.tokens import TokenStore
@@ -28,6 +28,9 @@ from boucle_serving.app import Parts, create_app
 from boucle_serving.predict_protocol import PredictProtocol
 from boucle_serving.worker_metrics import Workers, announced_address
 from boucle_serving.workers import GRACE_SECONDS, Supervisor, end_with_parent
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers keep an idle connection (60 s): else they send a request into one that is being closed."""
 
 
 def parts_of(settings: Settings, address: str) -> Parts:
@@ -48,8 +51,14 @@ def parts_of(settings: Settings, address: str) -> Parts:
             segment_seconds=settings.log_segment_seconds,
             sync_each=True,  # a prediction could be asked again; an outcome that was told is told once
         ),
+        shadows=ShadowSegments(
+            settings.shadow_dir,
+            segment_bytes=settings.log_segment_bytes,
+            segment_seconds=settings.log_segment_seconds,
+        ),
         log_sync_seconds=settings.log_sync_seconds,
         serve_unlogged=settings.when_log_fails == "serve",
+        trial_seconds=settings.trial_seconds,
         open_clock=lambda model: HomeClock(settings.clock_file(model), look_seconds=settings.plan_poll_seconds),
         replica=settings.replica,
         address=address,
@@ -81,6 +90,7 @@ def server_config(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         log_level="warning",
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
 
 

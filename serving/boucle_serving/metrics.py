@@ -1,14 +1,18 @@
 """What a replica tells Prometheus. Base units; no user, entity or request in a label."""
 
-from collections.abc import Mapping
-from functools import lru_cache
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from boucle.contracts.measuring import LATENCY_BOUNDS_SECONDS
 
 _ANSWER = ("model", "version", "route")
 _WEIGHT = ("model", "version")
+_Answer = tuple[str, str, str]
 
 
 class ServingMetrics:
@@ -25,39 +29,63 @@ class ServingMetrics:
         self.logged = self._counter("boucle_prediction_log_records_total", "Predictions written", ("model",))
         self.dropped = self._counter("boucle_prediction_log_dropped_total", "Predictions that could not be", ("model",))
         self.refused = self._counter("boucle_refused_requests_total", "Requests that were not let in", ("reason",))
-        self._duration = Histogram(
-            "boucle_request_duration_seconds",
-            "From the first byte of a prediction request to its answer",
-            _ANSWER,
-            buckets=LATENCY_BOUNDS_SECONDS,
-            registry=self.registry,
-        )
-        self._requests = self._counter("boucle_requests_total", "Predictions asked for", (*_ANSWER, "code"))
-        # `labels()` takes a lock and builds a key; a handful of combinations is all there ever is.
-        self._children = lru_cache(maxsize=1024)(self._label)
+        self.shadow_skipped = self._counter("boucle_shadow_skipped_total", "Shadows that were not scored", ("model",))
+        self._answers = _Answers()
+        self.registry.register(self._answers)
 
     def observe(self, model: str, version: str, route: str, code: int, seconds: float) -> None:
         """Count one prediction request and its time."""
-        requests, duration = self._children(model, version, route, str(code))
-        requests.inc()
-        duration.observe(seconds)
+        self._answers.add((model, version, route), code, 1, seconds)
 
     def observe_rows(self, model: str, counts: Mapping[tuple[str, str, int], int], seconds: float) -> None:
         """Count the rows of one request by (version, route, code), and its time once for each of these."""
         for (version, route, code), rows in counts.items():
-            requests, duration = self._children(model, version, route, str(code))
-            requests.inc(rows)
-            duration.observe(seconds)
+            self._answers.add((model, version, route), code, rows, seconds)
 
     def text(self) -> bytes:
         """The exposition format that Prometheus scrapes."""
         return generate_latest(self.registry)
-
-    def _label(self, model: str, version: str, route: str, code: str) -> tuple[Counter, Histogram]:
-        return self._requests.labels(model, version, route, code), self._duration.labels(model, version, route)
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
+
+
+class _Answers(Collector):
+    """Requests by code and durations by bucket, for each (model, version, route): plain numbers, one thread writes.
+
+    The library's own counters take a lock for each of them, which costs more than the look-up of the features.
+    """
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[_Answer, int], int] = {}
+        self._buckets: dict[_Answer, list[int]] = {}
+        self._seconds: dict[_Answer, float] = {}
+
+    def add(self, answer: "_Answer", code: int, requests: int, seconds: float) -> None:
+        """So many requests that took so long together."""
+        self._requests[answer, code] = self._requests.get((answer, code), 0) + requests
+        buckets = self._buckets.get(answer)
+        if buckets is None:
+            buckets = self._buckets[answer] = [0] * (len(LATENCY_BOUNDS_SECONDS) + 1)
+        buckets[bisect_left(LATENCY_BOUNDS_SECONDS, seconds)] += 1
+        self._seconds[answer] = self._seconds.get(answer, 0.0) + seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """Both families as Prometheus knows them; any thread may ask."""
+        duration = HistogramMetricFamily(
+            "boucle_request_duration_seconds",
+            "From the first byte of a prediction request to its answer",
+            labels=_ANSWER,
+        )
+        bounds = [*map(str, LATENCY_BOUNDS_SECONDS), "+Inf"]
+        for answer, buckets in list(self._buckets.items()):
+            cumulative = list(zip(bounds, accumulate(buckets), strict=True))
+            duration.add_metric(answer, cumulative, self._seconds.get(answer, 0.0))
+        yield duration
+        requests = CounterMetricFamily("boucle_requests_total", "Predictions asked for", labels=(*_ANSWER, "code"))
+        for (answer, code), count in list(self._requests.items()):
+            requests.add_metric((*answer, str(code)), count)
+        yield requests

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import NamedTuple
 
@@ -27,8 +29,9 @@ from boucle_serving.problems import (
     internal_problem,
     problem_of,
 )
-from boucle_serving.router import Routed, route
-from boucle_serving.service import Asked, Prediction, PredictionService
+from boucle_serving.router import Routed
+from boucle_serving.service import Asked, Held, Prediction, PredictionService
+from boucle_serving.trial import Scores
 
 MAX_BODY_BYTES = 64 * 1024
 CLIENT_LEFT = 499
@@ -136,44 +139,77 @@ class PredictEndpoint:
         turn, self._turn = self._turn, {}
         for model, requests in turn.items():
             try:
-                replies = self._replies(model, requests)
+                self._answer(model, requests)
             except Exception:  # noqa: BLE001 - found again, by whom it concerns, and logged there
-                replies = [self._reply_alone(model, request) for request in requests]
-            for request, reply in zip(requests, replies, strict=True):
-                self._admission.leave()
-                try:
-                    request.tell(reply)
-                except Exception:
-                    _LOGGER.exception("request %s was answered, and nobody could be told", request.request_id)
+                for request in requests:
+                    self._answer_alone(model, request)
 
-    def _reply_alone(self, model: ModelName, request: _Request) -> Reply:
-        """The answer to one of several that could not be answered together: nobody pays for another's request."""
+    def _answer_alone(self, model: ModelName, request: _Request) -> None:
+        """Answer one of several that could not be answered together: nobody pays for another's request."""
         try:
-            return self._replies(model, [request])[0]
+            self._answer(model, [request])
         except Exception:
             _LOGGER.exception("request %s failed", request.request_id)
-            return self._said(model, request, internal_problem())
+            self._tell(request, self._said(model, request, internal_problem()))
 
-    def _replies(self, model: ModelName, requests: Sequence[_Request]) -> list[Reply]:
+    def _answer(self, model: ModelName, requests: Sequence[_Request]) -> None:
+        """Answer requests of one model; nobody is told anything if this raises."""
         try:
             served = self._service.served(model)
         except BoucleError as error:
             problem = problem_of(error)
-            return [self._said(model, request, problem) for request in requests]
-        outcomes = self._service.predict(served, [_asked(served, request) for request in requests])
+            for request in requests:
+                self._tell(request, self._said(model, request, problem))
+            return
+        outcomes, held = self._service.begin(served, [_asked(served, request) for request in requests])
+        replies = self._logged(served, requests, outcomes)
+        for number, reply in replies:
+            self._tell(requests[number], reply)
+        for one in held:
+            _Wait(self, served, requests, one).begin()
+
+    def finish(self, served: ServedModel, requests: Sequence[_Request], held: Held, scores: Scores | None) -> None:
+        """Answer the requests that waited for a version on trial."""
         try:
-            self._service.log(outcomes)
+            outcomes = self._service.finish(served, held, scores)
+            replies = self._logged(served, requests, outcomes)
+        except Exception:
+            _LOGGER.exception("requests failed that waited for a version on trial")
+            waited = [found.number for found in held.found]
+            model = served.plan.model
+            replies = [(number, self._said(model, requests[number], internal_problem())) for number in waited]
+        for number, reply in replies:
+            self._tell(requests[number], reply)
+
+    def _logged(
+        self, served: ServedModel, requests: Sequence[_Request], outcomes: dict[int, Prediction | BoucleError]
+    ) -> list[tuple[int, Reply]]:
+        """The replies by number, once the predictions among them are in the log."""
+        if not outcomes:
+            return []
+        try:
+            self._service.log(served, outcomes.values())
         except LogUnavailableError as error:
-            outcomes = [error if isinstance(outcome, Prediction) else outcome for outcome in outcomes]
-        return [self._reply(model, *one) for one in zip(requests, outcomes, strict=True)]
+            outcomes = {
+                number: error if isinstance(outcome, Prediction) else outcome for number, outcome in outcomes.items()
+            }
+        model = served.plan.model
+        return [(number, self._reply(model, requests[number], outcome)) for number, outcome in outcomes.items()]
+
+    def _tell(self, request: _Request, reply: Reply) -> None:
+        self._admission.leave()
+        try:
+            request.tell(reply)
+        except Exception:
+            _LOGGER.exception("request %s was answered, and nobody could be told", request.request_id)
 
     def _reply(self, model: ModelName, request: _Request, outcome: Prediction | BoucleError) -> Reply:
         if not isinstance(outcome, Prediction):
             return self._said(model, request, problem_of(outcome))
-        record = outcome.record
-        self._observe(model, request.routed, 200, request.started)
-        headers = _headers(str(record["model_version"]), record["answering_role"])
-        return Reply(200, to_json(outcome.document(), inf_nan_mode="null"), headers)  # of a row that was sent with NaN
+        routed = outcome.found.asked.routed
+        self._observe(model, routed, 200, request.started)
+        body = to_json(outcome.document(), inf_nan_mode="null")  # of a row that was sent with NaN
+        return Reply(200, body, _headers(*routed.answered_by))
 
     def _said(self, model: ModelName, request: _Request, problem: Problem) -> Reply:
         self._observe(model, request.routed, int(problem.status), request.started)
@@ -192,12 +228,47 @@ class PredictEndpoint:
         self._metrics.observe(label, version, role, status, perf_counter() - started)
 
 
+class _Wait:
+    """Requests that wait for a version on trial, until it answers or their time is over."""
+
+    def __init__(
+        self, endpoint: PredictEndpoint, served: ServedModel, requests: Sequence[_Request], held: Held
+    ) -> None:
+        self._endpoint = endpoint
+        self._served = served
+        self._requests = requests
+        self._held = held
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Ask; called in the event loop, as is everything here but `_done`."""
+        loop = asyncio.get_running_loop()
+        answer = self._held.ask()
+        self._timer = loop.call_later(self._held.trial.budget_seconds, self._too_late, answer)
+        answer.add_done_callback(partial(self._done, loop))
+
+    def _done(self, loop: asyncio.AbstractEventLoop, answer: "Future[Scores]") -> None:
+        if not answer.cancelled():
+            with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                loop.call_soon_threadsafe(self._end, answer.result())
+
+    def _too_late(self, answer: "Future[Scores]") -> None:
+        answer.cancel()
+        self._end(None)
+
+    def _end(self, scores: Scores | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._endpoint.finish(self._served, self._requests, self._held, scores)
+
+
 def _asked(served: ServedModel, request: _Request) -> Asked | InvalidRequestError:
     try:
         question = served.production.questions.read(json_of(request.body))
     except InvalidRequestError as error:
         return error
-    request.routed = route(served, question.entity_key)
+    request.routed = served.routes.of(question.entity_key)
     return Asked(question, request.routed, request.request_id, request.started)
 
 

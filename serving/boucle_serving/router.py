@@ -1,27 +1,118 @@
-"""A traffic plan applied to one request. The rule itself is `boucle.policy.traffic.assign`."""
+"""A traffic plan applied to requests. The rules themselves are in `boucle.policy.traffic`."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from boucle.contracts.ids import EntityKey
-from boucle.contracts.traffic_plan import Arm
-from boucle.policy.traffic import assign
-from boucle_serving.predictor import LoadedBundle, ServedModel
+from boucle.contracts.ids import Digest, EntityKey
+from boucle.contracts.prediction import Fallback
+from boucle.contracts.traffic_plan import Arm, Role, TrafficPlan
+from boucle.policy.traffic import draw, is_shadowed
+from boucle_serving.bundles import LoadedBundle
+from boucle_serving.trial import Trial
 
 
-class Routed(NamedTuple):
-    """The arm drawn for the entity, the arm that answers (a guard may differ), and the model of the latter."""
+@dataclass(frozen=True, eq=False)
+class Routed:
+    """The arm drawn for an entity, the arm that answers, and the model of the latter. Made once for each revision.
 
+    They differ where the arm that was drawn did not answer: `fallback` says why, production answered.
+    """
+
+    plan: TrafficPlan
     assigned: Arm
     answering: Arm
     bundle: LoadedBundle
+    trial: Trial | None = None
+    """Where an arm on trial computes its answers: beside the event loop, within a time."""
+    fallback: Fallback | None = None
 
-    @property
+    @cached_property
     def answered_by(self) -> tuple[str, str]:
         """Version and role of the answering arm, as headers and metrics name them."""
         return str(self.answering.version), self.answering.role.value
 
+    @cached_property
+    def propensity(self) -> float:
+        """The share of entities that the plan gives to the assigned arm."""
+        return self.assigned.weight / 100
 
-def route(served: ServedModel, entity_key: EntityKey | None) -> Routed:
-    """Who answers under the plan that is served; where the caller names no entity, nobody is drawn: production."""
-    arm = served.sole_arm or (served.plan.production if entity_key is None else assign(served.plan, entity_key))
-    return Routed(arm, arm, served.bundles[arm.bundle_digest])
+    @cached_property
+    def assigned_role(self) -> str:
+        """The role of the assigned arm."""
+        return self.assigned.role.value
+
+
+@dataclass(frozen=True, eq=False)
+class Routes:
+    """Who answers whom under one revision of a plan."""
+
+    plan: TrafficPlan
+    bundles: Mapping[Digest, LoadedBundle]
+    trials: Mapping[Digest, Trial]
+    _fallbacks: dict[tuple[int, Fallback], Routed] = field(default_factory=dict)
+
+    def of(self, entity_key: EntityKey | None) -> Routed:
+        """Who answers this entity; where the caller names none, nobody is drawn: production."""
+        routed = self._sole or (self.production if entity_key is None else self._arms[self._draw(entity_key).version])
+        if routed.trial is not None and routed.trial.is_cut():
+            return self.fallback(routed, Fallback.CUT)
+        return routed
+
+    def fallback(self, routed: Routed, why: Fallback) -> Routed:
+        """Production in place of the arm that was drawn."""
+        key = (routed.assigned.version, why)
+        if key not in self._fallbacks:
+            arm = self.plan.production
+            self._fallbacks[key] = Routed(
+                self.plan, routed.assigned, arm, self.bundles[arm.bundle_digest], fallback=why
+            )
+        return self._fallbacks[key]
+
+    def shadows(self, routed: Routed, entity_key: EntityKey | None) -> tuple[tuple[Arm, Trial], ...]:
+        """The arms that score this request as well, each with where it does: of production's answers all on trial."""
+        if not self._shadows or entity_key is None or not is_shadowed(self.plan, entity_key):
+            return ()
+        return self._shadows if routed.answering.role is Role.PRODUCTION else self._shadowed_by_production
+
+    @cached_property
+    def production(self) -> Routed:
+        """The production arm for whoever is given to it."""
+        return self._arms[self.plan.production.version]
+
+    @cached_property
+    def _arms(self) -> dict[int, Routed]:
+        """Each arm that is in memory, by version."""
+        return {
+            arm.version: Routed(
+                self.plan,
+                arm,
+                arm,
+                self.bundles[arm.bundle_digest],
+                trial=self.trials.get(arm.bundle_digest) if arm.role is Role.CHALLENGER else None,
+            )
+            for arm in self.plan.arms
+            if arm.bundle_digest in self.bundles
+        }
+
+    @cached_property
+    def _draw(self) -> Callable[[EntityKey], Arm]:
+        return draw(self.plan)
+
+    @cached_property
+    def _sole(self) -> Routed | None:
+        """Who answers everybody, where one does: nobody has to be drawn then."""
+        return next((self._arms[arm.version] for arm in self.plan.arms if arm.weight == 100), None)
+
+    @cached_property
+    def _shadows(self) -> tuple[tuple[Arm, Trial], ...]:
+        if not self.plan.shadow_share:
+            return ()
+        return tuple(
+            (arm, self.trials[arm.bundle_digest]) for arm in self.plan.challengers if arm.bundle_digest in self.trials
+        )
+
+    @cached_property
+    def _shadowed_by_production(self) -> tuple[tuple[Arm, Trial], ...]:
+        production = self.plan.production
+        return tuple((production, trial) for _, trial in self._shadows[:1])

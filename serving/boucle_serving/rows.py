@@ -25,7 +25,6 @@ from boucle_serving.problems import (
     UnknownModelError,
     problem_of,
 )
-from boucle_serving.router import route
 from boucle_serving.service import Asked, Prediction, PredictionService
 
 MAX_ROWS = 1_000
@@ -125,7 +124,7 @@ class RowsService:
             raise wrong[0]  # there are no features at all: a status says so better than a thousand rows
         if all_or_none and wrong:
             raise RowsError(wrong)
-        self._service.log(outcomes)
+        self._service.log(served, outcomes)
         return outcomes
 
 
@@ -139,14 +138,16 @@ def _asked(
         except InvalidRequestError as error:
             asked.append(error)
         else:
-            asked.append(Asked(question, route(served, question.entity_key), request_id, started))
+            asked.append(Asked(question, served.routes.of(question.entity_key), request_id, started))
     return asked
 
 
 def _counted(asked: Asked | InvalidRequestError, outcome: Prediction | BoucleError) -> tuple[str, str, int]:
     """Version, role and code of one row."""
+    if isinstance(outcome, Prediction):
+        return *outcome.found.asked.routed.answered_by, 200
     version, role = asked.routed.answered_by if isinstance(asked, Asked) else (NOBODY, NOBODY)
-    return version, role, int(problem_of(outcome).status) if isinstance(outcome, BoucleError) else 200
+    return version, role, int(problem_of(outcome).status)
 
 
 def _one_of(found: set[str]) -> str:

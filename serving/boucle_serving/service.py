@@ -1,23 +1,25 @@
 """Predictions, from checked questions to logged records: one, or many at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from datetime import datetime
 from functools import cache
 from time import perf_counter
 from typing import NamedTuple
 
-from boucle.contracts.ids import Digest, ModelName
-from boucle.contracts.prediction import PredictionFields
-from boucle.contracts.traffic_plan import TrafficPlan
+from boucle.contracts.ids import ModelName
+from boucle.contracts.prediction import Fallback, PredictionFields
 from boucle.errors import BoucleError, BundleError, FeatureLookupError, NoProductionModelError
 from boucle.ports import Clock
 from boucle_adapters.online_store import OnlineStore
+from boucle_serving.bundles import LoadedBundle
 from boucle_serving.ids import new_id
 from boucle_serving.log_keeper import LogKeeper
 from boucle_serving.predictor import Predictor, ServedModel
 from boucle_serving.problems import InvalidRequestError, UnknownModelError
 from boucle_serving.questions import FeatureRow, Question
 from boucle_serving.router import Routed
+from boucle_serving.trial import Scores, Shadow, Trial
 
 
 class Asked(NamedTuple):
@@ -29,17 +31,31 @@ class Asked(NamedTuple):
     started: float
 
 
+class Found(NamedTuple):
+    """A question with the feature row that answers it, and what its columns are. `number` is its place in the turn."""
+
+    number: int
+    asked: Asked
+    row: Sequence[float]
+    names: tuple[str, ...]
+    as_of: datetime | None
+
+    def values(self, bundle: LoadedBundle) -> Sequence[float]:
+        """What a model needs of the row, in its order. Raises FeatureLookupError when something is missing."""
+        return bundle.in_order(self.row, self.names)
+
+
 class Prediction(NamedTuple):
     """A question and its answer as it is logged."""
 
-    question: Question | FeatureRow
+    found: Found
     record: PredictionFields
 
     def document(self) -> dict[str, object]:
         """What a caller learns: the question as it was sent, and the answer."""
         record = self.record
         return {
-            **self.question.sent,
+            **self.found.asked.question.sent,
             "proba": record["proba"],
             "prediction_id": record["prediction_id"],
             "model": record["model"],
@@ -47,13 +63,23 @@ class Prediction(NamedTuple):
         }
 
 
-class _Found(NamedTuple):
-    """A question with the feature row, in the order of the contract, that answers it."""
+class Held(NamedTuple):
+    """Rows that one version on trial is to answer; what comes of them is for `PredictionService.finish`."""
 
-    number: int
-    asked: Asked
-    values: Sequence[float]
-    as_of: datetime | None
+    trial: Trial
+    found: Sequence[Found]
+    rows: Sequence[Sequence[float]]
+
+    def ask(self) -> "Future[Scores]":
+        """Put the question; wait no longer than the trial's budget."""
+        return self.trial.ask(self.rows)
+
+
+class Begun(NamedTuple):
+    """What is answered already, by number, and what versions on trial are to answer."""
+
+    outcomes: dict[int, Prediction | BoucleError]
+    held: Sequence[Held]
 
 
 class PredictionService:
@@ -106,15 +132,10 @@ class PredictionService:
             f"'{model}', or run `boucle retrain {model}`. If that is done, GET /readyz says what is missing."
         )
 
-    def predict(
-        self, served: ServedModel, asked: Sequence[Asked | InvalidRequestError]
-    ) -> list[Prediction | BoucleError]:
-        """Look up, then score what one arm answers at once: a prediction or an error for each, in their order.
-
-        Nothing of it may leave before `log` has taken the records.
-        """
+    def begin(self, served: ServedModel, asked: Sequence[Asked | InvalidRequestError]) -> Begun:
+        """Look up, then score what production answers at once. Nothing may leave before `log` has taken it."""
         outcomes: dict[int, Prediction | BoucleError] = {}
-        by_bundle: dict[Digest, list[_Found]] = {}
+        groups: dict[int, list[Found]] = {}
         for number, one in enumerate(asked):
             if isinstance(one, InvalidRequestError):
                 outcomes[number] = one
@@ -124,26 +145,69 @@ class PredictionService:
             except FeatureLookupError as error:
                 outcomes[number] = error
             else:
-                by_bundle.setdefault(one.routed.answering.bundle_digest, []).append(found)
-        now = self._clock(served.plan.model).now()
-        for group in by_bundle.values():
-            bundle = group[0].asked.routed.bundle
-            for found, score in zip(group, bundle.scores([found.values for found in group]), strict=True):
-                try:
-                    outcomes[found.number] = self._prediction(served.plan, found, bundle.checked(score), now)
-                except BundleError as error:
-                    outcomes[found.number] = error
+                groups.setdefault(id(one.routed), []).append(found)
+        held = []
+        for group in groups.values():
+            if group[0].asked.routed.trial is None:
+                outcomes.update(self._answered(group))
+            else:
+                held.append(group)
+        return Begun(outcomes, self._held(held, served, outcomes) if held else ())
+
+    def finish(self, served: ServedModel, held: Held, scores: Scores | None) -> dict[int, Prediction | BoucleError]:
+        """What comes of rows that a version on trial was asked for; production answers those it has no answer for.
+
+        Args:
+            served: What they were asked of.
+            held: As `begin` gave it.
+            scores: Its answers; None when they did not come in time.
+        """
+        why = Fallback.FAILED if scores else Fallback.STALLED
+        outcomes: dict[int, Prediction | BoucleError] = {}
+        if scores:
+            outcomes = self._scored(held.found, held.trial.bundle, scores)
+        left = [found for found in held.found if not isinstance(outcomes.get(found.number), Prediction)]
+        held.trial.note(answered=not left)
+        if left:
+            outcomes.update(self._answered([_given_to_production(found, served, why) for found in left]))
+        return outcomes
+
+    def predict(
+        self, served: ServedModel, asked: Sequence[Asked | InvalidRequestError]
+    ) -> list[Prediction | BoucleError]:
+        """A prediction or an error for each, in their order; waits for versions on trial, within their budget.
+
+        Nothing of it may leave before `log` has taken the records.
+        """
+        outcomes, held = self.begin(served, asked)
+        for one, answer in [(one, one.ask()) for one in held]:
+            wait([answer], one.trial.budget_seconds)
+            outcomes.update(self.finish(served, one, None if answer.cancel() or not answer.done() else answer.result()))
         return [outcomes[number] for number in range(len(asked))]
 
-    def log(self, outcomes: Sequence[Prediction | BoucleError]) -> None:
-        """Write the predictions among them to the log. Raises LogUnavailableError when they must not leave."""
-        self._log.write(*(outcome.record for outcome in outcomes if isinstance(outcome, Prediction)))
+    def log(self, served: ServedModel, outcomes: Iterable[Prediction | BoucleError]) -> None:
+        """Write the predictions among them to the log, then let other arms score what the plan has them shadow.
 
-    def _found(self, number: int, asked: Asked, served: ServedModel) -> _Found:
+        Raises:
+            LogUnavailableError: They must not leave.
+        """
+        predictions = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
+        self._log.write(*[prediction.record for prediction in predictions])
+        if served.plan.shadow_share:
+            self._shadow(served, predictions)
+
+    def _shadow(self, served: ServedModel, predictions: Sequence[Prediction]) -> None:
+        by_trial: dict[Trial, list[Shadow]] = {}
+        for prediction in predictions:
+            for trial, shadow in _shadows(prediction, served):
+                by_trial.setdefault(trial, []).append(shadow)
+        for trial, shadows in by_trial.items():
+            trial.shadow(shadows)
+
+    def _found(self, number: int, asked: Asked, served: ServedModel) -> Found:
         question, bundle = asked.question, asked.routed.bundle
         if isinstance(question, FeatureRow):
-            values = bundle.in_order(question.values, served.production.contract.feature_names)
-            return _Found(number, asked, values, None)
+            return Found(number, asked, question.values, served.production.contract.feature_names, None)
         online = self._online.get(served.plan.model)
         if online is None:
             raise FeatureLookupError(
@@ -151,10 +215,56 @@ class PredictionService:
             )
         snapshot = online.snapshot
         row = snapshot.look_up(question.entity_key, question.as_of, max_age_days=bundle.contract.max_feature_age_days)
-        return _Found(number, asked, bundle.in_order(row.values, snapshot.manifest.feature_names), row.as_of)
+        return Found(number, asked, row.values, snapshot.manifest.feature_names, row.as_of)
 
-    def _prediction(self, plan: TrafficPlan, found: _Found, proba: float, now: datetime) -> Prediction:
+    def _answered(self, group: Sequence[Found]) -> dict[int, Prediction | BoucleError]:
+        """Score rows of one arm here and now."""
+        bundle = group[0].asked.routed.bundle
+        outcomes: dict[int, Prediction | BoucleError] = {}
+        rows = []
+        for found in group:
+            try:
+                rows.append((found, found.values(bundle)))
+            except FeatureLookupError as error:
+                outcomes[found.number] = error
+        if rows:
+            scores = bundle.scores([values for _, values in rows])
+            outcomes.update(self._scored([found for found, _ in rows], bundle, scores))
+        return outcomes
+
+    def _held(
+        self, groups: Sequence[Sequence[Found]], served: ServedModel, outcomes: dict[int, Prediction | BoucleError]
+    ) -> list[Held]:
+        """What versions on trial are to answer; rows that one cannot read are answered by production."""
+        held = []
+        for group in groups:
+            routed = group[0].asked.routed
+            trial = routed.trial
+            if trial is None:
+                continue
+            try:
+                held.append(Held(trial, group, [found.values(routed.bundle) for found in group]))
+            except FeatureLookupError:
+                trial.note(answered=False)
+                given = [_given_to_production(found, served, Fallback.FAILED) for found in group]
+                outcomes.update(self._answered(given))
+        return held
+
+    def _scored(
+        self, group: Sequence[Found], bundle: LoadedBundle, scores: Scores
+    ) -> dict[int, Prediction | BoucleError]:
+        outcomes: dict[int, Prediction | BoucleError] = {}
+        now = self._clock(group[0].asked.routed.plan.model).now()
+        for found, score in zip(group, scores, strict=True):
+            try:
+                outcomes[found.number] = self._prediction(found, bundle.checked(score), now)
+            except BundleError as error:
+                outcomes[found.number] = error
+        return outcomes
+
+    def _prediction(self, found: Found, proba: float, now: datetime) -> Prediction:
         question, routed, request_id, started = found.asked
+        plan, answering = routed.plan, routed.answering
         record = PredictionFields(
             schema_version=1,
             prediction_id=new_id(),
@@ -164,15 +274,33 @@ class PredictionService:
             entity_key=question.entity_key,
             as_of=question.as_of or now,
             features_as_of=found.as_of,
-            model_version=routed.answering.version,
-            bundle_digest=routed.answering.bundle_digest,
+            model_version=answering.version,
+            bundle_digest=answering.bundle_digest,
             plan_revision=plan.revision,
-            assigned_role=routed.assigned.role.value,
-            answering_role=routed.answering.role.value,
-            propensity=1.0 if question.entity_key is None else routed.assigned.weight / 100,
+            assigned_role=routed.assigned_role,
+            answering_role=routed.answered_by[1],
+            propensity=1.0 if question.entity_key is None else routed.propensity,
             proba=proba,
-            features=found.values,
+            features=found.values(routed.bundle),
             latency_ms=(perf_counter() - started) * 1000,
             replica=self._replica,
+            fallback=routed.fallback,
         )
-        return Prediction(question, record)
+        return Prediction(found, record)
+
+
+def _given_to_production(found: Found, served: ServedModel, why: Fallback) -> Found:
+    asked = found.asked
+    return found._replace(asked=asked._replace(routed=served.routes.fallback(asked.routed, why)))
+
+
+def _shadows(prediction: Prediction, served: ServedModel) -> list[tuple[Trial, Shadow]]:
+    """What other arms are to make of an answered request."""
+    found, record = prediction
+    question, routed = found.asked.question, found.asked.routed
+    wanted = []
+    for arm, trial in served.routes.shadows(routed, question.entity_key):
+        bundle = served.bundles[arm.bundle_digest]
+        values = found.values(bundle)
+        wanted.append((trial, Shadow(record["prediction_id"], record["at"], served.plan, arm, bundle, values)))
+    return wanted

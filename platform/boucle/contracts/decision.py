@@ -22,10 +22,14 @@ class DecisionKind(StrEnum):
     ROLLBACK = "rollback"
     RETRAIN = "retrain"
     SERVED = "served"
+    ROLLOUT = "rollout"
+    ABORT = "abort"
 
 
 MOVES = frozenset({DecisionKind.PROMOTE, DecisionKind.ROLLBACK})
 """Kinds of decision that say anew which version is production."""
+PLANNED = MOVES | {DecisionKind.ROLLOUT, DecisionKind.ABORT}
+"""Kinds of decision that a traffic plan may follow from."""
 
 
 class NewDecision(Document):
@@ -35,7 +39,8 @@ class NewDecision(Document):
     kinds but `promote` and `rollback`. `subject_version` names the candidate that was judged. A `served` row follows a
     promotion or rollback once every live replica answered with it; its `seconds` are those from the plan's publication
     until then, those of an `approve` how long its `request` had waited. `requester` is the person who counts as having
-    asked where the actor is none: the author of the commit.
+    asked where the actor is none: the author of the commit. A `rollout` row is a step of a rollout, from its start to
+    its end, an `abort` row one that was ended before: both name the challenger as `subject_version`.
     """
 
     schema_version: Literal[1] = 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Literal, TypedDict
 
 from pydantic import AwareDatetime
@@ -10,12 +11,24 @@ from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
 
 
+class Fallback(StrEnum):
+    """Why production answered in place of the arm that was drawn."""
+
+    FAILED = "failed"
+    """It gave no answer, or one outside the limits of its contract."""
+    STALLED = "stalled"
+    """It did not answer in time."""
+    CUT = "cut"
+    """It was not asked: it had failed too often in a row."""
+
+
 class PredictionRecord(Document):
     """One line of the prediction log.
 
     `as_of` is the moment asked about; `features_as_of` the moment of the feature row that answered; `at` the moment
     of the answer on boucle's clock. `features` follow the order of the bundle's contract; None is a missing value.
-    Where the caller gave the features, `features_as_of` is None, and so is `entity_key` if it named none.
+    Where the caller gave the features, `features_as_of` is None, and so is `entity_key` if it named none. `fallback`
+    says why the answering arm is not the assigned one.
     """
 
     schema_version: Literal[1] = 1
@@ -36,6 +49,7 @@ class PredictionRecord(Document):
     features: tuple[float | None, ...]
     latency_ms: float
     replica: str
+    fallback: Fallback | None = None
 
 
 class PredictionFields(TypedDict):
@@ -62,6 +76,7 @@ class PredictionFields(TypedDict):
     features: Sequence[float]
     latency_ms: float
     replica: str
+    fallback: Fallback | None
 
 
 class SegmentSeal(Document):

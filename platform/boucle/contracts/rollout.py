@@ -14,6 +14,8 @@ class Phase(StrEnum):
 
     SHADOW = "shadow"
     CANARY = "canary"
+    TRIAL = "trial"
+    """A version that is not promoted answers its share, until a test has an answer."""
     COMPLETE = "complete"
     ABORTED = "aborted"
 
@@ -30,6 +32,16 @@ class Rollout(Document):
     weight: float = Field(ge=0, le=100, description="of the challenger, per cent of entities")
     began_at: AwareDatetime
     phase_began_at: AwareDatetime
+
+    @property
+    def rollout_id(self) -> str:
+        """What entities are drawn for: the same over all its steps, another one for the next rollout."""
+        return f"{self.model}/{self.challenger}/{self.began_at.isoformat()}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something may still follow."""
+        return self.phase not in {Phase.COMPLETE, Phase.ABORTED}
 
 
 class Scores(Document):

@@ -1,24 +1,33 @@
 """Which version answers which entity."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from boucle.contracts.decision import Decision, NewDecision
 from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
+from boucle.contracts.rollout import Rollout
 
 
 class Strategy(StrEnum):
-    """How a version comes into traffic."""
+    """How a version comes into traffic, or is tried there."""
 
     DIRECT = "direct"
+    CANARY = "canary"
+    SHADOW = "shadow"
+    AB = "ab"
+    BANDIT = "bandit"
+    INTERLEAVING = "interleaving"
 
 
 class Role(StrEnum):
     """What an arm is there for. `standby` answers nobody: it is the previous version, kept warm for rollback."""
 
     PRODUCTION = "production"
+    CHALLENGER = "challenger"
     STANDBY = "standby"
 
 
@@ -31,21 +40,17 @@ class Arm(Document):
     role: Role
 
 
-class TrafficPlan(Document):
-    """One revision of a model's plan; replicas serve the highest revision of each model.
+class NewPlan(Document):
+    """A plan before it has a revision.
 
-    `revision` counts from 1 for each model. `decision_id` is the ledger row that caused it.
+    While a rollout is open, `rollout` says where it is, and `shadow_share` of the entities, in per cent, are scored by
+    the other arm as well.
     """
 
-    schema_version: Literal[1] = 1
-    model: ModelName
-    revision: int = Field(ge=1)
     strategy: Strategy
     arms: tuple[Arm, ...]
-    decision_id: int
-    created_at: AwareDatetime
-    created_by: str
-    reason: str
+    rollout: Rollout | None = None
+    shadow_share: float = Field(default=0.0, ge=0, le=100)
 
     @model_validator(mode="after")
     def _weights_cover_everyone(self) -> Self:
@@ -60,3 +65,50 @@ class TrafficPlan(Document):
     def production(self) -> Arm:
         """The arm with role production."""
         return next(arm for arm in self.arms if arm.role is Role.PRODUCTION)
+
+    @property
+    def challengers(self) -> tuple[Arm, ...]:
+        """The arms on trial, in the order of the plan."""
+        return tuple(arm for arm in self.arms if arm.role is Role.CHALLENGER)
+
+
+class TrafficPlan(NewPlan):
+    """One revision of a model's plan; replicas serve the highest revision of each model.
+
+    `revision` counts from 1 for each model. `decision_id` is the ledger row that caused it.
+    """
+
+    schema_version: Literal[1] = 1
+    model: ModelName
+    revision: int = Field(ge=1)
+    decision_id: int
+    created_at: AwareDatetime
+    created_by: str
+    reason: str
+
+    def says(self, new: NewPlan) -> bool:
+        """Whether this is what another plan would say."""
+        return all(getattr(self, name) == getattr(new, name) for name in NewPlan.model_fields)
+
+
+def next_plan(
+    current: TrafficPlan | None, decision: Decision, new: NewPlan, *, actor: str, at: datetime
+) -> TrafficPlan:
+    """The revision that follows `current` for a decision."""
+    return TrafficPlan(
+        **{name: getattr(new, name) for name in NewPlan.model_fields},
+        model=decision.decision.model,
+        revision=1 if current is None else current.revision + 1,
+        decision_id=decision.decision_id,
+        created_at=at,
+        created_by=actor,
+        reason=decision.decision.reason,
+    )
+
+
+def plan_moved(new: NewDecision, expected_revision: int) -> str:
+    """What is said when a plan is not the one that somebody judged."""
+    return (
+        f"The traffic plan of '{new.model}' is not revision {expected_revision} any more, as this {new.kind} expected: "
+        "somebody decided in between. Nothing was changed; look at `boucle status` and decide again."
+    )

@@ -8,7 +8,7 @@ from datetime import datetime
 from boucle.contracts.decision import MOVES, Decision, DecisionKind, NewDecision
 from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
-from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
+from boucle.contracts.traffic_plan import NewPlan, Strategy, TrafficPlan
 from boucle.contracts.verdict import Verdict, overall
 from boucle.errors import ConflictError, NoProductionModelError, PromotionRefusedError, RegistryError
 from boucle.operations import approval
@@ -138,29 +138,19 @@ def judge(
         evidence_digest=evidence.digest(),
         at=at,
     )
+    production = state.production(evidence.model)
+    if production != evidence.version and (open_rollout := rollout_under_way(state, evidence.model)):
+        doubts = (*doubts, open_rollout)
     decision = decide(
         policy,
         evidence,
-        production=state.production(evidence.model),
+        production=production,
         rolled_back=_rolled_back(state, evidence.model),
         people=people,
         asked=asked,
         doubts=doubts,
     )
     return decision, people
-
-
-def start_traffic(state: StateStore, model: ModelName, *, actor: Actor) -> TrafficPlan:
-    """Give all requests to the version that the ledger calls production; the one to go back to is kept warm.
-
-    Raises:
-        NoProductionModelError: Nothing was promoted yet.
-        ConflictError: Production moved in between; that move has a plan of its own.
-    """
-    move = last_move(state, model)
-    target = _known(move.decision.to_version, model)
-    arms = _arms(state, model, production=target, came_from=move.decision.from_version)
-    return state.publish_plan(move, strategy=Strategy.DIRECT, arms=arms, actor=actor.name, at=actor.at)
 
 
 def roll_back(
@@ -189,7 +179,7 @@ def roll_back(
         NoProductionModelError: Nothing is in production, or there is no earlier version to go back to.
         ConflictError: Production is not `leaving`, was rolled back just before, or moved in between.
     """
-    current = _known(state.production(model), model)
+    current = known_version(state.production(model), model)
     move, plan = last_move(state, model), state.plan(model)
     back_already = move.decision.kind is DecisionKind.ROLLBACK
     if back_already and plan and _said(to, current) and _said(leaving, move.decision.from_version) and (to or leaving):
@@ -225,41 +215,12 @@ def roll_back(
         git_commit=actor.git_commit,
         dagster_run_id=actor.dagster_run_id,
     )
-    arms = _arms(state, model, production=target, came_from=current)
-    return state.record_with_plan(new, expected_production=current, strategy=Strategy.DIRECT, arms=arms)
+    back = direct_plan(state, model, production=target, came_from=current)
+    return state.record_with_plan(new, expected_production=current, plan=back)
 
 
 def _said(wanted: ModelVersion | None, found: ModelVersion | None) -> bool:
     return wanted in {None, found}
-
-
-def note_served(state: StateStore, plan: TrafficPlan, *, seconds: float, actor: Actor) -> Decision | None:
-    """Record, once a move, that every live replica answers by its plan, and how long that took.
-
-    None when production moved in between: that move has a plan of its own, and whoever moved it notes that.
-    """
-    move, now = last_move(state, plan.model), plan.production.version
-    if state.plan(plan.model) != plan or move.decision.to_version != now:
-        return None
-    for row in state.decisions(plan.model):
-        if row.decision.kind is DecisionKind.SERVED and row.decision_id > move.decision_id:
-            return row
-    new = NewDecision(
-        kind=DecisionKind.SERVED,
-        model=plan.model,
-        at=actor.at,
-        actor=actor.name,
-        reason=f"every live replica serves decision {move.decision_id}",
-        from_version=now,
-        to_version=now,
-        subject_version=now,
-        seconds=seconds,
-        dagster_run_id=actor.dagster_run_id,
-    )
-    try:
-        return state.record(new, expected_production=now)
-    except ConflictError:  # moved since the look above
-        return None
 
 
 def previous_version(state: StateStore, model: ModelName) -> ModelVersion | None:
@@ -303,17 +264,6 @@ def alias_differences(state: StateStore, registry: ModelRegistry, model: ModelNa
         f"alias '{alias}' points to {version_text(found)}, the ledger says {version_text(version)}"
         for alias, version in wanted.items()
         if (found := registry.alias(model, alias)) != version
-    )
-
-
-def traffic_difference(state: StateStore, model: ModelName) -> str:
-    """A sentence when the traffic plan does not give the requests to production (a kill in between); else empty."""
-    production, plan = state.production(model), state.plan(model)
-    answering = None if plan is None else plan.production.version
-    if answering == production:
-        return ""
-    return (
-        f"the traffic plan gives the requests to {version_text(answering)}, the ledger says {version_text(production)}"
     )
 
 
@@ -368,12 +318,29 @@ def _recorded(state: StateStore, new: NewDecision) -> Decision | None:
     return None
 
 
-def _arms(
+def direct_plan(
     state: StateStore, model: ModelName, *, production: ModelVersion, came_from: ModelVersion | None
-) -> tuple[Arm, ...]:
-    """All requests to production; the version a rollback would go to stands by, else the one it came from."""
+) -> NewPlan:
+    """All requests to production; the version a rollback would go to stands by, else the one it came from.
+
+    Raises:
+        NoProductionModelError: The ledger knows no bundle of it.
+    """
     standby = _promoted_before(state, model, production) or came_from
-    return direct_arms(promoted_bundles(state, model), production=production, previous=standby)
+    arms = direct_arms(promoted_bundles(state, model), production=production, previous=standby)
+    return NewPlan(strategy=Strategy.DIRECT, arms=arms)
+
+
+def rollout_under_way(state: StateStore, model: ModelName) -> str:
+    """A sentence about the rollout that is open; empty when there is none."""
+    plan = state.plan(model)
+    if plan is None or plan.rollout is None or not plan.rollout.is_open:
+        return ""
+    rollout = plan.rollout
+    return (
+        f"version {rollout.challenger} of '{model}' is on its way into traffic ({plan.strategy}, {rollout.phase}, "
+        f"{rollout.weight:g} per cent): wait for its end, or `boucle abort {model}`"
+    )
 
 
 def _promoted_before(state: StateStore, model: ModelName, version: ModelVersion | None) -> ModelVersion | None:
@@ -421,7 +388,8 @@ def _rolled_back(state: StateStore, model: ModelName) -> dict[ModelVersion, str]
     return found
 
 
-def _known(version: ModelVersion | None, model: ModelName) -> ModelVersion:
+def known_version(version: ModelVersion | None, model: ModelName) -> ModelVersion:
+    """The version. Raises NoProductionModelError when there is none."""
     if version is None:
         raise NoProductionModelError(f"No version of '{model}' is in production yet; there is nothing to do.")
     return version

@@ -1,39 +1,67 @@
 """Who is answered by which arm: a pure function of the plan and the entity, so that the platform can recompute it."""
 
+from collections.abc import Callable
 from hashlib import blake2b
+from math import inf, log
 
 from boucle.contracts.ids import EntityKey
-from boucle.contracts.traffic_plan import Arm, Role, TrafficPlan
+from boucle.contracts.traffic_plan import Arm, TrafficPlan
 
-BUCKETS = 10_000
-"""Weights have a resolution of 0.01 per cent."""
+_PLACES = 2.0**64
 
 
 def rollout_id(plan: TrafficPlan) -> str:
-    """What the assignment is drawn for. It outlives revisions and versions, so that an entity keeps its arm."""
-    return plan.model
+    """What entities are drawn for: it outlives the revisions of a rollout, so that an entity keeps its arm."""
+    return plan.rollout.rollout_id if plan.rollout else plan.model
 
 
-def bucket(rollout: str, entity_key: EntityKey) -> int:
-    """The place of an entity in `[0, BUCKETS)`, even over entities and independent between rollouts.
+def place(salt: str, entity_key: EntityKey) -> float:
+    """The place of an entity in (0, 1): even over entities, independent between salts.
 
-    >>> bucket("repurchase", EntityKey("4")) == bucket("repurchase", EntityKey("4"))
+    >>> place("repurchase", EntityKey("4")) == place("repurchase", EntityKey("4"))
     True
     """
-    digest = blake2b(f"{rollout}/{entity_key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % BUCKETS
+    return _place(_salted(salt), entity_key.encode())
+
+
+def draw(plan: TrafficPlan) -> Callable[[EntityKey], Arm]:
+    """What `assign` does for one plan, with all that does not depend on the entity worked out once."""
+    answering = [arm for arm in plan.arms if arm.weight > 0]
+    salted = [(_salted(f"{rollout_id(plan)}/{arm.version}"), arm.weight, arm) for arm in answering]
+
+    def drawn(entity_key: EntityKey) -> Arm:
+        first, shortest, key = plan.production, inf, entity_key.encode()
+        for salt, weight, arm in salted:
+            waited = -log(_place(salt, key)) / weight
+            if waited < shortest:
+                first, shortest = arm, waited
+        return first
+
+    return drawn if len(answering) > 1 else lambda _entity_key: answering[0]
 
 
 def assign(plan: TrafficPlan, entity_key: EntityKey) -> Arm:
-    """The arm of this entity. An arm on trial fills the lowest buckets, production has the rest.
+    """The arm of this entity: weighted rendezvous hashing (Schindelhauer and Schomaker 2005).
 
-    So a higher weight of a trial only adds entities to it: nobody goes back and forth during a rollout.
+    Each arm draws a waiting time for the entity, exponential with the arm's weight as its rate, and the first one has
+    it: each gets its share, and a weight that rises against the others only adds entities to its arm, however many
+    arms there are. Nobody goes back and forth during a rollout.
     """
-    place = bucket(rollout_id(plan), entity_key)
-    upper = 0.0
-    for arm in plan.arms:
-        if arm.role is not Role.PRODUCTION:
-            upper += arm.weight * BUCKETS / 100
-            if place < upper:
-                return arm
-    return plan.production
+    return draw(plan)(entity_key)
+
+
+def is_shadowed(plan: TrafficPlan, entity_key: EntityKey) -> bool:
+    """Whether requests of this entity are scored by the other arm as well; a higher share only adds entities."""
+    return plan.shadow_share == 100 or (
+        plan.shadow_share > 0 and place(f"{rollout_id(plan)}/shadow", entity_key) * 100 < plan.shadow_share
+    )
+
+
+def _salted(salt: str) -> blake2b:
+    return blake2b(f"{salt}/".encode(), digest_size=8)
+
+
+def _place(salted: blake2b, key: bytes) -> float:
+    own = salted.copy()
+    own.update(key)
+    return (int.from_bytes(own.digest(), "big") + 0.5) / _PLACES

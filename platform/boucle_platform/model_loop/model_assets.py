@@ -9,7 +9,7 @@ from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.windows import Period
 from boucle.errors import RegistryError
-from boucle.operations import promotion
+from boucle.operations import promotion, traffic
 from boucle.operations.actor import Actor
 from boucle.policy.candidate import CANDIDATE_MEANINGS, TRAINING_MEANINGS
 from boucle.policy.evaluation import MEANINGS, blocking_gates, judged_gates
@@ -259,9 +259,9 @@ def _production_alias(spec: LoopSpec) -> dg.AssetsDefinition:
 def _plan(spec: LoopSpec) -> dg.AssetsDefinition:
     @dg.asset(**asset_arguments(spec, "traffic_plan", "json"), deps=[key_of(spec, "production_alias")])
     def traffic_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
-        """Gives all requests to the production version (direct), keeps the previous one warm."""
+        """Brings the production version into traffic: at once, or as a canary that is judged at each step."""
         ports = home.connect()
-        plan = promotion.start_traffic(ports.state, spec.name, actor=actor(context, ports, spec))
+        plan = traffic.start_traffic(ports.state, spec.name, policy=spec.traffic, actor=actor(context, ports, spec))
         followed = wait_until_served(
             ports.state,
             spec.name,
@@ -270,7 +270,7 @@ def _plan(spec: LoopSpec) -> dg.AssetsDefinition:
             replica_timeout_seconds=ports.settings.replica_timeout_seconds,
         )
         if followed.complete:
-            promotion.note_served(ports.state, plan, seconds=followed.seconds, actor=actor(context, ports, spec))
+            traffic.note_served(ports.state, plan, seconds=followed.seconds, actor=actor(context, ports, spec))
         return dg.MaterializeResult(
             value=plan,
             metadata={
@@ -307,7 +307,7 @@ def _traffic_equals_ledger(spec: LoopSpec) -> dg.AssetChecksDefinition:
     def traffic_equals_ledger(home: HomeResource) -> dg.AssetCheckResult:
         """The traffic plan gives the requests to the version that the ledger calls production."""
         ports = home.connect()
-        wrong = promotion.traffic_difference(ports.state, spec.name)
+        wrong = traffic.traffic_difference(ports.state, spec.name)
         advice = f"{wrong}. Materialise traffic_plan, or `boucle doctor --fix` ({spec.model})."
         return dg.AssetCheckResult(
             passed=not wrong,

@@ -19,6 +19,7 @@ from boucle.policy.limits import PromotionPolicy
 from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.retraining import RetrainingPolicy
 from boucle.policy.service import ServicePolicy
+from boucle.policy.trials import TrafficPolicy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +86,7 @@ class LoopSpec(_Section):
     monitoring: MonitoringPolicy = MonitoringPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
     service: ServicePolicy = ServicePolicy()
+    traffic: TrafficPolicy = TrafficPolicy()
 
     @property
     def name(self) -> ModelName:

@@ -1,0 +1,204 @@
+"""Where a version on trial computes: a thread of its own, so that nothing it does wrong holds up or fails a caller."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from time import monotonic, perf_counter
+from typing import NamedTuple
+
+import onnxruntime as ort
+
+from boucle.contracts.shadow import ShadowFields
+from boucle.contracts.traffic_plan import Arm, TrafficPlan
+from boucle_serving.bundles import LoadedBundle
+
+_LOGGER = logging.getLogger("boucle.serving")
+FAILURES_IN_A_ROW = 5
+"""So many, and the arm is not asked any more but by one request every `PROBE_SECONDS`."""
+PROBE_SECONDS = 1.0
+MOST_SHADOWS_WAITING = 1_000
+_SHADOWS_AT_ONCE = 32
+_GATHER_SECONDS = 0.005
+"""Shadows wait so long for others: waking the thread for each costs the callers more than the scoring."""
+Rows = Sequence[Sequence[float]]
+Scores = Sequence[float | None]
+
+
+class Shadow(NamedTuple):
+    """An answered request that another arm is to score as well."""
+
+    prediction_id: str
+    at: datetime
+    plan: TrafficPlan
+    arm: Arm
+    bundle: LoadedBundle
+    values: Sequence[float]
+
+
+class _Question(NamedTuple):
+    rows: Rows
+    answer: Future[Scores]
+
+
+class _Run(NamedTuple):
+    began: float
+    options: ort.RunOptions
+
+
+class Trial:
+    """One version on trial in this replica. Callers' questions come first; shadows that are too many are skipped.
+
+    Args:
+        bundle: What answers.
+        replica: Who writes the shadow answers.
+        budget_seconds: How long a caller waits for it, at most.
+        write: Takes the shadow answers.
+        skipped: Is told how many shadows were skipped.
+    """
+
+    def __init__(
+        self,
+        bundle: LoadedBundle,
+        *,
+        replica: str,
+        budget_seconds: float,
+        write: Callable[[Sequence[ShadowFields]], object],
+        skipped: Callable[[int], None],
+    ) -> None:
+        self.bundle = bundle
+        self.budget_seconds = budget_seconds
+        self._replica = replica
+        self._write = write
+        self._skipped = skipped
+        self._failures = 0
+        self._cut_until = 0.0
+        self._shadows: deque[Shadow] = deque()
+        self._called = False
+        self._run: _Run | None = None
+        self._queue: SimpleQueue[_Question | None] = SimpleQueue()
+        self._shadows_come: _Question = _Question((), Future())
+        self._thread = threading.Thread(target=self._work, name="boucle-trial", daemon=True)
+        self._thread.start()
+
+    def ask(self, rows: Rows) -> "Future[Scores]":
+        """The scores of feature rows, in the contract's order, None for rows that it fails on.
+
+        Whoever asks waits no longer than the budget, then cancels.
+        """
+        question = _Question(rows, Future())
+        self._queue.put(question)
+        return question.answer
+
+    def note(self, *, answered: bool) -> None:
+        """Whether a caller got an answer; several without in a row, and nobody is sent here."""
+        self._end_what_is_overdue()
+        self._failures = 0 if answered else self._failures + 1
+        if self._failures >= FAILURES_IN_A_ROW:
+            self._cut_until = monotonic() + PROBE_SECONDS
+
+    def is_cut(self) -> bool:
+        """Whether a request goes to production at once; False once in a while, to see whether it is mended."""
+        if self._failures < FAILURES_IN_A_ROW:
+            return False
+        if monotonic() < self._cut_until:
+            return True
+        self._cut_until = monotonic() + PROBE_SECONDS
+        return False
+
+    def shadow(self, shadows: Sequence[Shadow]) -> None:
+        """Score requests that another arm answered, a moment later; they are skipped while too many wait."""
+        if len(self._shadows) + len(shadows) > MOST_SHADOWS_WAITING:
+            self._end_what_is_overdue()
+            self._skipped(len(shadows))
+            return
+        self._shadows.extend(shadows)
+        if not self._called:
+            self._called = True
+            self._queue.put(self._shadows_come)
+
+    def close(self, *, seconds: float = 0.0) -> None:
+        """End the thread once what waits is done, and wait so long for that."""
+        self._queue.put(None)
+        self._thread.join(seconds)
+        self._end_what_is_overdue()
+
+    def _end_what_is_overdue(self) -> None:
+        """Tell a run that takes longer than the budget to end; it does between two nodes of its graph."""
+        run = self._run
+        if run is not None and perf_counter() - run.began > self.budget_seconds:
+            run.options.terminate = True
+
+    def _scores(self, bundle: LoadedBundle, rows: Rows) -> list[float | None]:
+        """A score for each row; where all together fail, each by itself, and None for those that fail alone."""
+        self._run = _Run(perf_counter(), ort.RunOptions())
+        try:
+            scores: list[float | None] = list(bundle.scores(rows, self._run.options))
+        except Exception:  # noqa: BLE001 - of a version on trial anything may be wrong; that it failed is what counts
+            if len(rows) == 1 or self._run.options.terminate:
+                return [None] * len(rows)
+        else:
+            return scores if len(scores) == len(rows) else [None] * len(rows)
+        finally:
+            self._run = None
+        return [score for row in rows for score in self._scores(bundle, [row])]
+
+    def _work(self) -> None:
+        due: float | None = None
+        while True:
+            try:
+                item = self._queue.get(timeout=None if due is None else max(0.0, due - monotonic()))
+            except Empty:
+                self._score_some()
+                due = monotonic() if self._shadows else None
+                continue
+            if item is None:
+                break
+            if item is not self._shadows_come:
+                self._answer(item)
+            elif due is None:
+                due = monotonic() + _GATHER_SECONDS
+        while self._shadows:
+            self._score_some()
+
+    def _score_some(self) -> None:
+        """Score and write down some of the shadows that wait, those of one arm together."""
+        self._called = len(self._shadows) > _SHADOWS_AT_ONCE
+        some = [self._shadows.popleft() for _ in range(min(len(self._shadows), _SHADOWS_AT_ONCE))]
+        try:
+            for bundle in {shadow.arm.version: shadow.bundle for shadow in some}.values():
+                self._write(self._scored(bundle, [shadow for shadow in some if shadow.bundle is bundle]))
+        except Exception as error:  # noqa: BLE001 - the disk, or a version on trial, of which anything may be wrong
+            _LOGGER.warning("%d shadow answers were not written: %s", len(some), error)
+            self._skipped(len(some))
+
+    def _scored(self, bundle: LoadedBundle, shadows: Sequence[Shadow]) -> list[ShadowFields]:
+        started = perf_counter()
+        scores = self._scores(bundle, [shadow.values for shadow in shadows])
+        seconds = (perf_counter() - started) / len(shadows)
+        return [self._fields(*one, seconds) for one in zip(shadows, scores, strict=True)]
+
+    def _fields(self, shadow: Shadow, score: float | None, seconds: float) -> ShadowFields:
+        output = shadow.bundle.contract.output
+        usable = score is not None and output.minimum <= score <= output.maximum
+        stalled = seconds > self.budget_seconds
+        return ShadowFields(
+            schema_version=1,
+            prediction_id=shadow.prediction_id,
+            at=shadow.at,
+            model=shadow.plan.model,
+            model_version=shadow.arm.version,
+            bundle_digest=shadow.arm.bundle_digest,
+            plan_revision=shadow.plan.revision,
+            proba=score if usable and not stalled else None,
+            error="stalled" if stalled else None if usable else "failed",
+            latency_ms=seconds * 1_000,
+            replica=self._replica,
+        )
+
+    def _answer(self, question: _Question) -> None:
+        if question.answer.set_running_or_notify_cancel():
+            question.answer.set_result(self._scores(self.bundle, question.rows))
