@@ -96,15 +96,17 @@ def ends(policy: AbPolicy, values: Values) -> End:
 
 def ab_figures(quick: bool) -> Json:  # noqa: FBT001 - as all figures are asked for
     """Errors and power of the A/B policy, and of its split."""
-    times = 50 if quick else 1_000
-    reward_deviation = math.sqrt(REWARD_MEAN * (1 - REWARD_MEAN))
+    times = 40 if quick else 1_000
+    loss_deviations = (LOSS_MEAN, LOSS_MEAN - LOSS.min_effect)
+    better = REWARD_MEAN + REWARD.min_effect
+    reward_deviations = (math.sqrt(REWARD_MEAN * (1 - REWARD_MEAN)), math.sqrt(better * (1 - better)))
     return {
         "simulations": times,
         "alpha": LOSS.alpha,
         "power_asked": LOSS.power,
         "tests": [
-            {"metric": "skewed losses", **errors(LOSS, LOSS_MEAN, skewed_losses, times)},
-            {"metric": "rare rewards", **errors(REWARD, reward_deviation, rare_rewards, times)},
+            {"metric": "skewed losses", **errors(LOSS, loss_deviations, skewed_losses, times)},
+            {"metric": "rare rewards", **errors(REWARD, reward_deviations, rare_rewards, times)},
         ],
         "told_apart_with_repeated_requests": {
             how: rate(
@@ -118,10 +120,16 @@ def ab_figures(quick: bool) -> Json:  # noqa: FBT001 - as all figures are asked 
 
 
 def errors(
-    policy: AbPolicy, deviation: float, draw: Callable[[np.random.Generator, int, float], Values], times: int
+    policy: AbPolicy,
+    deviations: tuple[float, float],
+    draw: Callable[[np.random.Generator, int, float], Values],
+    times: int,
 ) -> Json:
-    """How often equal sides are told apart, and a challenger better by the minimum effect is found."""
-    needed = samples_needed(policy, deviation=deviation)
+    """How often equal sides are told apart, and a challenger better by the minimum effect is found.
+
+    `deviations` are of production and of this challenger.
+    """
+    needed = samples_needed(policy, deviation=deviations[0], challenger_deviation=deviations[1])
     n = math.ceil(needed / ENTITIES) * ENTITIES
     equal = [ends(policy, draw(np.random.default_rng(seed), 3 * n, 0.0)) for seed in range(times)]
     better = [ends(policy, draw(np.random.default_rng(seed), n, policy.min_effect)) for seed in range(times)]

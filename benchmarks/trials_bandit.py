@@ -136,7 +136,7 @@ def plain_counts(log: Logged) -> tuple[ArmRewards, ...]:
 
 def bandit_figures(quick: bool) -> Json:  # noqa: FBT001 - as all figures are asked for
     """Regret, off-policy coverage and stop rule; then the same with falling rewards and with entities that return."""
-    times = 60 if quick else 400
+    times = 50 if quick else 400
     world = World(hours=30, requests=250) if quick else World(hours=100, requests=400)
     runs = [course(world, seed) for seed in range(times)]
     winners = [run.winner for run in runs if run.outcome is Outcome.WON]

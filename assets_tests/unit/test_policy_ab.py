@@ -126,8 +126,12 @@ def test_the_entities_asked_for_are_worked_out_by_hand():
     """alpha 0.05: k = 2 ln 20 + ln(1 + 2 ln 20) = 7.937; boundary sqrt((1 + 1/k) ln((1 + k) / 0.0025)) = 3.0353;
     plus 1.2816 for a power of 0.9, over 0.1, squared: 1,863.6; times 2^2 over 0.5 * 0.5."""
     assert samples_needed(REWARD, deviation=2.0) == pytest.approx(29_817, abs=10)
+    assert samples_needed(REWARD, deviation=2.0, challenger_deviation=4.0) == pytest.approx(29_817 * 2.5, abs=25)
     quarter = REWARD.model_copy(update={"weight": 25.0})
     assert samples_needed(quarter, deviation=2.0) == pytest.approx(29_817 * 0.25 / 0.1875, abs=15)
+    assert samples_needed(quarter, deviation=2.0, challenger_deviation=4.0) == pytest.approx(
+        1_863.6 * (16 / 0.25 + 4 / 0.75), abs=50
+    )
 
 
 def test_with_the_entities_asked_for_the_minimum_effect_wins_and_none_ends_as_often_as_declared():

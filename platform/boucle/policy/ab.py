@@ -64,7 +64,7 @@ class AbPolicy(TrialLength):
         return information_needed(self.min_effect, alpha=self.alpha, power=self.power)
 
 
-def samples_needed(policy: AbPolicy, *, deviation: float) -> int:
+def samples_needed(policy: AbPolicy, *, deviation: float, challenger_deviation: float | None = None) -> int:
     """Entities with a known outcome that both sides need together.
 
     With so many, a challenger better by `min_effect` has won, and an equal one has shown no difference, each with the
@@ -72,10 +72,13 @@ def samples_needed(policy: AbPolicy, *, deviation: float) -> int:
 
     Args:
         policy: With the minimum effect.
-        deviation: Standard deviation of the metric between entities, in its unit.
+        deviation: Standard deviation of the metric between entities of production, in its unit.
+        challenger_deviation: That of a challenger better by `min_effect`; None is the same. Of a share `p` it is
+            `sqrt(p * (1 - p))`, and so changes with the effect.
     """
     share = policy.weight / 100
-    return math.ceil(policy.planned_information * deviation**2 / (share * (1 - share)))
+    other = deviation if challenger_deviation is None else challenger_deviation
+    return math.ceil(policy.planned_information * (other**2 / share + deviation**2 / (1 - share)))
 
 
 def ab_gates(policy: AbPolicy, counts: AbCounts) -> tuple[Gate, ...]:
