@@ -24,6 +24,9 @@ from boucle.stats.sequential import (
     share,
 )
 
+SLOW_FACTOR = 2.0
+"""Twice production's 99th percentile: what a caller notices, and far enough out for production to be seldom there."""
+
 
 class Say(StrEnum):
     """What a metric has to say: `required` must pass before the next step; a `veto` stops the rollout, and no more."""
@@ -86,7 +89,11 @@ class CanaryPolicy(BaseModel):
         CanaryStep(weight=25),
     )
     failed: Metric = Metric(margin=0.01, effect=0.02, unit="ratio of requests")
-    slow: Metric = Metric(margin=0.01, effect=0.02, unit="ratio of requests")
+    # Where the 99th percentile is three times as high, one request in a hundred is slower than twice the old one.
+    slow: Metric = Metric(margin=0.005, effect=0.01, unit="ratio of requests")
+    slow_factor: float = Field(
+        default=SLOW_FACTOR, gt=1, description="times production's 99th percentile in the same step; beyond is slow"
+    )
     score_shift: Metric = Metric(margin=0.1, effect=0.2, unit="standard deviations")
     loss: Metric = Metric(margin=0.025, effect=0.05, unit="ratio of production's log loss")
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="how often an equal challenger is stopped")
