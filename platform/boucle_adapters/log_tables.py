@@ -7,7 +7,7 @@ another database, and is never opened here.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,16 @@ class Run:
     def stages(self) -> tuple[Stage, ...]:
         """Each phase and step once, in the order they began."""
         return tuple(dict.fromkeys(_stage(plan) for plan in self.plans))
+
+    @property
+    def drawn_stages(self) -> list[int]:
+        """The places of those in which entities were drawn: in shadow nobody is."""
+        return [place for place, (phase, _step) in enumerate(self.stages) if phase is not Phase.SHADOW]
+
+    def newest_stage(self) -> "Run":
+        """The plans of the last phase and step alone."""
+        plans = tuple(plan for plan in self.plans if _stage(plan) == self.stages[-1])
+        return replace(self, plans=plans, start=min(plan.created_at for plan in plans) - SLACK)
 
     @property
     def versions(self) -> Mapping[str, ModelVersion]:
