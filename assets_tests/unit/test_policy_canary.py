@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from boucle.contracts.rollout import ArmCounts, Scores, StepCounts
-from boucle.contracts.verdict import Gate, Verdict
+from boucle.contracts.verdict import Gate, GateMode, Verdict
 from boucle.policy.canary import (
     CanaryPolicy,
     CanaryStep,
@@ -98,6 +98,30 @@ def test_each_step_is_judged_against_production_of_its_own_time():
         challenger=arm(52_000, failed=(20 + 2_500) / 52_000), production=arm(348_000, failed=(1_980 + 7_500) / 348_000)
     )
     assert verdicts(mixed)["failed"] is FAILED  # what it looks like without the times
+
+
+SHADOWED = step(arm(5 * MANY, failed=0.0, slow=0.0)).model_copy(update={"in_shadow": True})
+
+
+def test_many_shadows_without_a_failure_do_not_hide_what_fails_or_is_slow_in_traffic():
+    found = verdicts(SHADOWED, step(arm(10_000, failed=0.03, slow=0.05)))
+    assert (found["failed"], found["slow"]) == (FAILED, FAILED)
+
+
+def test_failures_in_shadow_are_judged_there_and_no_more_once_somebody_is_answered():
+    failing = SHADOWED.model_copy(update={"challenger": arm(failed=0.03)})
+    assert verdicts(failing)["failed"] is FAILED
+    assert verdicts(failing, step(arm()))["failed"] is PASSED
+    assert verdicts(failing, StepCounts())["failed"] is INCONCLUSIVE
+
+
+def test_in_shadow_nobody_asks_how_slow_a_challenger_is():
+    gates = canary_gates(POLICY, (SHADOWED,))
+    slow = next(gate for gate in gates if gate.name == "slow")
+    assert (slow.verdict, slow.mode, slow.measured) == (INCONCLUSIVE, GateMode.OFF, None)
+    assert canary_verdict(POLICY, gates) is PASSED
+    with_traffic = canary_gates(POLICY, (SHADOWED, StepCounts()))
+    assert canary_verdict(POLICY, with_traffic) is INCONCLUSIVE
 
 
 def test_a_challenger_at_the_margin_passes_and_fails_no_more_often_than_declared_however_often_one_looks():

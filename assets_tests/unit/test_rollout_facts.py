@@ -44,7 +44,7 @@ def close(found: Scores, *values: float) -> bool:
 
 
 def test_without_data_every_phase_and_step_is_there_with_zeros(world: World):
-    assert world.steps() == (StepCounts(), StepCounts(), StepCounts())
+    assert world.steps() == (StepCounts(in_shadow=True), StepCounts(), StepCounts())
 
 
 def test_without_a_rollout_there_is_no_step(world: World):

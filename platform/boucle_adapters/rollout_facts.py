@@ -28,6 +28,8 @@ from boucle_adapters.log_tables import LogTables, RolloutLogs, newest_run, table
 
 Floats = NDArray[np.float64]
 SIDES = ("challenger", "production")
+_UNSEEN = StepCounts(in_shadow=True)
+"""A shadow phase without data."""
 
 _ANSWERED = """
     with production as (
@@ -133,9 +135,9 @@ def canary_steps(
     99th percentile of production in the same step, or stalled. `scores`: what the arm itself answered, one per entity.
     Requests that production fails are answered by nobody and not in the log: its `failed` is 0.
 
-    In the shadow phase the challenger's counts are of its shadows. They were timed by the row, without the rest of the
-    request, so no latency is compared there: `slow` are those that stalled (they came too late for a caller), of
-    production none. Both sides have the scores of the same requests.
+    In the shadow phase (`in_shadow`) the challenger's counts are of its shadows. They were timed by the row, without
+    the rest of the request, so no latency is compared there: `slow` are those that stalled, too late for a caller, and
+    have failed too. Both sides have the scores of the same requests.
 
     `loss` is of requests with the scores of both (one answered, the other shadowed) and an outcome of 1 or 0, the first
     of each entity in each step.
@@ -154,7 +156,8 @@ def canary_steps(
         losses = _losses(found)
     steps = []
     for stage, (phase, _step) in enumerate(run.stages):
-        step = (shadowed if phase is Phase.SHADOW else answered).get(stage, StepCounts())
+        in_shadow = phase is Phase.SHADOW
+        step = shadowed.get(stage, _UNSEEN) if in_shadow else answered.get(stage, StepCounts())
         loss, production_loss = losses.get(stage, (Scores(), None))
         steps.append(step.model_copy(update={"loss": loss, "production_loss": production_loss}))
     return tuple(steps)
@@ -253,7 +256,7 @@ def _answered(found: LogTables, slow_factor: float) -> dict[int, StepCounts]:
         (stage, side): ArmCounts(requests=n, failed=failed, slow=slow, scores=scores.get((stage, side), Scores()))
         for stage, side, n, failed, slow in found.rows(_ANSWERED, slow_factor=slow_factor)
     }
-    return _steps(arms)
+    return _steps(arms, unseen=StepCounts())
 
 
 def _shadowed(found: LogTables) -> dict[int, StepCounts]:
@@ -264,7 +267,7 @@ def _shadowed(found: LogTables) -> dict[int, StepCounts]:
     for stage, n, mean, variance, other_mean, other_variance in found.rows(_SHADOWED_SCORES, **found.run.versions):
         for side, moments in ((True, (n, mean, variance)), (False, (n, other_mean, other_variance))):
             arms[stage, side] = arms[stage, side].model_copy(update={"scores": _moments(*moments)})
-    return _steps(arms)
+    return _steps(arms, unseen=_UNSEEN)
 
 
 def _losses(found: LogTables) -> dict[int, tuple[Scores, float]]:
@@ -278,10 +281,10 @@ def _losses(found: LogTables) -> dict[int, tuple[Scores, float]]:
     return losses
 
 
-def _steps(arms: dict[tuple[int, bool], ArmCounts]) -> dict[int, StepCounts]:
+def _steps(arms: dict[tuple[int, bool], ArmCounts], *, unseen: StepCounts) -> dict[int, StepCounts]:
     return {
-        stage: StepCounts(
-            challenger=arms.get((stage, True), ArmCounts()), production=arms.get((stage, False), ArmCounts())
+        stage: unseen.model_copy(
+            update={name: arms.get((stage, name == "challenger"), getattr(unseen, name)) for name in SIDES}
         )
         for stage in {stage for stage, _ in arms}
     }

@@ -53,18 +53,26 @@ class Scores(Document):
 
 
 class ArmCounts(Document):
-    """What one arm did in one step: requests, those that failed by its fault, those slower than the limit, scores."""
+    """What one arm did in one step: requests, those that failed by its fault, those slower than the limit, scores.
+
+    `slow` is None where latencies cannot be compared: shadows are not timed as requests are.
+    """
 
     requests: int = Field(default=0, ge=0)
     failed: int = Field(default=0, ge=0)
-    slow: int = Field(default=0, ge=0)
+    slow: int | None = Field(default=0, ge=0)
     scores: Scores = Scores()
 
 
 class StepCounts(Document):
     """Challenger and production in the same time; `loss` is the challenger's log loss minus production's on the same
-    requests (paired by shadow), `production_loss` that of production on them, nats."""
+    requests (paired by shadow), `production_loss` that of production on them, nats.
 
+    `in_shadow`: the challenger's counts are of its shadows. A shadow fails for fewer reasons than an answer that
+    somebody waits for, and its latency is that of the model alone.
+    """
+
+    in_shadow: bool = False
     challenger: ArmCounts = ArmCounts()
     production: ArmCounts = ArmCounts()
     loss: Scores = Scores()

@@ -3,16 +3,21 @@
 Each metric is how much worse the challenger is than production, with an interval that holds at every look of the whole
 rollout (`boucle.stats.sequential`): passed when the whole interval is within the margin, failed when the whole is
 beyond. The error that is allowed is spent once, over all metrics, steps and looks.
+
+Failures of shadows and of answers are two things, and one must not hide the other: a million shadows without a failure
+would outweigh all that fail in traffic. So `failed` is judged of shadows as long as nobody is answered, then anew of
+answers alone; `slow` of answers alone.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from boucle.contracts.rollout import ArmCounts, Scores, StepCounts
-from boucle.contracts.verdict import Bound, Gate, Verdict
+from boucle.contracts.verdict import Bound, Gate, GateMode, Verdict
 from boucle.stats.sequential import (
     Difference,
     Sample,
@@ -115,12 +120,18 @@ class CanaryPolicy(BaseModel):
 
     @property
     def alpha_each(self) -> float:
-        """What one metric may spend: it looks as often as it likes, over all steps (Bonferroni over metrics)."""
-        return self.alpha / len(self.metrics)
+        """What one metric may spend: it looks as often as it likes, over all steps (Bonferroni over metrics).
+
+        `failed` spends it twice, of shadows and of answers.
+        """
+        return self.alpha / (len(self.metrics) + 1)
 
 
 def canary_gates(policy: CanaryPolicy, steps: Sequence[StepCounts]) -> tuple[Gate, ...]:
-    """Every metric over the steps so far; each step against production of its own time."""
+    """Every metric over the steps so far; each step against production of its own time.
+
+    While there are only shadows `slow` is switched off: nothing is known of how long a caller would wait.
+    """
     return tuple(_gate(policy, name, metric, steps) for name, metric in policy.metrics.items())
 
 
@@ -129,7 +140,9 @@ def canary_verdict(policy: CanaryPolicy, gates: Sequence[Gate], *, required_pass
     by_name = {gate.name: gate.verdict for gate in gates}
     if Verdict.FAILED in by_name.values():
         return Verdict.FAILED
-    required = [by_name.get(name) for name, metric in policy.metrics.items() if metric.say is Say.REQUIRED]
+    off = {gate.name for gate in gates if gate.mode is GateMode.OFF}
+    asked = [name for name, metric in policy.metrics.items() if metric.say is Say.REQUIRED and name not in off]
+    required = [by_name.get(name) for name in asked]
     if required_pass and any(verdict is not Verdict.PASSED for verdict in required):
         return Verdict.INCONCLUSIVE
     return Verdict.PASSED
@@ -167,9 +180,10 @@ def _information(policy: CanaryPolicy, metric: Metric) -> float:
 
 
 def _gate(policy: CanaryPolicy, name: str, metric: Metric, steps: Sequence[StepCounts]) -> Gate:
-    measures = [_MEASURES[name](policy, step) for step in steps]
+    judged = _judged(name, steps)
+    measures = [_MEASURES[name](policy, step) for step in judged]
     found = pooled([part for part in measures if part is not None])
-    samples = sum(_SAMPLES[name](step) for step in steps)
+    samples = sum(_SAMPLES[name](step) for step in judged)
     gate = Gate(
         name=name,
         verdict=Verdict.INCONCLUSIVE,
@@ -179,6 +193,9 @@ def _gate(policy: CanaryPolicy, name: str, metric: Metric, steps: Sequence[StepC
         unit=metric.unit,
         sample_size=samples,
     )
+    if steps and not judged:
+        detail = "Latency is compared once the challenger answers somebody."
+        return gate.model_copy(update={"mode": GateMode.OFF, "detail": detail})
     if found is None:
         return gate.model_copy(update={"detail": f"Fewer than {policy.min_samples} a side: nothing is known yet."})
     low, high = interval(found, alpha=policy.alpha_each, planned_information=_information(policy, metric))
@@ -193,19 +210,27 @@ def _gate(policy: CanaryPolicy, name: str, metric: Metric, steps: Sequence[StepC
     )
 
 
+def _judged(name: str, steps: Sequence[StepCounts]) -> Sequence[StepCounts]:
+    """The steps that a metric is about."""
+    if name not in {"failed", "slow"}:
+        return steps
+    answered = [step for step in steps if not step.in_shadow]
+    return answered if answered or name == "slow" else steps
+
+
 def _apart(low: float, high: float) -> tuple[float, float]:
     """Of an interval, how far it lies from zero at least and at most: a shift counts in both directions."""
     least = max(low, -high, 0.0)
     return least, max(abs(low), abs(high))
 
 
-def _share_of(of: Callable[[ArmCounts], int]) -> Callable[[CanaryPolicy, StepCounts], Difference | None]:
+def _share_of(of: Callable[[ArmCounts], int | None]) -> Callable[[CanaryPolicy, StepCounts], Difference | None]:
     def measure(policy: CanaryPolicy, step: StepCounts) -> Difference | None:
-        if min(step.challenger.requests, step.production.requests) < policy.min_samples:
+        challenger, production = step.challenger, step.production
+        worse, usual = of(challenger), of(production)
+        if worse is None or usual is None or min(challenger.requests, production.requests) < policy.min_samples:
             return None
-        return difference(
-            share(of(step.challenger), step.challenger.requests), share(of(step.production), step.production.requests)
-        )
+        return difference(share(worse, challenger.requests), share(usual, production.requests))
 
     return measure
 
@@ -233,7 +258,7 @@ def _sample(scores: Scores) -> Sample:
 
 
 def _scaled(found: Difference, factor: float) -> Difference:
-    return Difference(estimate=found.estimate * factor, standard_error=found.standard_error * factor)
+    return replace(found, estimate=found.estimate * factor, standard_error=found.standard_error * factor)
 
 
 _MEASURES: Mapping[str, Callable[[CanaryPolicy, StepCounts], Difference | None]] = {
