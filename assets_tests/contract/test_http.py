@@ -32,6 +32,7 @@ from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.online_store import OnlineStore
+from boucle_adapters.rank_log import RankSegments
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Limits
@@ -63,6 +64,7 @@ class World:
         self.log = SegmentLog(self.root / "log")
         self.feedback = FeedbackSegments(self.root / "feedback")
         self.shadows = ShadowSegments(self.root / "shadows")
+        self.ranks = RankSegments(self.root / "ranks")
         self.tokens = TokenStore(self.root / "tokens.json")
         self.app = create_app(
             Parts(
@@ -72,6 +74,7 @@ class World:
                 log=self.log,
                 feedback=self.feedback,
                 shadows=self.shadows,
+                ranks=self.ranks,
                 open_clock=lambda _: NoonClock(),
                 default_model=MODEL,
                 replica="one",

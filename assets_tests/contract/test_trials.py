@@ -35,7 +35,13 @@ def world(tmp_path: Path) -> World:
 
 
 def try_version_2(
-    world: World, digest: Digest, *, weight: float, shadow_share: float = 0.0, began_at: datetime = NOON
+    world: World,
+    digest: Digest,
+    *,
+    weight: float,
+    shadow_share: float = 0.0,
+    began_at: datetime = NOON,
+    strategy: Strategy = Strategy.CANARY,
 ) -> None:
     """Put version 2 on trial beside version 1."""
     assert world.state is not None
@@ -65,7 +71,7 @@ def try_version_2(
         new,
         expected_production=ModelVersion(1),
         plan=NewPlan(
-            strategy=Strategy.CANARY,
+            strategy=strategy,
             arms=(production.model_copy(update={"weight": 100 - weight}), challenger),
             rollout=rollout,
             shadow_share=shadow_share,

@@ -274,7 +274,7 @@ def test_a_dagster_yaml_of_another_release_is_named(in_production: Path, copy_of
     assert (told.returncode, "is not what this release writes" in " ".join(told.stdout.split())) == (1, True)
 
 
-@pytest.mark.parametrize("log", [f"prediction_log/{SPEC.model}", "feedback_log/all"])
+@pytest.mark.parametrize("log", [f"prediction_log/{SPEC.model}", "feedback_log/all", f"rank_log/{SPEC.model}"])
 def test_a_missing_segment_of_a_log_is_named(in_production: Path, copy_of: Copy, log: str):
     loop = copy_of(in_production)
     replica = loop.path / log / "replica-1"

@@ -23,7 +23,7 @@ def test_without_a_word_the_home_is_here_and_everything_is_in_it(tmp_path: Path,
     assert settings.home_dir == tmp_path / ".boucle"
     assert settings.state_store_url == f"sqlite:///{tmp_path / '.boucle' / 'state.db'}"
     assert settings.tracking_uri == f"sqlite:///{tmp_path / '.boucle' / 'mlflow.db'}"
-    logs = ("log_dir", "feedback_dir", "shadow_dir")
+    logs = ("log_dir", "feedback_dir", "shadow_dir", "rank_dir")
     places = ("landing_dir", "warehouse_file", "bundles_dir", "online_dir", "data_dir", "dagster_home", *logs)
     assert all(getattr(settings, name).is_relative_to(settings.home_dir) for name in places)
 

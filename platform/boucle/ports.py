@@ -11,6 +11,7 @@ from boucle.contracts.feedback import FeedbackFields, FeedbackRecord
 from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
 from boucle.contracts.monitoring import Trigger
 from boucle.contracts.prediction import PredictionFields, PredictionRecord
+from boucle.contracts.rank import RankFields, RankRecord
 from boucle.contracts.shadow import ShadowFields, ShadowRecord
 from boucle.contracts.traffic_plan import NewPlan, TrafficPlan
 
@@ -179,3 +180,7 @@ class FeedbackLog(RecordLog[FeedbackFields, FeedbackRecord], Protocol):
 
 class ShadowLog(RecordLog[ShadowFields, ShadowRecord], Protocol):
     """What other versions would have answered, by model; the moment of a record is `at`."""
+
+
+class RankLog(RecordLog[RankFields, RankRecord], Protocol):
+    """Lists that were ranked for requests, by model; a record is known by its rank id, its moment is `at`."""

@@ -36,17 +36,22 @@ def read_feedback(
         start: Feedback received earlier is left out; a message that repeats such a one would count as new.
         end: With the moment of a decision: what was known then.
     """
-    first: dict[object, FeedbackRecord] = {}
-    for record in log.read(FEEDBACK_STREAM, start, end):
-        said = first.setdefault(record.content, record)
-        if record.received_at < said.received_at:
-            first[record.content] = record
-    by_arrival = sorted(first.values(), key=attrgetter("received_at"))
-    outcomes = {record.prediction_id: record for record in by_arrival if record.outcome is not None}
-    rewards = {record.prediction_id: record for record in by_arrival if record.reward is not None}
+    arrived = by_arrival(log.read(FEEDBACK_STREAM, start, end))
+    outcomes = {record.prediction_id: record for record in arrived if record.outcome is not None}
+    rewards = {record.prediction_id: record for record in arrived if record.reward is not None}
     unknown = {*outcomes, *rewards}
     unknown.difference_update(known if unknown else ())
     return Feedback(outcomes=outcomes, rewards=rewards, unknown=frozenset(unknown))
+
+
+def by_arrival(records: Iterable[FeedbackRecord]) -> list[FeedbackRecord]:
+    """Each content once, when it was first received, in the order in which they were: the last one is in force."""
+    first: dict[object, FeedbackRecord] = {}
+    for record in records:
+        said = first.setdefault(record.content, record)
+        if record.received_at < said.received_at:
+            first[record.content] = record
+    return sorted(first.values(), key=attrgetter("received_at"))
 
 
 def prediction_ids(

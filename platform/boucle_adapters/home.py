@@ -13,6 +13,7 @@ from boucle_adapters.clock import HomeClock
 from boucle_adapters.code_version import code_version
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.mlflow_registry import MlflowRegistry
+from boucle_adapters.rank_log import RankSegments
 from boucle_adapters.record_store import RecordStore
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 from boucle_adapters.settings import Settings
@@ -82,6 +83,11 @@ class Home:
     def shadows(self) -> ShadowSegments:
         """What shadows of all replicas would have answered."""
         return ShadowSegments(self.settings.shadow_dir)
+
+    @cached_property
+    def ranks(self) -> RankSegments:
+        """Lists that all replicas ranked."""
+        return RankSegments(self.settings.rank_dir)
 
     def actor(self, name: str, model: ModelName, *, run_id: str = "") -> Actor:
         """Who acts on a model now, from the code at hand."""

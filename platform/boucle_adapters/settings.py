@@ -144,6 +144,11 @@ class Settings(BaseSettings):
         return self.home_dir / "shadow_log"
 
     @property
+    def rank_dir(self) -> Path:
+        """Lists that were ranked: `<log>/<model>/<replica>/<segment>.jsonl`."""
+        return self.home_dir / "rank_log"
+
+    @property
     def data_dir(self) -> Path:
         """Immutable Parquet snapshots, quarantine, training sets, reports: `<data>/<model>/...`."""
         return self.home_dir / "data"

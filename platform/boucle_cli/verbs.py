@@ -1,5 +1,6 @@
 """What the verbs do, as plain values; `main` shows them."""
 
+from itertools import chain
 from typing import Any
 
 from boucle.contracts.evidence import Candidate
@@ -9,6 +10,7 @@ from boucle.errors import BoucleError, ConfigurationError, ConflictError, Ledger
 from boucle.operations import promotion, traffic
 from boucle_adapters.feedback import prediction_ids, read_feedback
 from boucle_adapters.home import Home
+from boucle_adapters.rank_facts import ranked_ids
 from boucle_adapters.segment_log import Segments
 from boucle_platform.instance import Runner, end_dead_runs
 from boucle_platform.model_loop import dbt_project
@@ -99,6 +101,7 @@ def diagnose(home: Home, spec: LoopSpec, *, only: str) -> list[dict[str, Any]]:
     findings.append(_finding(ALIASES, lambda: _aliases(home, spec)))
     findings.append(_finding(TRAFFIC, lambda: _traffic(home, spec)))
     findings.append(_finding("prediction log is whole", lambda: _log(home.log, spec.name, "prediction log")))
+    findings.append(_finding("rank log is whole", lambda: _log(home.ranks, spec.name, "rank log")))
     findings.append(_finding("feedback log is whole", lambda: _feedback(home)))
     findings.append(_finding("dagster.yaml is this release's", lambda: _dagster_yaml(home)))
     return findings
@@ -173,11 +176,12 @@ def _log(log: Segments[Any, Any], stream: str, name: str) -> str:
 def _feedback(home: Home) -> str:
     """Feedback about an id that no log knows is kept, and no fault of the log: it is only told here."""
     whole = _log(home.feedback, FEEDBACK_STREAM, "feedback log")
-    unknown = sorted(read_feedback(home.feedback, known=prediction_ids(home.log, home.log.streams())).unknown)
+    known = chain(prediction_ids(home.log, home.log.streams()), ranked_ids(home.ranks, home.ranks.streams()))
+    unknown = sorted(read_feedback(home.feedback, known=known).unknown)
     if not unknown:
         return whole
     shown = ", ".join(unknown[:_IDS_SHOWN]) + (", …" if len(unknown) > _IDS_SHOWN else "")
-    return f"{whole}; {len(unknown)} prediction id(s) of the feedback are in no prediction log: {shown}"
+    return f"{whole}; {len(unknown)} prediction id(s) of the feedback are in no prediction or rank log: {shown}"
 
 
 def _dagster_yaml(home: Home) -> str:

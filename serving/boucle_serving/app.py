@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError
-from boucle.ports import BundleStore, Clock, FeedbackLog, PredictionLog, ShadowLog, StateStore
+from boucle.ports import BundleStore, Clock, FeedbackLog, PredictionLog, RankLog, ShadowLog, StateStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.tokens import TokenStore
@@ -30,6 +30,7 @@ from boucle_serving.plan_watch import PlanWatch
 from boucle_serving.predict_endpoint import CLIENT_LEFT, PredictEndpoint
 from boucle_serving.predictor import Predictor
 from boucle_serving.problems import FieldError, InvalidRequestError, http_problem, problem_of
+from boucle_serving.ranking import RankingService, RankKeeper
 from boucle_serving.readiness import Readiness
 from boucle_serving.routes.feedback import feedback_router
 from boucle_serving.routes.health import health_router
@@ -37,6 +38,7 @@ from boucle_serving.routes.mlflow_scoring import mlflow_router
 from boucle_serving.routes.models import models_router
 from boucle_serving.routes.open_inference import open_inference_router
 from boucle_serving.routes.predict import predict_router
+from boucle_serving.routes.rank import rank_router
 from boucle_serving.routes.verbs import verbs_router
 from boucle_serving.rows import RowsService
 from boucle_serving.service import PredictionService
@@ -67,6 +69,7 @@ class Parts:
     log: PredictionLog
     feedback: FeedbackLog
     shadows: ShadowLog
+    ranks: RankLog
     open_clock: Callable[[ModelName], Clock]
     default_model: ModelName
     replica: str
@@ -97,7 +100,8 @@ def create_app(parts: Parts) -> FastAPI:
     feedback_keeper = FeedbackKeeper(
         parts.feedback, metrics, replica=parts.replica, serve_unlogged=parts.serve_unlogged
     )
-    keepers = (keeper, feedback_keeper, shadow_keeper)
+    rank_keeper = _rank_keeper(parts, metrics)
+    keepers = (keeper, feedback_keeper, shadow_keeper, rank_keeper)
     watch = PlanWatch(
         open_state=parts.open_state,
         open_online=parts.open_online,
@@ -131,6 +135,7 @@ def create_app(parts: Parts) -> FastAPI:
     readiness = Readiness(predictor, watch, keepers, parts.replica)
     app.include_router(predict_router(endpoint, rows))
     app.include_router(feedback_router(_feedback_service(parts, service, feedback_keeper), rows.body))
+    app.include_router(rank_router(RankingService(service, rank_keeper, metrics, replica=parts.replica), rows.body))
     app.include_router(mlflow_router(rows))
     app.include_router(open_inference_router(rows, readiness))
     app.include_router(health_router(readiness, metrics, parts.workers))
@@ -156,6 +161,16 @@ def _open_trial(parts: Parts, keeper: ShadowKeeper, bundle: LoadedBundle) -> Tri
         budget_seconds=parts.trial_seconds,
         write=lambda shadows: keeper.write(*shadows),
         skipped=partial(keeper.skipped, bundle.contract.model),
+    )
+
+
+def _rank_keeper(parts: Parts, metrics: ServingMetrics) -> RankKeeper:
+    return RankKeeper(
+        parts.ranks,
+        metrics,
+        replica=parts.replica,
+        sync_seconds=parts.log_sync_seconds,
+        serve_unlogged=parts.serve_unlogged,
     )
 
 

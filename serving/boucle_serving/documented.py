@@ -15,7 +15,7 @@ _SAID = {
     500: "The model's answer was withheld.",
     503: "No model in production yet, features or log unavailable, or too many requests; `detail` says which.",
 }
-_SCHEMA: dict[str, Any] = {
+PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {
@@ -35,7 +35,7 @@ _SCHEMA: dict[str, Any] = {
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    content = {"application/problem+json": {"schema": _SCHEMA}}
+    content = {"application/problem+json": {"schema": PROBLEM_SCHEMA}}
     return {code: {"description": _SAID[code], "content": content} for code in codes}
 
 

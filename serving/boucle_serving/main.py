@@ -19,6 +19,7 @@ from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.online_store import OnlineStore
+from boucle_adapters.rank_log import RankSegments
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
@@ -55,6 +56,12 @@ def parts_of(settings: Settings, address: str) -> Parts:
             settings.shadow_dir,
             segment_bytes=settings.log_segment_bytes,
             segment_seconds=settings.log_segment_seconds,
+        ),
+        ranks=RankSegments(
+            settings.rank_dir,
+            segment_bytes=settings.log_segment_bytes,
+            segment_seconds=settings.log_segment_seconds,
+            sync_each=settings.log_sync_seconds == 0,
         ),
         log_sync_seconds=settings.log_sync_seconds,
         serve_unlogged=settings.when_log_fails == "serve",

@@ -109,11 +109,17 @@ class Preference(StrEnum):
 
 
 class Preferences(Document):
-    """Requests with an interleaved list by who won the clicks; a request without a click is a tie."""
+    """Requests with an interleaved list by who won the clicks; a request without a click is a tie.
+
+    `pending` are those whose clicks may still come, `fallbacks` those that production ranked alone, because the
+    challenger gave no answer: neither says anything of a preference.
+    """
 
     challenger: int = Field(default=0, ge=0)
     production: int = Field(default=0, ge=0)
     ties: int = Field(default=0, ge=0)
+    pending: int = Field(default=0, ge=0)
+    fallbacks: int = Field(default=0, ge=0)
 
     @property
     def decided(self) -> int:

@@ -40,6 +40,7 @@ class InterleavingPolicy(TrialLength):
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="how often equal rankers are told apart")
     power: float = Field(default=0.9, gt=0.5, lt=1, description="of the requests asked for, at the least preference")
     min_decided: int = Field(default=100, ge=1, description="requests with a preference, before any is believed")
+    click_window_hours: float = Field(default=24, gt=0, description="after which what was not clicked never will be")
 
 
 def first_team(rollout: str, request_id: str) -> Team:
