@@ -86,8 +86,8 @@ def by_ab(seed: int, effects: Floats) -> list[int]:
     """Requests until each metric's test is won (or `MOST`); each request is of another entity."""
     users, side = Users(seed, challenger_noise=CHALLENGER_NOISE), np.random.default_rng(seed + 10**6)
     policies = [
-        AbPolicy(metric=name, unit="a request", better=Better.HIGHER, min_effect=float(effect))
-        for name, effect in zip(METRICS, effects, strict=True)
+        AbPolicy(metric="reward", unit="a request", better=Better.HIGHER, min_effect=float(effect))
+        for effect in effects
     ]
     sums, found = np.zeros((len(METRICS), 2, 3)), [MOST] * len(METRICS)
     step = 10 * LOOK
