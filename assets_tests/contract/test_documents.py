@@ -19,7 +19,11 @@ def kinds() -> dict[str, type[Document]]:
     """Every document that says its schema version, by name."""
     for module in pkgutil.iter_modules(boucle.contracts.__path__):
         importlib.import_module(f"{boucle.contracts.__name__}.{module.name}")
-    return {kind.__name__: kind for kind in Document.__subclasses__() if "schema_version" in kind.model_fields}
+    return {kind.__name__: kind for kind in below(Document) if "schema_version" in kind.model_fields}
+
+
+def below(kind: type[Document]) -> set[type[Document]]:
+    return {found for one in kind.__subclasses__() for found in {one, *below(one)}}
 
 
 def example(name: str) -> dict[str, Any]:

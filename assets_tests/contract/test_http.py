@@ -30,6 +30,7 @@ from boucle.errors import StateStoreError
 from boucle.ports import StateStore
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.evidence_files import EvidenceFiles
+from boucle_adapters.look_files import LookFiles
 from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.rank_log import RankSegments
@@ -82,6 +83,7 @@ class World:
                 plan_poll_seconds=0.01,
                 tokens=self.tokens,
                 evidence=EvidenceFiles(self.root / "data"),
+                looks=LookFiles(self.root / "data"),
                 limits=self.limits,
                 serve_unlogged=self.serve_unlogged,
                 trial_seconds=self.trial_seconds,

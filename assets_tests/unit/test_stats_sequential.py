@@ -85,12 +85,30 @@ def test_at_the_planned_information_no_other_plan_gives_a_narrower_interval():
 
 
 @given(st.lists(differences, min_size=1, max_size=6))
-def test_parts_make_a_whole_with_the_information_of_all_between_the_smallest_and_the_largest(parts: list[Difference]):
+def test_parts_make_a_whole_of_the_size_of_all_between_the_smallest_and_the_largest(parts: list[Difference]):
     whole = pooled(parts)
     assert whole is not None
-    assert whole.information == pytest.approx(sum(part.information for part in parts))
+    assert whole.size == pytest.approx(sum(part.size for part in parts))
     low, high = min(part.estimate for part in parts), max(part.estimate for part in parts)
     assert low - 1e-6 <= whole.estimate <= high + 1e-6
+
+
+def test_parts_of_equal_spread_add_up_their_information():
+    parts = [Difference(estimate=0.1, standard_error=n**-0.5, size=n) for n in (100, 300)]
+    whole = pooled(parts)
+    assert whole is not None
+    assert whole.information == pytest.approx(400)
+
+
+def test_a_long_time_without_a_failure_does_not_hide_that_everything_fails_now():
+    quiet = difference(share(0, 10_000), share(0, 10_000))
+    broken = difference(share(200, 200), share(0, 4_000))
+    assert quiet is not None
+    assert broken is not None
+    whole = pooled([quiet, broken])
+    assert whole is not None
+    # Sizes 5,000 and 190.5: by information the quiet part alone would count.
+    assert whole.estimate == pytest.approx(190.5 / 5_190.5, rel=0.01)
 
 
 @given(st.lists(differences, min_size=2, max_size=6), st.data())

@@ -105,6 +105,15 @@ def test_places_of_two_rollouts_are_independent():
     assert 4_750 <= both <= 5_250
 
 
+def test_a_bandit_draws_anew_with_each_plan():
+    def of(revision: int) -> TrafficPlan:
+        return plan(trial_weight=50, revision=revision).model_copy(update={"strategy": Strategy.BANDIT})
+
+    kept = sum(assign(of(1), key) == assign(of(2), key) for key in USERS)
+    # 20,000 x 50 % = 10,000; four standard deviations of a binomial are 283.
+    assert 9_717 <= kept <= 10_283
+
+
 @given(key=keys, lower=weights, higher=weights)
 def test_a_higher_shadow_share_only_adds_entities(key: EntityKey, lower: int, higher: int):
     lower, higher = sorted((lower, higher))

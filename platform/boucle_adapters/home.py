@@ -12,6 +12,7 @@ from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.code_version import code_version
 from boucle_adapters.evidence_files import EvidenceFiles
+from boucle_adapters.look_files import LookFiles
 from boucle_adapters.mlflow_registry import MlflowRegistry
 from boucle_adapters.rank_log import RankSegments
 from boucle_adapters.record_store import RecordStore
@@ -63,6 +64,11 @@ class Home:
     def evidence(self) -> EvidenceFiles:
         """Evaluation reports."""
         return EvidenceFiles(self.settings.data_dir)
+
+    @cached_property
+    def looks(self) -> LookFiles:
+        """The newest look at each model's rollout."""
+        return LookFiles(self.settings.data_dir)
 
     @cached_property
     def records(self) -> RecordStore:

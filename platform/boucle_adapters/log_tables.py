@@ -226,7 +226,8 @@ class LogTables:
             """
             create or replace table heard as
             with matured as (
-                select prediction_id, max(cast(label as DOUBLE)) as label from read_parquet($labels)
+                select prediction_id, max(cast(label as DOUBLE)) as label
+                from read_parquet($labels, union_by_name = true)
                 semi join answer using (prediction_id) where label is not null group by prediction_id
             )
             select prediction_id, coalesce(label, outcome) as outcome, reward, rewarded_at

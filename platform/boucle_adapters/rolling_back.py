@@ -1,10 +1,11 @@
-"""Rolling back, for a person, over HTTP and for the guard: neither Dagster nor MLflow is on the way to the replicas."""
+"""Rolling back and aborting, for people and for what guards them: neither Dagster nor MLflow is on the way."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from boucle.contracts.decision import Decision
 from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.operations import promotion, traffic
 from boucle.operations.actor import Actor
 from boucle.ports import ModelRegistry, StateStore
@@ -51,9 +52,27 @@ def roll_back(
         ConflictError: Production is not `leaving`, or was rolled back just before.
     """
     decision, plan = promotion.roll_back(state, model, reason=reason, to=to, leaving=leaving, actor=actor)
+    return _followed(state, decision, plan, actor, replica_timeout_seconds)
+
+
+def abort(
+    state: StateStore, model: ModelName, *, reason: str, actor: Actor, replica_timeout_seconds: float
+) -> RolledBack:
+    """End the open rollout at once; then wait for the replicas.
+
+    Raises:
+        ConflictError: No rollout is open.
+    """
+    decision, plan = traffic.abort(state, model, reason=reason, actor=actor)
+    return _followed(state, decision, plan, actor, replica_timeout_seconds)
+
+
+def _followed(
+    state: StateStore, decision: Decision, plan: TrafficPlan, actor: Actor, replica_timeout_seconds: float
+) -> RolledBack:
     followed = wait_until_served(
         state,
-        model,
+        plan.model,
         plan.revision,
         timeout_seconds=FOLLOW_TIMEOUT_SECONDS,
         replica_timeout_seconds=replica_timeout_seconds,

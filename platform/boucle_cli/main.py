@@ -8,7 +8,7 @@ import typer
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import BoucleError
 from boucle_adapters.settings import Settings, quiet_environment
-from boucle_cli import decisions, quarantine
+from boucle_cli import decisions, quarantine, trials
 from boucle_cli.context import Json, Model, Port, Reason, acting_user, find_spec, open_home, open_runner
 from boucle_cli.output import ERR, FAILED, OUT, errors_for_people, show_json, show_table
 
@@ -28,9 +28,12 @@ for verb in (
     decisions.report,
     decisions.reproduce,
     decisions.history,
+    trials.rollout,
+    trials.abort,
 ):
     app.command()(verb)
 app.command("export-audit")(decisions.export_audit)
+app.command("try")(trials.try_version)
 
 
 @app.command()
@@ -38,14 +41,26 @@ def demo(
     model: Annotated[str, typer.Option(help="Whose history; the default model's by default.")] = "",
     requests: Annotated[int, typer.Option(min=1, help="Requests per served month.")] = 2000,
     until: Annotated[str, typer.Option(help="Last month to replay, for example 1997-09; all by default.")] = "",
+    strategy: Annotated[
+        str, typer.Option(help="canary, shadow, ab, bandit or interleaving: play this one instead of the whole loop.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Replay a real history through the whole loop: land, train, gate, serve, drift, retrain, refuse, roll back."""
+    """Replay a real history through the whole loop: land, train, gate, serve, drift, retrain, refuse, roll back.
+
+    With --strategy: only until two versions are there, then good and bad challengers on their way into traffic.
+    """
     from boucle_cli.demo.run import run_demo
 
     with errors_for_people():
         settings = Settings()
         name = find_spec(model or settings.default_model).model
+        if strategy:
+            from boucle_cli.demo.strategies import played
+
+            if not played(settings, name, strategy, as_json=as_json):
+                raise typer.Exit(FAILED)
+            return
         summary = run_demo(settings, name, requests_per_month=requests, until=until, as_json=as_json)
     if not summary.complete:
         raise typer.Exit(FAILED)

@@ -6,6 +6,7 @@ from typing import Any
 from boucle.contracts.evidence import Candidate
 from boucle.contracts.feedback import FEEDBACK_STREAM
 from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.errors import BoucleError, ConfigurationError, ConflictError, LedgerError, RegistryError, StateStoreError
 from boucle.operations import promotion, traffic
 from boucle_adapters.feedback import prediction_ids, read_feedback
@@ -73,6 +74,7 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
         if plan is None
         else f"revision {plan.revision}: "
         + ", ".join(f"v{arm.version} {arm.weight:g} % {arm.role}" for arm in plan.arms),
+        "rollout": _rollout(home, plan),
         "replicas": ", ".join(f"{name} (revision {found.get(spec.name, 0)})" for name, found in live.items())
         or "none live",
         **_registry_status(home, spec.name),
@@ -81,6 +83,16 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
         if triggers
         else None,
     }
+
+
+def _rollout(home: Home, plan: TrafficPlan | None) -> str:
+    """Where the open rollout is, and what the newest look at it said."""
+    if plan is None or plan.rollout is None or not plan.rollout.is_open:
+        return "none is open"
+    look, rollout = home.looks.newest(plan.model), plan.rollout
+    where = f"{plan.strategy} of version {rollout.challenger}, {rollout.phase} at {rollout.weight:g} %"
+    seen = look is not None and look.rollout.rollout_id == rollout.rollout_id
+    return f"{where}: {look.said}" if look and seen else f"{where}: nobody has looked yet (boucle rollout {plan.model})"
 
 
 def _registry_status(home: Home, model: ModelName) -> dict[str, Any]:

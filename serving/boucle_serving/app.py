@@ -18,6 +18,7 @@ from boucle.contracts.ids import ModelName
 from boucle.errors import BoucleError
 from boucle.ports import BundleStore, Clock, FeedbackLog, PredictionLog, RankLog, ShadowLog, StateStore
 from boucle_adapters.evidence_files import EvidenceFiles
+from boucle_adapters.look_files import LookFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Admission, Limits
@@ -77,6 +78,7 @@ class Parts:
     plan_poll_seconds: float
     tokens: TokenStore
     evidence: EvidenceFiles
+    looks: LookFiles
     limits: Limits
     log_sync_seconds: float = 1.0
     serve_unlogged: bool = False
@@ -139,7 +141,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(mlflow_router(rows))
     app.include_router(open_inference_router(rows, readiness))
     app.include_router(health_router(readiness, metrics, parts.workers))
-    app.include_router(models_router(predictor, service))
+    app.include_router(models_router(predictor, service, parts.looks))
     app.include_router(
         verbs_router(
             _opened_once(parts.open_state),

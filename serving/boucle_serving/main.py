@@ -18,6 +18,7 @@ from boucle_adapters.atomic_file import replace_bytes
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.evidence_files import EvidenceFiles
+from boucle_adapters.look_files import LookFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.rank_log import RankSegments
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
@@ -73,6 +74,7 @@ def parts_of(settings: Settings, address: str) -> Parts:
         plan_poll_seconds=settings.plan_poll_seconds,
         tokens=TokenStore(settings.tokens_file),
         evidence=EvidenceFiles(settings.data_dir),
+        looks=LookFiles(settings.data_dir),
         limits=Limits(
             require_key=settings.require_api_key,
             requests_per_second=settings.requests_per_second,

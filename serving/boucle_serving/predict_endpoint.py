@@ -241,18 +241,18 @@ class _Wait:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Ask; called in the event loop, as is everything here but `_done`."""
+        """Wait; called in the event loop, as is everything here but `_done`."""
         loop = asyncio.get_running_loop()
-        answer = self._held.ask()
+        answer = self._held.answer
         self._timer = loop.call_later(self._held.trial.budget_seconds, self._too_late, answer)
         answer.add_done_callback(partial(self._done, loop))
 
-    def _done(self, loop: asyncio.AbstractEventLoop, answer: "Future[Scores]") -> None:
+    def _done(self, loop: asyncio.AbstractEventLoop, answer: "Future[Scores | None]") -> None:
         if not answer.cancelled():
             with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
                 loop.call_soon_threadsafe(self._end, answer.result())
 
-    def _too_late(self, answer: "Future[Scores]") -> None:
+    def _too_late(self, answer: "Future[Scores | None]") -> None:
         answer.cancel()
         self._end(None)
 

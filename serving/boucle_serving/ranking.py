@@ -247,12 +247,12 @@ def _scores_of(arm: Arm, served: ServedModel, predictions: Sequence[Prediction])
     try:
         answer = trial.ask([one.found.values(trial.bundle) for one in predictions])
         wait([answer], trial.budget_seconds)
-        if answer.cancel() or not answer.done():
-            fallback = Fallback.STALLED
-        else:
-            scores = [trial.bundle.checked(score) for score in answer.result()]
+        given = None if answer.cancel() or not answer.done() else answer.result()
+        if given is not None:
+            scores = [trial.bundle.checked(score) for score in given]
             trial.note(answered=True)
             return scores
+        fallback = Fallback.STALLED
     except (FeatureLookupError, BundleError):
         pass
     trial.note(answered=False)

@@ -64,15 +64,11 @@ class Prediction(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Rows that one version on trial is to answer; what comes of them is for `PredictionService.finish`."""
+    """Rows that a version on trial was asked for; what comes of them is for `PredictionService.finish`."""
 
     trial: Trial
     found: Sequence[Found]
-    rows: Sequence[Sequence[float]]
-
-    def ask(self) -> "Future[Scores]":
-        """Put the question; wait no longer than the trial's budget."""
-        return self.trial.ask(self.rows)
+    answer: "Future[Scores | None]"
 
 
 class Begun(NamedTuple):
@@ -148,11 +144,16 @@ class PredictionService:
                 groups.setdefault(id(one.routed), []).append(found)
         held = []
         for group in groups.values():
-            if group[0].asked.routed.trial is None:
+            trial = group[0].asked.routed.trial
+            if trial is None:
                 outcomes.update(self._answered(group))
+                continue
+            waiting = Held(trial, group, self._ask(trial, group))
+            if waiting.answer.done():
+                outcomes.update(self.finish(served, waiting, waiting.answer.result()))
             else:
-                held.append(group)
-        return Begun(outcomes, self._held(held, served, outcomes) if held else ())
+                held.append(waiting)
+        return Begun(outcomes, held)
 
     def finish(self, served: ServedModel, held: Held, scores: Scores | None) -> dict[int, Prediction | BoucleError]:
         """What comes of rows that a version on trial was asked for; production answers those it has no answer for.
@@ -180,9 +181,10 @@ class PredictionService:
         Nothing of it may leave before `log` has taken the records.
         """
         outcomes, held = self.begin(served, asked)
-        for one, answer in [(one, one.ask()) for one in held]:
-            wait([answer], one.trial.budget_seconds)
-            outcomes.update(self.finish(served, one, None if answer.cancel() or not answer.done() else answer.result()))
+        for one in held:
+            wait([one.answer], one.trial.budget_seconds)
+            in_time = not one.answer.cancel() and one.answer.done()
+            outcomes.update(self.finish(served, one, one.answer.result() if in_time else None))
         return [outcomes[number] for number in range(len(asked))]
 
     def log(self, served: ServedModel, outcomes: Iterable[Prediction | BoucleError]) -> None:
@@ -232,23 +234,14 @@ class PredictionService:
             outcomes.update(self._scored([found for found, _ in rows], bundle, scores))
         return outcomes
 
-    def _held(
-        self, groups: Sequence[Sequence[Found]], served: ServedModel, outcomes: dict[int, Prediction | BoucleError]
-    ) -> list[Held]:
-        """What versions on trial are to answer; rows that one cannot read are answered by production."""
-        held = []
-        for group in groups:
-            routed = group[0].asked.routed
-            trial = routed.trial
-            if trial is None:
-                continue
-            try:
-                held.append(Held(trial, group, [found.values(routed.bundle) for found in group]))
-            except FeatureLookupError:
-                trial.note(answered=False)
-                given = [_given_to_production(found, served, Fallback.FAILED) for found in group]
-                outcomes.update(self._answered(given))
-        return held
+    def _ask(self, trial: Trial, group: Sequence[Found]) -> "Future[Scores | None]":
+        """Ask a version on trial; it has no answer for rows that lack what it needs."""
+        try:
+            return trial.ask([found.values(trial.bundle) for found in group])
+        except FeatureLookupError:
+            nothing: Future[Scores | None] = Future()
+            nothing.set_result([None] * len(group))
+            return nothing
 
     def _scored(
         self, group: Sequence[Found], bundle: LoadedBundle, scores: Scores

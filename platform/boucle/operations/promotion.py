@@ -22,6 +22,7 @@ from boucle.ports import ModelRegistry, StateStore
 
 PRODUCTION = "production"
 PREVIOUS = "previous"
+CHALLENGER = "challenger"
 NOTHING_MEASURED = RiskFacts()
 
 
@@ -245,7 +246,7 @@ def promoted_bundles(state: StateStore, model: ModelName) -> dict[ModelVersion, 
 
 def reconcile_aliases(state: StateStore, registry: ModelRegistry, model: ModelName) -> tuple[str, ...]:
     """Make the registry's aliases say what the ledger says; returns a sentence per alias that was wrong."""
-    wanted = {PRODUCTION: state.production(model), PREVIOUS: previous_version(state, model)}
+    wanted = _wanted_aliases(state, model)
     mended = []
     for alias, version in wanted.items():
         found = registry.alias(model, alias)
@@ -259,12 +260,22 @@ def reconcile_aliases(state: StateStore, registry: ModelRegistry, model: ModelNa
 
 def alias_differences(state: StateStore, registry: ModelRegistry, model: ModelName) -> tuple[str, ...]:
     """A sentence per alias that was moved or deleted behind the ledger's back; changes nothing."""
-    wanted = {PRODUCTION: state.production(model), PREVIOUS: previous_version(state, model)}
+    wanted = _wanted_aliases(state, model)
     return tuple(
         f"alias '{alias}' points to {version_text(found)}, the ledger says {version_text(version)}"
         for alias, version in wanted.items()
         if (found := registry.alias(model, alias)) != version
     )
+
+
+def _wanted_aliases(state: StateStore, model: ModelName) -> dict[str, ModelVersion | None]:
+    plan = state.plan(model)
+    rollout = plan.rollout if plan else None
+    return {
+        PRODUCTION: state.production(model),
+        PREVIOUS: previous_version(state, model),
+        CHALLENGER: rollout.challenger if rollout and rollout.is_open else None,
+    }
 
 
 def last_move(state: StateStore, model: ModelName) -> Decision:

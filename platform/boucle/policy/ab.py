@@ -10,6 +10,7 @@ chance (Fabijan et al. 2019, Diagnosing Sample Ratio Mismatch in Online Controll
 import math
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -48,7 +49,7 @@ class TrialLength(BaseModel):
 class AbPolicy(TrialLength):
     """The metric that decides, and from how much on a gain must be found. Declared when the test begins."""
 
-    metric: str = Field(min_length=1, description="such as `loss` or `reward`; one value for each entity")
+    metric: Literal["loss", "outcome", "reward"] = Field(description="one value for each entity")
     unit: str
     better: Better
     min_effect: float = Field(gt=0, description="the smallest gain worth a change, in the unit of the metric")

@@ -5,14 +5,19 @@ from hashlib import blake2b
 from math import inf, log
 
 from boucle.contracts.ids import EntityKey
-from boucle.contracts.traffic_plan import Arm, TrafficPlan
+from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
 
 _PLACES = 2.0**64
 
 
 def rollout_id(plan: TrafficPlan) -> str:
-    """What entities are drawn for: it outlives the revisions of a rollout, so that an entity keeps its arm."""
-    return plan.rollout.rollout_id if plan.rollout else plan.model
+    """What entities are drawn for: it outlives the revisions of a rollout, so that an entity keeps its arm.
+
+    A bandit draws anew with each plan: its weights follow the rewards, and estimates from its log are only right if who
+    is drawn does not depend on who was drawn before.
+    """
+    rollout = plan.rollout.rollout_id if plan.rollout else str(plan.model)
+    return f"{rollout}/{plan.revision}" if plan.strategy is Strategy.BANDIT else rollout
 
 
 def place(salt: str, entity_key: EntityKey) -> float:

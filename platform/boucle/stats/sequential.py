@@ -14,10 +14,14 @@ from statistics import NormalDist
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How much larger a mean is on one side than on the other, and its standard error (both in the mean's unit)."""
+    """How much larger a mean is on one side than on the other, and its standard error (both in the mean's unit).
+
+    `size` is how many values of one side compared with a known mean would tell as much: what parts are weighted by.
+    """
 
     estimate: float
     standard_error: float
+    size: float = 1.0
 
     @property
     def information(self) -> float:
@@ -54,27 +58,31 @@ def difference(side: Sample, reference: Sample) -> Difference | None:
     squared = side.variance / side.n + reference.variance / reference.n
     if squared < 0:
         raise ValueError(f"A variance cannot be negative: {side.variance}, {reference.variance}.")
-    return Difference(estimate=side.mean - reference.mean, standard_error=math.sqrt(squared)) if squared else None
+    size = 1 / (1 / side.n + 1 / reference.n)
+    found = Difference(estimate=side.mean - reference.mean, standard_error=math.sqrt(squared), size=size)
+    return found if squared else None
 
 
 def mean_of(paired: Sample) -> Difference | None:
     """The mean of paired differences; None before there are two, or while they do not vary."""
     if paired.n < 2 or paired.variance <= 0:
         return None
-    return Difference(estimate=paired.mean, standard_error=math.sqrt(paired.variance / paired.n))
+    return Difference(estimate=paired.mean, standard_error=math.sqrt(paired.variance / paired.n), size=paired.n)
 
 
 def pooled(parts: Sequence[Difference]) -> Difference | None:
     """One difference of several that were measured one after the other, each against its own time; None of none.
 
-    Weighted by information, so that their sums stay one Brownian motion: what holds at every look of each part holds at
-    every look of the whole.
+    Weighted by size, so that their sums stay one Brownian motion: what holds at every look of each part holds at every
+    look of the whole. Not by information: a part in which a share is near zero has a tiny error, and would outweigh a
+    later one in which everything fails.
     """
     if not parts:
         return None
-    information = sum(part.information for part in parts)
-    estimate = sum(part.estimate * part.information for part in parts) / information
-    return Difference(estimate=estimate, standard_error=information**-0.5)
+    size = sum(part.size for part in parts)
+    estimate = sum(part.estimate * part.size for part in parts) / size
+    squared = sum((part.standard_error * part.size) ** 2 for part in parts)
+    return Difference(estimate=estimate, standard_error=math.sqrt(squared) / size, size=size)
 
 
 def interval(found: Difference, *, alpha: float, planned_information: float) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from boucle.contracts.decision import DecisionKind
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.windows import Period
-from boucle.errors import ConfigurationError, NoProductionModelError
+from boucle.errors import ConfigurationError, NoProductionModelError, NotEnoughDataError
 from boucle_adapters.settings import Settings
 from boucle_cli.demo import faults, figures
 from boucle_cli.demo.page import write_page
@@ -33,6 +33,7 @@ from boucle_platform.model_loop.steps import landing
 from boucle_platform.model_loop.steps.features import known_entities
 
 FOLLOW_TIMEOUT_SECONDS = 20
+EVALUATED = ("training_set", "candidate_model", "evaluation_report")
 
 
 def run_demo(settings: Settings, model: str, *, requests_per_month: int, until: str, as_json: bool) -> Summary:
@@ -133,6 +134,29 @@ class Replay:
                 self.progress.advance(task, len(periods))
         self.summary.periods, self.summary.published_periods = len(keys), len(published)
 
+    def until_two_versions(self) -> None:
+        """As much of the history as it takes until a version is in production and a later one has passed its gates.
+
+        Raises:
+            NotEnoughDataError: The history is over before that.
+        """
+        published = self.spec.history.published_periods()
+        with self.progress:
+            task = self.progress.add_task("", total=None, month=published[0])
+            for month, group in groupby(map(self.spec.period, published), key=lambda period: f"{period.start:%Y-%m}"):
+                self.progress.update(task, month=month)
+                is_first = self.home.state.production(self.spec.name) is None
+                self._month(tuple(group), serve=False, judge=is_first)
+                if not is_first and self._evaluated():
+                    return
+        raise NotEnoughDataError(f"No second version of '{self.spec.model}' passed its gates in the whole history.")
+
+    def _evaluated(self) -> bool:
+        """Whether a version trained now passes its gates; it is not promoted."""
+        with self._stage("train and judge"):
+            job, assets = retrain_job_name(self.spec), [(self.spec.model, name) for name in EVALUATED]
+            return self.runner.run(job, tags={"boucle/trigger": "demo: a second version"}, only=assets).succeeded
+
     def what_must_not_pass(self) -> None:
         """A candidate made worse on purpose, then landing files that are broken."""
         with self._stage("faults"):
@@ -164,7 +188,7 @@ class Replay:
         self.summary.peak_memory_mib = {"loop": _peak_mib(os.getpid()), "serving": _peak_mib(self.watched)}
         return self.summary
 
-    def _month(self, periods: tuple[Period, ...], *, serve: bool) -> None:
+    def _month(self, periods: tuple[Period, ...], *, serve: bool, judge: bool = True) -> None:
         self.current = periods
         with self._stage("land"):
             for period in periods:
@@ -174,7 +198,7 @@ class Replay:
             while self._load():
                 pass
         # One report a tick, and one report a period.
-        for _ in periods:
+        for _ in periods if judge else ():
             with self.runner.tick(f"{self.spec.model}_drift") as requests:
                 for request in requests:
                     with self._stage("retrain and judge"):

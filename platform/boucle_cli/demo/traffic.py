@@ -5,13 +5,15 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
+from typing import Any
 
 from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.errors import ConfigurationError
 
 REQUEST_TIMEOUT_SECONDS = 10
 
@@ -34,6 +36,17 @@ class Tally:
         return self.failures.total()
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One answered question."""
+
+    entity_key: str
+    as_of: datetime
+    version: ModelVersion
+    proba: float
+    prediction_id: str
+
+
 class Caller:
     """One kept-alive connection to `POST /models/<model>/predict`."""
 
@@ -43,6 +56,11 @@ class Caller:
         self._entity = entity
 
     def ask(self, entity_key: str, as_of: datetime, tally: Tally) -> ModelVersion | None:
+        """Send one request; count its answer or its failure."""
+        answer = self.answer(entity_key, as_of, tally)
+        return None if answer is None else answer.version
+
+    def answer(self, entity_key: str, as_of: datetime, tally: Tally) -> Answer | None:
         """Send one request; count its answer or its failure."""
         body = json.dumps({self._entity: entity_key, "as_of": as_of.date().isoformat()})
         try:
@@ -58,7 +76,7 @@ class Caller:
             return None
         version = ModelVersion(int(content["model_version"]))
         tally.versions[version] += 1
-        return version
+        return Answer(entity_key, as_of, version, float(content["proba"]), str(content["prediction_id"]))
 
     def close(self) -> None:
         """Close the connection."""
@@ -84,6 +102,46 @@ def send_over(callers: Sequence[Caller], entity_keys: Sequence[str], as_of: date
     for caller in callers:
         caller.close()
     return total
+
+
+def answers_over(
+    callers: Sequence[Caller], questions: Sequence[tuple[str, datetime]]
+) -> tuple[list[Answer], Counter[str]]:
+    """One request for each question, over several connections at a time; answers, and failures by what they said."""
+
+    def share(caller: Caller, asked: Sequence[tuple[str, datetime]]) -> tuple[list[Answer], Tally]:
+        tally = Tally()
+        found = [caller.answer(entity_key, as_of, tally) for entity_key, as_of in asked]
+        caller.close()
+        return [one for one in found if one is not None], tally
+
+    shares = [questions[first :: len(callers)] for first in range(len(callers))]
+    answers: list[Answer] = []
+    failures: Counter[str] = Counter()
+    with ThreadPoolExecutor(len(callers)) as pool:
+        for found, tally in pool.map(share, callers, shares):
+            answers += found
+            failures.update(tally.failures)
+    return answers, failures
+
+
+def tell(port: int, items: Sequence[Mapping[str, Any]], *, at_once: int = 1_000) -> None:
+    """Send feedback about predictions.
+
+    Raises:
+        ConfigurationError: It was not taken.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT_SECONDS)
+    try:
+        for first in range(0, len(items), at_once):
+            body = json.dumps({"feedback": items[first : first + at_once]})
+            connection.request("POST", "/feedback", body, {"content-type": "application/json"})
+            response = connection.getresponse()
+            said = response.read()
+            if response.status >= 300:
+                raise ConfigurationError(f"Feedback was not taken: {response.status} {said[:500].decode()}")
+    finally:
+        connection.close()
 
 
 def wait_for_version(

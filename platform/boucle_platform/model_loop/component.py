@@ -12,6 +12,7 @@ from boucle_platform.model_loop.guard import guard_sensor
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import mlflow_key, model_assets, model_checks
 from boucle_platform.model_loop.monitoring_assets import monitoring_assets
+from boucle_platform.model_loop.rollout_sensor import rollout_sensor
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.mlflow_run import mlflow_run
 
@@ -49,7 +50,12 @@ def loop_definitions(spec: LoopSpec) -> dg.Definitions:
         dg.AssetSelection.assets(*(key_of(spec, raw) for raw in spec.raws)).downstream()
         - dg.AssetSelection.assets(*(key_of(spec, name) for name in ("training_set",))).downstream()
     )
-    sensors = [landing_sensor(spec, rebuilt, partitions), promotion_sensor(spec), guard_sensor(spec)]
+    sensors = [
+        landing_sensor(spec, rebuilt, partitions),
+        promotion_sensor(spec),
+        guard_sensor(spec),
+        rollout_sensor(spec),
+    ]
     sensors += [drift_sensor(spec)] if spec.level else []
     return dg.Definitions(
         assets=assets,

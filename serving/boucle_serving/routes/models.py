@@ -3,14 +3,17 @@
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 
 from boucle.contracts.ids import ModelName
+from boucle.contracts.traffic_plan import TrafficPlan
+from boucle_adapters.look_files import LookFiles
 from boucle_serving.documented import MODEL_PROBLEMS
 from boucle_serving.predictor import Predictor, ServedModel
 from boucle_serving.service import PredictionService
 
 
-def models_router(predictor: Predictor, service: PredictionService) -> APIRouter:
+def models_router(predictor: Predictor, service: PredictionService, looks: LookFiles) -> APIRouter:
     """What this replica serves."""
     router = APIRouter(tags=["models"], responses=MODEL_PROBLEMS)
 
@@ -24,10 +27,25 @@ def models_router(predictor: Predictor, service: PredictionService) -> APIRouter
 
     @router.get("/models/{model}/traffic", summary="The traffic plan that is served")
     async def traffic(model: str) -> dict[str, Any]:
-        """The plan as this replica serves it: revision, arms with weights, who decided and why."""
-        return service.served(ModelName(model)).plan.model_dump(mode="json")
+        """The plan as this replica serves it: revision, arms with weights, who decided and why.
+
+        While a rollout is open, `look` is what its controller saw last: requests of each arm, each metric with its
+        interval and verdict, how many requests it asks for, and what is waited for.
+        """
+        plan = service.served(ModelName(model)).plan
+        return {**plan.model_dump(mode="json"), "look": await run_in_threadpool(_look, looks, plan)}
 
     return router
+
+
+def _look(looks: LookFiles, plan: TrafficPlan) -> dict[str, Any] | None:
+    """The newest look at the rollout of this plan; None where none is open, or nobody looked yet."""
+    if plan.rollout is None or not plan.rollout.is_open:
+        return None
+    look = looks.newest(plan.model)
+    if look is None or look.rollout.rollout_id != plan.rollout.rollout_id:
+        return None
+    return look.model_dump(mode="json")
 
 
 def _summary(served: ServedModel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""POST /models/{model}/promote, approve, reject, rollback: decisions over HTTP, by those whose token allows it."""
+"""POST /models/{model}/promote, approve, reject, rollback, abort: decisions over HTTP, by those whose token may."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -14,8 +14,8 @@ from boucle.errors import ApprovalError, ConflictError, NoProductionModelError
 from boucle.operations import approval
 from boucle.operations.actor import Actor
 from boucle.ports import Clock, StateStore
+from boucle_adapters import rolling_back
 from boucle_adapters.evidence_files import EvidenceFiles
-from boucle_adapters.rolling_back import roll_back
 from boucle_adapters.tokens import Bearer, Role, TokenStore
 from boucle_serving.documented import DECISION_PROBLEMS
 from boucle_serving.problems import ForbiddenError, UnauthorizedError
@@ -43,6 +43,10 @@ class Request(_Said):
 
     version: _Version
     evidence_digest: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Abort(_Said):
+    """The end of the open rollout."""
 
 
 class Rollback(_Said):
@@ -110,7 +114,7 @@ def verbs_router(
         """
         state, who, name = open_state(), actor(bearer, model), ModelName(model)
         try:
-            done = roll_back(
+            done = rolling_back.roll_back(
                 state,
                 name,
                 reason=asked.reason,
@@ -121,6 +125,18 @@ def verbs_router(
             )
         except NoProductionModelError as error:
             raise ConflictError(str(error)) from error
+        return {**_recorded(done.decision), **done.as_json()}
+
+    @router.post("/models/{model}/abort", summary="End the open rollout, now")
+    def abort(model: _Model, asked: Abort, bearer: Annotated[Bearer, Depends(operator)]) -> dict[str, Any]:
+        """The challenger answers nobody any more; a canary's promotion is taken back. 409 where no rollout is open."""
+        done = rolling_back.abort(
+            open_state(),
+            ModelName(model),
+            reason=asked.reason,
+            actor=actor(bearer, model),
+            replica_timeout_seconds=replica_timeout_seconds,
+        )
         return {**_recorded(done.decision), **done.as_json()}
 
     return router

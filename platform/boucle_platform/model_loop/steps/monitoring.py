@@ -21,9 +21,7 @@ from boucle.stats.metrics import log_loss
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.drift import measure_drift
-from boucle_platform.model_loop.steps.store import data_dir, write_rows, write_text
-
-PREDICTIONS, GROUND_TRUTH = "predictions", "ground_truth"
+from boucle_platform.model_loop.steps.store import GROUND_TRUTH, PREDICTIONS, data_dir, write_rows, write_text
 
 
 @dataclass(frozen=True, kw_only=True)

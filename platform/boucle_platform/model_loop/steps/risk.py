@@ -5,13 +5,11 @@ from datetime import timedelta
 from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import ModelVersion
+from boucle.contracts.traffic_plan import Strategy
 from boucle.policy.risk import RiskFacts
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.store import read_document, version_dir
-
-DIRECT_SHARE = 1.0
-"""A direct rollout gives the new version every request at once."""
 
 
 def risk_of(home: Home, spec: LoopSpec, evidence: Evidence) -> RiskFacts:
@@ -20,11 +18,19 @@ def risk_of(home: Home, spec: LoopSpec, evidence: Evidence) -> RiskFacts:
     before = None if evidence.production_version is None else _training(home, spec, evidence.production_version)
     slices = next((gate.measured for gate in evidence.gates if gate.name == "slices"), None)
     return RiskFacts(
-        traffic_share=DIRECT_SHARE,
+        traffic_share=_first_share(spec),
         data_change=_new_periods(learnt, before, first=evidence.production_version is None),
         worst_slice_loss=None if slices is None else max(0.0, -slices),
         label_age_days=None if learnt is None else _label_age_days(home, spec, learnt),
     )
+
+
+def _first_share(spec: LoopSpec) -> float:
+    """The share of requests that the new version gets before it was judged on any."""
+    policy = spec.traffic
+    if policy.after_promotion is Strategy.DIRECT:
+        return 1.0
+    return policy.canary.steps[0].weight / 100
 
 
 def _training(home: Home, spec: LoopSpec, version: ModelVersion) -> TrainingManifest | None:

@@ -19,6 +19,9 @@ from boucle_platform.model_loop.spec import LoopSpec
 
 D = TypeVar("D", bound=Document)
 
+PREDICTIONS, GROUND_TRUTH = "predictions", "ground_truth"
+"""Directories of a model's served predictions and of their outcomes, a file a period."""
+
 
 def data_dir(home: Home, spec: LoopSpec) -> Path:
     """The model's directory."""

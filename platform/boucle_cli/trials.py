@@ -1,0 +1,123 @@
+"""The verbs about rollouts: try a version, look at what is under way, end it."""
+
+from typing import Annotated, Any
+
+import typer
+
+from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.look import RolloutLook
+from boucle.contracts.traffic_plan import Strategy
+from boucle.contracts.verdict import Gate, GateMode
+from boucle.errors import BundleError, RegistryError
+from boucle_cli.context import Json, Model, Reason, acting_user, find_spec, open_home
+from boucle_cli.decisions import Version
+from boucle_cli.output import FAILED, OUT, errors_for_people, show_json, show_table
+
+
+def try_version(
+    version: Version,
+    model: Model,
+    *,
+    strategy: Annotated[Strategy, typer.Option(help="shadow, ab, bandit or interleaving.")],
+    reason: Reason,
+    as_json: Json = False,
+) -> None:
+    """Try a version that is not promoted beside production; its win asks for a promotion, and no more."""
+    from boucle.operations import promotion, traffic
+
+    with errors_for_people():
+        home, spec = open_home(), find_spec(model)
+        registered = home.registry.version(spec.name, ModelVersion(version))
+        bundle = registered.tags.get("bundle_digest")
+        if not bundle:
+            raise BundleError(f"Version {version} of '{model}' has no release bundle, so it cannot answer.")
+        row, plan = traffic.try_version(
+            home.state,
+            spec.name,
+            challenger=registered.version,
+            bundle=bundle,
+            strategy=strategy,
+            policy=spec.traffic,
+            actor=home.actor(acting_user(), spec.name),
+            reason=reason,
+        )
+        aliases = promotion.reconcile_aliases(home.state, home.registry, spec.name)
+    done = {"decision": row.decision_id, "revision": plan.revision, "said": row.decision.reason, "aliases": aliases}
+    if as_json:
+        show_json(done)
+    else:
+        OUT.print(f"Decision {row.decision_id}: {row.decision.reason}.", markup=False, highlight=False)
+        OUT.print(f"`boucle rollout {model}` looks at it; the sensor {model}_rollout does at every tick.", markup=False)
+
+
+def rollout(model: Model, as_json: Json = False) -> None:
+    """Look at the open rollout once: judge it, go a step further, hold or abort, as the sensor does at every tick."""
+    from boucle_platform.model_loop.steps.rollout import look
+
+    with errors_for_people():
+        home = open_home()
+        found = look(home, find_spec(model), who=acting_user())
+        last = found or home.looks.newest(ModelName(model))
+    if as_json:
+        show_json({"open": found is not None, "look": None if last is None else last.model_dump(mode="json")})
+        return
+    if found is None:
+        OUT.print(f"No rollout of '{model}' is open.")
+    if last is not None:
+        show_look(last)
+
+
+def abort(model: Model, *, reason: Reason, as_json: Json = False) -> None:
+    """End the open rollout: its challenger answers nobody any more. A canary's promotion is taken back."""
+    from boucle_adapters import rolling_back
+
+    with errors_for_people():
+        home = open_home()
+        done = rolling_back.abort(
+            home.state,
+            ModelName(model),
+            reason=reason,
+            actor=home.actor(acting_user(), ModelName(model)),
+            replica_timeout_seconds=home.settings.replica_timeout_seconds,
+        )
+        try:
+            aliases: Any = rolling_back.follow_in_registry(home.registry, home.state, done.decision)
+        except RegistryError as error:
+            aliases = (f"The registry did not follow ({error}); `boucle doctor --fix` puts its aliases right.",)
+    found = {**done.as_json(), "aliases": list(aliases)}
+    if as_json:
+        show_json(found)
+    else:
+        OUT.print(f"Version {found['to']} of '{model}' answers everybody: {found['replicas']}.")
+    if found["behind"]:
+        raise typer.Exit(FAILED)
+
+
+def show_look(look: RolloutLook) -> None:
+    """Tables of arms and metrics, and what follows."""
+    rollout = look.rollout
+    place = f"{rollout.phase}, step {rollout.step + 1}" if rollout.phase == "canary" else str(rollout.phase)
+    show_table(
+        f"{look.model}: {look.strategy} of version {rollout.challenger} against {rollout.production} ({place})",
+        [arm.model_dump(mode="json") for arm in look.arms],
+        empty="",
+    )
+    rows = [
+        {
+            "metric": gate.name,
+            "verdict": gate.verdict.value if gate.mode is GateMode.BLOCK else "not yet",
+            "n": gate.sample_size,
+            "asks for": look.needed.get(gate.name, ""),
+            "measured": _measured(gate),
+        }
+        for gate in look.gates
+    ]
+    show_table("metrics", rows, empty="Nothing is measured yet.")
+    OUT.print(look.said, markup=False, highlight=False, soft_wrap=True)
+
+
+def _measured(gate: Gate) -> str:
+    """`0.014 [0.002, 0.03], at most 0.05 ratio`."""
+    found = "nothing" if gate.measured is None else f"{gate.measured:.3g}"
+    interval = "" if gate.low is None or gate.high is None else f" [{gate.low:.3g}, {gate.high:.3g}]"
+    return f"{found}{interval}, {gate.bound} {gate.limit:.3g} {gate.unit}"
