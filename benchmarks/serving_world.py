@@ -12,7 +12,8 @@ from serving_apps.make_estimator import data, fitted  # type: ignore[import-not-
 from boucle.contracts.bundle import MODEL_FILE, BundleContract, FeatureSpec, OutputSpec
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
-from boucle.contracts.traffic_plan import Arm, NewPlan, Role, Strategy
+from boucle.contracts.rollout import Phase, Rollout
+from boucle.contracts.traffic_plan import Arm, NewPlan, Role, Strategy, TrafficPlan
 from boucle.training.bundle import bundle_digest, bundle_files
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.online_store import publish_snapshot
@@ -83,6 +84,36 @@ class World:
             ),
         )
 
+    def try_out(self, digest: Digest | None = None, *, weight: float, shadow_share: float = 0.0) -> TrafficPlan:
+        """A bundle, by default the other one, is on trial beside production; the same entities are drawn each time."""
+        production = ModelVersion(self.version)
+        challenger = ModelVersion(self.version + 1)
+        digest = digest or self.digests[challenger % 2]
+        rollout = Rollout(
+            model=MODEL,
+            challenger=challenger,
+            production=production,
+            phase=Phase.CANARY if weight else Phase.SHADOW,
+            weight=weight,
+            began_at=MOMENT,
+            phase_began_at=MOMENT,
+        )
+        plan = NewPlan(
+            strategy=Strategy.CANARY if weight else Strategy.SHADOW,
+            arms=(
+                self._production(100 - weight),
+                Arm(version=challenger, bundle_digest=digest, weight=weight, role=Role.CHALLENGER),
+            ),
+            rollout=rollout,
+            shadow_share=shadow_share,
+        )
+        return self._record(DecisionKind.ROLLOUT, challenger, plan)
+
+    def end_trial(self) -> TrafficPlan:
+        """Production is the only arm."""
+        plan = NewPlan(strategy=Strategy.DIRECT, arms=(self._production(100),))
+        return self._record(DecisionKind.ABORT, ModelVersion(self.version + 1), plan)
+
     def environment(self) -> dict[str, str]:
         """Of a replica."""
         return {
@@ -90,6 +121,29 @@ class World:
             "BOUCLE_DEFAULT_MODEL": MODEL,
             "BOUCLE_REPLICA": "benchmark",
         }
+
+    def _production(self, weight: float) -> Arm:
+        return Arm(
+            version=ModelVersion(self.version),
+            bundle_digest=self.digests[self.version % 2],
+            weight=weight,
+            role=Role.PRODUCTION,
+        )
+
+    def _record(self, kind: DecisionKind, subject: ModelVersion, plan: NewPlan) -> TrafficPlan:
+        """A decision that leaves production where it is, and its plan."""
+        production = ModelVersion(self.version)
+        decision = NewDecision(
+            kind=kind,
+            model=MODEL,
+            at=MOMENT,
+            actor="benchmark",
+            reason="benchmark",
+            from_version=production,
+            to_version=production,
+            subject_version=subject,
+        )
+        return self.state.record_with_plan(decision, expected_production=production, plan=plan)[1]
 
     def _bundle(self, text: str) -> Digest:
         """The same model twice: the descriptions differ, and so the digests."""
