@@ -2,9 +2,10 @@
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from boucle.operations.actor import Actor
 from boucle.policy.ab import AbPolicy, Better
 from boucle.policy.bandit import BanditPolicy
 from boucle.policy.canary import CanaryPolicy, CanaryStep, Metric, Say, ShadowStep
+from boucle.policy.interleaving import InterleavingPolicy
 from boucle.policy.trials import TrafficPolicy
 from boucle_adapters.home import Home
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.replicas import wait_until_served
 from boucle_adapters.settings import Settings
+from boucle_cli.demo.ranking import RouteDay, flights_of, rank_route_days, route_days
 from boucle_cli.demo.run import Replay, serving, set_aside
 from boucle_cli.demo.spoilt import Fault, Rows, spoilt_bundle
 from boucle_cli.demo.traffic import Answer, Caller, answers_over, tell
@@ -39,6 +42,8 @@ from boucle_platform.model_loop.steps.rollout import look
 WHO = "user:demo"
 REQUESTS_A_LOOK = 2_000
 _ROWS = 2_000
+_LISTS_A_LOOK, _LIST_SEEDS = 400, 12
+_BETWEEN_LOOKS = timedelta(hours=1)
 STRATEGIES = (Strategy.CANARY, Strategy.SHADOW, Strategy.AB, Strategy.BANDIT, Strategy.INTERLEAVING)
 POLICY = TrafficPolicy(
     after_promotion=Strategy.CANARY,
@@ -56,9 +61,10 @@ POLICY = TrafficPolicy(
         score_shift=Metric(margin=0.25, effect=0.5, unit="standard deviations"),
     ),
     ab=AbPolicy(metric="loss", unit="nats", better=Better.LOWER, min_effect=0.01, min_days=0, weight=50),
-    bandit=BanditPolicy(reward_window_hours=1 / 3_600, min_days=0, min_rewards=500, max_expected_loss=0.005),
+    interleaving=InterleavingPolicy(click_window_hours=0.5, min_days=0),
+    bandit=BanditPolicy(reward_window_hours=0.5, min_days=0, min_rewards=500, max_expected_loss=0.005),
 )
-"""As a policy for production, but with no least time: a replay has none."""
+"""As a policy for production, but with no least time, and decided by the requests that a demo has."""
 
 
 @dataclass
@@ -211,8 +217,9 @@ class Stage:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=ERR, disable=self.quiet, transient=True) as progress:
             task = progress.add_task(f"{play.strategy}: {play.challenger}")
-            for chunk in self._chunks(play):
-                self._ask(play, chunk)
+            for traffic_of_a_look in self._traffic(play):
+                traffic_of_a_look()
+                self._pass_time()
                 found = look(self.home, self.spec, who=WHO)
                 if found is None:
                     break
@@ -237,6 +244,18 @@ class Stage:
         plan = self.home.state.plan(self.name)
         play.ended = plan is None or plan.rollout is None or not plan.rollout.is_open
 
+    def _pass_time(self) -> None:
+        """On the model's clock it is an hour later: what was told was told in time."""
+        clock = self.home.clock(self.name)
+        clock.set(clock.now() + _BETWEEN_LOOKS)
+
+    def _show_lists(self, play: Play, groups: Sequence[RouteDay], seed: int) -> None:
+        """Have lists ranked; users click what was late."""
+        address = f"http://127.0.0.1:{self.port}"
+        tally = rank_route_days(address, self.name, self.spec.entity, groups, seed=seed)
+        play.requests += len(groups)
+        play.failed_requests += sum(tally.failures.values())
+
     def _ask(self, play: Play, chunk: Sequence[Asked]) -> None:
         callers = [Caller("127.0.0.1", self.port, self.name, self.spec.entity) for _ in range(2)]
         answers, failures = answers_over(callers, [(one.entity_key, one.as_of) for one in chunk])
@@ -253,12 +272,32 @@ class Stage:
         base_rate = sum(one.label for one in self.questions) / len(self.questions)
         return {**said, "reward": float((answer.proba > base_rate) == bool(label))}
 
-    def _chunks(self, play: Play) -> Iterator[list[Asked]]:
-        """Everybody once for each moment, in an order of the play's own."""
+    def _traffic(self, play: Play) -> Iterator[Callable[[], None]]:
+        """What is asked before each look: everybody once for each moment, in an order of the play's own, or lists."""
+        if play.strategy == Strategy.INTERLEAVING:
+            for seed in range(_LIST_SEEDS):
+                yield partial(self._show_lists, play, self._lists(), seed)
+            return
         order = list(self.questions)
         random.Random(f"{self.spec.training.seed}/{play.version}").shuffle(order)  # noqa: S311 - a seeded order
         for first in range(0, len(order), REQUESTS_A_LOOK):
-            yield order[first : first + REQUESTS_A_LOOK]
+            yield partial(self._ask, play, order[first : first + REQUESTS_A_LOOK])
+
+    def _lists(self) -> list[RouteDay]:
+        """The flights of each route and day that can be asked about and whose delay is known.
+
+        Raises:
+            ConfigurationError: The model ranks no flights.
+        """
+        if self.spec.model != "flight_delay":
+            raise ConfigurationError(
+                "Lists of flights are ranked: boucle demo --model flight_delay --strategy interleaving."
+            )
+        known = {one.entity_key for one in self.questions}
+        days = {f"{one.as_of:%Y-%m-%d}" for one in self.questions}
+        landed = (self.spec.history.export_period("flights", day) for day in sorted(days))
+        flights = [flight for rows in landed if rows is not None for flight in flights_of(rows)]
+        return route_days(flight for flight in flights if flight[2].flight_id in known)[:_LISTS_A_LOOK]
 
     def _promote(self, version: ModelVersion, bundle: Digest) -> None:
         """Make a version production with the evidence of the one that passed its gates, as if its fault had too."""
