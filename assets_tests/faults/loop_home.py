@@ -21,6 +21,7 @@ from boucle.contracts.online import OnlineManifest
 from boucle.features.digest import content_digest
 from boucle.operations import promotion, traffic
 from boucle.operations.promotion import alias_differences
+from boucle.policy.trials import TrafficPolicy
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_adapters.snapshots import SnapshotStore
@@ -156,15 +157,15 @@ def register(loop: LoopHome) -> int:
     return int(client(loop.home).create_model_version(SPEC.model, str(loop.path / "bundles")).version)
 
 
-def promote_second(loop: LoopHome) -> None:
-    """Version 2, with the evidence and the bundle of version 1, is production and gets all requests."""
+def promote_second(loop: LoopHome, *, policy: TrafficPolicy = SPEC.traffic) -> None:
+    """Version 2, with the evidence and the bundle of version 1, is production and gets requests as the policy says."""
     second = read_document(document_file(loop.home, SPEC, "evaluation_report"), Evidence).model_copy(
         update={"version": 2, "production_version": 1}
     )
     assert register(loop) == 2
     actor = loop.home.actor("test", SPEC.name)
     promotion.promote(loop.home.state, loop.home.registry, evidence=second, policy=SPEC.promotion, actor=actor)
-    traffic.start_traffic(loop.home.state, SPEC.name, policy=SPEC.traffic, actor=actor)
+    traffic.start_traffic(loop.home.state, SPEC.name, policy=policy, actor=actor)
 
 
 def check_named(loop: LoopHome, name: str) -> dg.AssetCheckEvaluation:

@@ -20,6 +20,8 @@ from assets_tests.faults.loop_home import (
     opened,
     promote_second,
 )
+from boucle.contracts.traffic_plan import Strategy
+from boucle.policy.trials import TrafficPolicy
 from boucle_adapters.landing_zone import landing_file, publish, read_landing
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
@@ -69,6 +71,11 @@ def edited_row(loop: LoopHome) -> None:
     connection.close()
 
 
+def begun_canary(loop: LoopHome) -> None:
+    """Version 2 was promoted, and its canary has begun."""
+    promote_second(loop, policy=TrafficPolicy(after_promotion=Strategy.CANARY))
+
+
 def refused_month(loop: LoopHome) -> None:
     """A tenth of the newest month's orders are of no CD."""
     file = landing_file(loop.home.settings.landing_dir, SPEC.name, "orders", NEWEST)
@@ -80,6 +87,7 @@ def refused_month(loop: LoopHome) -> None:
 
 PLANTED: dict[str, Callable[[LoopHome], None]] = {
     "Answers look wrong since the last promotion": promote_second,
+    "A canary looks wrong, or nobody wants it any more": begun_canary,
     "The registry was away while something was decided": moved_alias,
     "An alias was moved or deleted by hand, or the check alias_equals_ledger is red": moved_alias,
     "A version was promoted and gets no requests": no_traffic,

@@ -6,6 +6,7 @@ import typer
 
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.look import RolloutLook
+from boucle.contracts.shadow_report import ShadowFigures, ShadowReport
 from boucle.contracts.traffic_plan import Strategy
 from boucle.contracts.verdict import Gate, GateMode
 from boucle.errors import BundleError, RegistryError
@@ -50,21 +51,32 @@ def try_version(
         OUT.print(f"`boucle rollout {model}` looks at it; the sensor {model}_rollout does at every tick.", markup=False)
 
 
-def rollout(model: Model, as_json: Json = False) -> None:
+def rollout(
+    model: Model,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Also how the scores of both versions differ, by slice.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Look at the open rollout once: judge it, go a step further, hold or abort, as the sensor does at every tick."""
-    from boucle_platform.model_loop.steps.rollout import look
+    from boucle_platform.model_loop.steps.rollout import look, shadow_report_of
 
     with errors_for_people():
-        home = open_home()
-        found = look(home, find_spec(model), who=acting_user())
+        home, spec = open_home(), find_spec(model)
+        found = look(home, spec, who=acting_user())
         last = found or home.looks.newest(ModelName(model))
+        compared = shadow_report_of(home, spec) if shadow else None
     if as_json:
-        show_json({"open": found is not None, "look": None if last is None else last.model_dump(mode="json")})
+        documents = {"look": last, "shadow": compared}
+        shown = {name: None if one is None else one.model_dump(mode="json") for name, one in documents.items()}
+        show_json({"open": found is not None, **shown})
         return
     if found is None:
         OUT.print(f"No rollout of '{model}' is open.")
     if last is not None:
         show_look(last)
+    if shadow:
+        show_table("scores of both versions", _shadow_rows(compared), empty="Nothing was shadowed yet.")
 
 
 def abort(model: Model, *, reason: Reason, as_json: Json = False) -> None:
@@ -121,3 +133,28 @@ def _measured(gate: Gate) -> str:
     found = "nothing" if gate.measured is None else f"{gate.measured:.3g}"
     interval = "" if gate.low is None or gate.high is None else f" [{gate.low:.3g}, {gate.high:.3g}]"
     return f"{found}{interval}, {gate.bound} {gate.limit:.3g} {gate.unit}"
+
+
+def _shadow_rows(report: ShadowReport | None) -> list[dict[str, object]]:
+    if report is None or not report.figures.requests:
+        return []
+    rows = [{"slice": "all", **_figures(report.figures)}]
+    return rows + [
+        {"slice": f"{one.feature} {_between(one.low, one.high)}", **_figures(one.figures)} for one in report.slices
+    ]
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "missing" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+
+
+def _figures(figures: ShadowFigures) -> dict[str, object]:
+    known = figures.shift is not None and figures.shift_low is not None and figures.shift_high is not None
+    shift = f"{figures.shift:.3f} [{figures.shift_low:.3f}, {figures.shift_high:.3f}]" if known else "not known"
+    return {
+        "pairs": figures.pairs,
+        "errors": figures.failed,
+        "too late": figures.stalled,
+        "disagree": "" if figures.disagreement is None else f"{figures.disagreement:.1%}",
+        "shift, standard deviations": shift,
+    }

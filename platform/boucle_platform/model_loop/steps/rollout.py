@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from boucle.contracts.bundle import CONTRACT_FILE, BundleContract
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.look import ArmLook, RolloutLook
 from boucle.contracts.rollout import ArmCounts, Phase, Rollout, StepCounts
+from boucle.contracts.shadow_report import ShadowReport
 from boucle.contracts.traffic_plan import Role, Strategy, TrafficPlan
 from boucle.contracts.trials import Outcome, TrialResult
 from boucle.contracts.verdict import Gate, Verdict
@@ -24,7 +26,7 @@ from boucle_adapters.log_tables import RolloutLogs
 from boucle_adapters.rank_facts import preferences
 from boucle_adapters.replicas import wait_until_served
 from boucle_adapters.rolling_back import FOLLOW_TIMEOUT_SECONDS, abort
-from boucle_adapters.rollout_facts import ab_counts, bandit_log, canary_steps
+from boucle_adapters.rollout_facts import ab_counts, bandit_log, canary_steps, shadow_report
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.risk import risk_of
 from boucle_platform.model_loop.steps.store import GROUND_TRUTH, data_dir
@@ -100,6 +102,17 @@ def look(home: Home, spec: LoopSpec, *, who: str) -> RolloutLook | None:
 def _logs(home: Home, spec: LoopSpec) -> RolloutLogs:
     labels = tuple(sorted((data_dir(home, spec) / GROUND_TRUTH).glob("*.parquet")))
     return RolloutLogs(predictions=home.log, shadows=home.shadows, feedback=home.feedback, labels=labels)
+
+
+def shadow_report_of(home: Home, spec: LoopSpec) -> ShadowReport | None:
+    """How the scores of both versions of the newest rollout differ, by the slices of the promotion policy."""
+    history = home.state.plan_history(spec.name)
+    if not history:
+        return None
+    bundle = home.bundles.fetch(history[-1].production.bundle_digest)
+    names = BundleContract.model_validate_json((bundle / CONTRACT_FILE).read_bytes()).feature_names
+    slices = {name: names.index(name) for name in spec.promotion.slicing.by if name in names}
+    return shadow_report(_logs(home, spec), history, slices)
 
 
 def _canary(seen: _Seen) -> Judged:
