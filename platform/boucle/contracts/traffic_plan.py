@@ -31,6 +31,10 @@ class Role(StrEnum):
     STANDBY = "standby"
 
 
+MOST_ARMS = 8
+"""A draw has 64 bytes, eight for each arm."""
+
+
 class Arm(Document):
     """One version with its bundle, role and share of entities in per cent."""
 
@@ -48,7 +52,7 @@ class NewPlan(Document):
     """
 
     strategy: Strategy
-    arms: tuple[Arm, ...]
+    arms: tuple[Arm, ...] = Field(max_length=MOST_ARMS)
     rollout: Rollout | None = None
     shadow_share: float = Field(default=0.0, ge=0, le=100)
 

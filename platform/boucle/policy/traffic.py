@@ -26,30 +26,33 @@ def place(salt: str, entity_key: EntityKey) -> float:
     >>> place("repurchase", EntityKey("4")) == place("repurchase", EntityKey("4"))
     True
     """
-    return _place(_salted(salt), entity_key.encode())
+    return _place(blake2b(f"{salt}/{entity_key}".encode()).digest()[:8])
 
 
 def draw(plan: TrafficPlan) -> Callable[[EntityKey], Arm]:
     """What `assign` does for one plan, with all that does not depend on the entity worked out once."""
-    answering = [arm for arm in plan.arms if arm.weight > 0]
-    salted = [(_salted(f"{rollout_id(plan)}/{arm.version}"), arm.weight, arm) for arm in answering]
+    answering = [(slice(8 * number, 8 * number + 8), arm) for number, arm in enumerate(plan.arms) if arm.weight > 0]
+    salted = blake2b(f"{rollout_id(plan)}/".encode())
 
     def drawn(entity_key: EntityKey) -> Arm:
-        first, shortest, key = plan.production, inf, entity_key.encode()
-        for salt, weight, arm in salted:
-            waited = -log(_place(salt, key)) / weight
+        own = salted.copy()
+        own.update(entity_key.encode())
+        digest = own.digest()
+        first, shortest = answering[0][1], inf
+        for part, arm in answering:
+            waited = -log(_place(digest[part])) / arm.weight
             if waited < shortest:
                 first, shortest = arm, waited
         return first
 
-    return drawn if len(answering) > 1 else lambda _entity_key: answering[0]
+    return drawn if len(answering) > 1 else lambda _entity_key: answering[0][1]
 
 
 def assign(plan: TrafficPlan, entity_key: EntityKey) -> Arm:
     """The arm of this entity: weighted rendezvous hashing (Schindelhauer and Schomaker 2005).
 
     Each arm draws a waiting time for the entity, exponential with the arm's weight as its rate, and the first one has
-    it: each gets its share, and a weight that rises against the others only adds entities to its arm, however many
+    it (an arm is known by its place in the plan, which stays through a rollout): each gets its share, and a weight that rises against the others only adds entities to its arm, however many
     arms there are. Nobody goes back and forth during a rollout.
     """
     return draw(plan)(entity_key)
@@ -62,11 +65,5 @@ def is_shadowed(plan: TrafficPlan, entity_key: EntityKey) -> bool:
     )
 
 
-def _salted(salt: str) -> blake2b:
-    return blake2b(f"{salt}/".encode(), digest_size=8)
-
-
-def _place(salted: blake2b, key: bytes) -> float:
-    own = salted.copy()
-    own.update(key)
-    return (int.from_bytes(own.digest(), "big") + 0.5) / _PLACES
+def _place(digest: bytes) -> float:
+    return (int.from_bytes(digest, "big") + 0.5) / _PLACES
