@@ -15,6 +15,8 @@ bentoml     a service with one API, with the estimator and with onnxruntime
 mlserver    its scikit-learn runtime, and a runtime for ONNX written as its documents say
 
 Start is from the process's start to the first correct answer; memory is resident, of all its processes, after the load.
+The ratios that targets are about are measured side by side: the servers run at the same time, are asked in turn for a
+second each, and the ratio is the median over these rounds, so that a machine that is slower now is slower for both.
 The swap is boucle's, under load: from the plan's commit to the first answer of the new version, with the p99 of the
 second after it over the p99 before. The log is one writer, one record at a time, with a sync each second. The batch is
 1,000 rows in one array: boucle's scoring over bare onnxruntime, and its batch route from end to end.
@@ -35,8 +37,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Thread
@@ -365,6 +367,32 @@ def measure(
     return figures
 
 
+def side_by_side(contenders: Sequence[Contender], world: World, rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Requests per second of each at 8 connections, by round: all of them run, and are asked in turn."""
+    found: dict[str, list[float]] = {}
+    with ExitStack() as running:
+        ports = {}
+        for contender in contenders:
+            ports[contender.name] = free_port(0)
+            running.enter_context(serving(contender, world, ports[contender.name]))
+            load(ports[contender.name], contender.requests(), connections=8, seconds=WARM_SECONDS)
+        for _ in range(rounds):
+            for contender in contenders:
+                answered = load(ports[contender.name], contender.requests(), connections=8, seconds=seconds)
+                found.setdefault(contender.name, []).append(answered.per_second)
+    return found
+
+
+def ratios(found: Mapping[str, Sequence[float]], names: Sequence[str]) -> float | None:
+    """The median over rounds of boucle over the best of these; None where none was measured."""
+    known = [found[name] for name in names if name in found]
+    if not known:
+        return None
+    return round(
+        statistics.median(ours / max(others) for ours, *others in zip(found["boucle"], *known, strict=True)), 3
+    )
+
+
 def swap(whole: Contender, world: World, times: int) -> Json:
     """Versions change under load, a second after each other."""
     port, swaps = free_port(0), []
@@ -487,7 +515,8 @@ def run(folder: Path, arguments: argparse.Namespace) -> Json:
     console.print("preparing the model, the features and two versions ...")
     world = World(folder)
     world.promote(100)
-    world.promote(50)
+    world.promote(100)
+    world.try_out(weight=25)
     peers, missing = ("", "left out by --quick") if arguments.quick else peers_python(arguments.peers_venv)
     if peers:
         (folder / "peers").mkdir()
@@ -510,6 +539,10 @@ def run(folder: Path, arguments: argparse.Namespace) -> Json:
                     console.print(str(error), markup=False)
                     failed.append(f"{contender.name}, {workers} workers")
     whole = next(one for one in everybody if one.name == "boucle")
+    console.print("side by side ...")
+    measured = {figure.contender for figure in figures}
+    beside = [one for one in everybody if one.name in measured & {"limit", "boucle", *_best_peers(figures)}]
+    paired = side_by_side(beside, world, *((8, 0.5) if arguments.quick else (15, 1.0)))
     console.print("swap, log, batch ...")
     more = {
         **swap(whole, world, 2 if arguments.quick else 5),
@@ -517,7 +550,7 @@ def run(folder: Path, arguments: argparse.Namespace) -> Json:
         **batch(whole, world, 20),
     }
     return {
-        **summary(figures),
+        **summary(figures, paired),
         **more,
         "missing_peers": missing,
         "failed_to_start": failed,
@@ -525,25 +558,34 @@ def run(folder: Path, arguments: argparse.Namespace) -> Json:
     }
 
 
-def summary(figures: Sequence[Figure]) -> Json:
+def _best_peers(figures: Sequence[Figure]) -> set[str]:
+    """The fastest peer of each kind, at 8 connections and one worker."""
+    rate = {one.contender: one.per_second for one in figures if (one.workers, one.connections) == (1, 8)}
+    kinds = (_shipped(rate), _with_onnx(rate), ["mlflow sklearn"] if "mlflow sklearn" in rate else [])
+    return {max(names, key=lambda name: rate[name]) for names in kinds if names}
+
+
+def _shipped(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.endswith(" sklearn") and not name.startswith("naive")]
+
+
+def _with_onnx(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.endswith(" onnx") and not name.startswith("naive")]
+
+
+def summary(figures: Sequence[Figure], paired: Mapping[str, Sequence[float]]) -> Json:
     """Ratios at 8 connections and one worker."""
     at = {(figure.contender, figure.connections): figure for figure in figures if figure.workers == 1}
-    rate = {name: figure.per_second for (name, count), figure in at.items() if count == 8}
     whole = at[("boucle", 8)]
-
-    def over(names: Sequence[str]) -> float | None:
-        known = [rate[name] for name in names if name in rate]
-        return round(whole.per_second / max(known), 3) if known else None
-
-    shipped = [name for name in rate if name.endswith(" sklearn") and not name.startswith("naive")]
-    onnx = [name for name in rate if name.endswith(" onnx") and not name.startswith("naive")]
+    calm = [figure for (name, count), figure in at.items() if name.endswith(" 1 thread") and count == 8]
     one = [at[key].p99_ms for key in (("boucle", 1), ("limit", 1)) if key in at]
+    best_calm = max((figure.per_second for figure in calm), default=None)
     return {
-        "ratio_to_bare_asgi": over(["limit"]),
-        "ratio_to_mlflow": over(["mlflow sklearn"]),
-        "ratio_to_best_shipped_peer": over(shipped),
-        "ratio_to_best_onnx_peer": over(onnx),
-        "ratio_to_best_one_thread_peer": over([name for name in rate if name.endswith(" 1 thread")]),
+        "ratio_to_bare_asgi": ratios(paired, ["limit"]),
+        "ratio_to_mlflow": ratios(paired, ["mlflow sklearn"]),
+        "ratio_to_best_shipped_peer": ratios(paired, _shipped(paired)),
+        "ratio_to_best_onnx_peer": ratios(paired, _with_onnx(paired)),
+        "ratio_to_best_one_thread_peer": best_calm and round(whole.per_second / best_calm, 3),
         "p99_over_limit_at_1_ms": round(one[0] - one[1], 3) if len(one) == 2 else None,
         "start_seconds": whole.start_seconds,
         "memory_mib": whole.memory_mib,

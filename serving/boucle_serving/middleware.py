@@ -18,7 +18,7 @@ NOBODY = "none"
 _ANSWERED_BY_NOBODY = [(name.encode(), NOBODY.encode()) for name in (MODEL_VERSION, ROUTE)]
 _LOGGER = logging.getLogger("boucle.serving")
 # What is echoed ends in other people's logs: no spaces, no control characters, not longer than a trace id needs.
-_PLAIN_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+PLAIN_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 
 
 class AnswerHeaders:
@@ -61,6 +61,6 @@ def _completed(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[
 def request_id_of(scope: Scope) -> str:
     """The caller's id for its request if it is a plain one, else a new one."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
+        if name == b"x-request-id" and PLAIN_ID.fullmatch(value):
             return str(value, "ascii")
     return new_id()

@@ -3,6 +3,9 @@
 A task, the middlewares, FastAPI's router and two messages cost more than look-up, score and log together. So a
 `POST /predict` or `/models/{model}/predict` whose body is here is given to the `PredictEndpoint` as soon as it is read,
 and its answer is one write. Everything else goes through the app, whose routes of the same paths ask the same endpoint.
+
+A plain request that came whole (`boucle_serving.plain_head`) does not even need the parser. Whatever is not quite plain
+does, and means there what it always meant.
 """
 
 import asyncio
@@ -15,7 +18,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from boucle.contracts.ids import ModelName
+from boucle_serving.ids import new_id
 from boucle_serving.middleware import REQUEST_ID, request_id_of
+from boucle_serving.plain_head import MOST_HEAD_BYTES, plain_head
 from boucle_serving.predict_endpoint import Headers, PredictEndpoint, Reply
 
 _BODY_SECONDS = 0.01
@@ -38,6 +43,12 @@ class PredictProtocol(HttpToolsProtocol):
         self._body_deadline: asyncio.TimerHandle | None = None
         self._head_deadline: asyncio.TimerHandle | None = None
         self._reading = False
+        self._in_message = False
+        self._asking = False
+        """A plain request waits for its answer; what comes meanwhile is kept."""
+        self._later = b""
+        self._ends = False
+        self._idle_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the caller its time to say something."""
@@ -46,6 +57,12 @@ class PredictProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read; a head has its time to be whole, the body of a prediction a moment."""
+        if self._asking:
+            self._later += data
+            self.flow.pause_reading()
+            return
+        if self._is_between_requests() and self._asked_plainly(data):
+            return
         self._reading = True
         super().data_received(data)
         self._reading = False
@@ -57,8 +74,29 @@ class PredictProtocol(HttpToolsProtocol):
             self._head_deadline.cancel()
             self._head_deadline = None
 
+    def shutdown(self) -> None:
+        """End the connection, after the answer that is being made."""
+        if self._asking:
+            self._ends = True
+        else:
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if nothing was asked since; plain requests do not set the timer anew each time."""
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._asking or left > 0:
+            self._keep_alive(max(left, 1.0))
+        else:
+            super().timeout_keep_alive_handler()
+
+    def on_message_begin(self) -> None:
+        """The parser is in the middle of a request from here on."""
+        self._in_message = True
+        super().on_message_begin()
+
     def on_message_complete(self) -> None:
         """Answer the prediction that is whole now."""
+        self._in_message = False
         held = self._held
         super().on_message_complete()
         if held is None or held[0].more_body:
@@ -72,9 +110,54 @@ class PredictProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the app see that the caller went away."""
         self._let_go()
+        self._later = b""
         if self._head_deadline is not None:
             self._head_deadline.cancel()
         super().connection_lost(exc)
+
+    def _is_between_requests(self) -> bool:
+        """Whether the parser waits for the first byte of a request: it is in the middle of none."""
+        is_idle = self.cycle is None or (self.cycle.response_complete and not self.pipeline)
+        return is_idle and not self._in_message and not self.flow.write_paused
+
+    def _asked_plainly(self, data: bytes) -> bool:
+        """Hand a plain request to the endpoint; False if it is none."""
+        end = data.find(b"\r\n\r\n")
+        head = plain_head(data[:end]) if 0 < end <= MOST_HEAD_BYTES else None
+        if head is None or len(data) - end - 4 != head.content_length:
+            return False
+        model = self._endpoint.model_of(head.path)
+        if model is None:
+            return False
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+        request_id = head.request_id or new_id()
+        self._asking = True
+        scope = {"type": "http", "headers": head.headers, "client": self.client}
+        self._endpoint.submit(model, scope, data[end + 4 :], request_id, partial(self._answer, request_id))
+        return True
+
+    def _answer(self, request_id: str, reply: Reply) -> None:
+        """Tell the caller, then go on with what came meanwhile."""
+        self._asking = False
+        if self.transport.is_closing():
+            return
+        self.transport.write(_response(self.server_state.default_headers, request_id, reply, ends=self._ends))
+        self.server_state.total_requests += 1
+        if self._ends:
+            self.transport.close()
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._keep_alive(self.timeout_keep_alive)
+        if self._later:
+            later, self._later = self._later, b""
+            self.flow.resume_reading()
+            self.data_received(later)
+
+    def _keep_alive(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         model = self._model(cycle)
@@ -111,23 +194,25 @@ class PredictProtocol(HttpToolsProtocol):
     def _write(self, cycle: RequestResponseCycle, request_id: str, reply: Reply) -> None:
         if cycle.disconnected or self.transport.is_closing():
             return
-        self.transport.write(
-            b"%b%b%bcontent-length: %d\r\n%b: %b\r\n%b\r\n%b"
-            % (
-                STATUS_LINE[reply.status],
-                _lines(tuple(cycle.default_headers)),
-                _lines(reply.headers),
-                len(reply.body),
-                REQUEST_ID.encode(),
-                request_id.encode(),
-                b"" if cycle.keep_alive else b"connection: close\r\n",
-                reply.body,
-            )
-        )
+        self.transport.write(_response(cycle.default_headers, request_id, reply, ends=not cycle.keep_alive))
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+
+def _response(default_headers: list[tuple[bytes, bytes]], request_id: str, reply: Reply, *, ends: bool) -> bytes:
+    """A whole answer as it goes over the connection."""
+    return b"%b%b%bcontent-length: %d\r\n%b: %b\r\n%b\r\n%b" % (
+        STATUS_LINE[reply.status],
+        _lines(tuple(default_headers)),
+        _lines(reply.headers),
+        len(reply.body),
+        REQUEST_ID.encode(),
+        request_id.encode(),
+        b"connection: close\r\n" if ends else b"",
+        reply.body,
+    )
 
 
 @lru_cache(maxsize=256)
