@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import uvicorn
 
+from assets_tests.bad_bundles import put_stalling_bundle
 from assets_tests.bundles import MODEL, publish_users
 from assets_tests.contract.test_http import QUESTION, WEIGHTS_1, World, no_space, wait_for
+from assets_tests.contract.test_trials import try_version_2
 from boucle_adapters.tokens import Role
 from boucle_serving.admission import Limits
 from boucle_serving.main import server_config
@@ -263,3 +265,49 @@ def test_where_callers_are_told_apart_by_address_a_proxy_names_them(tmp_path: Pa
     with started(tmp_path, monkeypatch, Limits(requests_per_second=0.1)) as server:
         told = [server.ask(request(QUESTION, "/predict", f"x-forwarded-for: 10.0.0.{n}"))[0] for n in (1, 2, 1)]
         assert (told, server.short) == ([200, 200, 429], 0)
+
+
+@contextmanager
+def with_a_version_that_stalls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Every question is drawn for a version that takes longer than the 0.2 s that a caller waits for it."""
+    world = World(folder, trial_seconds=0.2)
+    publish_users(world.root / "online" / MODEL)
+    world.promote(1, weights=WEIGHTS_1)
+    stalling = put_stalling_bundle(world.bundles, world.root / "scratch", turns=3_000_000)
+    with Server(world, monkeypatch).running() as server:
+        try_version_2(world, stalling, weight=100)
+        server.ask(request(QUESTION))  # from here on it is asked in its own thread
+        yield server
+
+
+def test_what_comes_while_an_answer_is_awaited_is_answered_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with with_a_version_that_stalls(tmp_path, monkeypatch) as server, server.connect() as connection:
+        first, second = (request(body, "/predict", f"x-request-id: {n}") for n, body in enumerate((QUESTION, STRANGER)))
+        connection.sendall(first)
+        threading.Event().wait(0.05)
+        connection.sendall(second[:30])
+        threading.Event().wait(0.05)
+        connection.sendall(second[30:])
+        answers = [answer_of(connection) for _ in range(2)]
+    assert [(headers["x-request-id"], status) for status, headers, _ in answers] == [("0", 200), ("1", 404)]
+
+
+def test_an_answer_that_is_awaited_is_given_by_a_server_that_is_told_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with with_a_version_that_stalls(tmp_path, monkeypatch) as server, server.connect() as connection:
+        connection.sendall(request(QUESTION))
+        threading.Event().wait(0.05)
+        server.server.should_exit = True
+        status, headers, _ = answer_of(connection)
+        assert (status, headers["connection"], connection.recv(1)) == (200, "close", b"")
+
+
+def test_a_connection_on_which_nothing_is_asked_any_more_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("boucle_serving.main.KEEP_ALIVE_SECONDS", 1)
+    with started(tmp_path, monkeypatch, Limits()) as server, server.connect() as connection:
+        for _ in range(3):
+            connection.sendall(request(QUESTION))
+            assert answer_of(connection)[0] == 200
+            assert not closed_within(connection, 0.6)
+        assert closed_within(connection, 5)
