@@ -44,10 +44,11 @@ class Measured:
 class _Caller(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, requests: Sequence[bytes], tally: Measured, lost: asyncio.Event) -> None:
+    def __init__(self, requests: Sequence[bytes], tally: Measured, lost: asyncio.Event, pause: float) -> None:
         self._requests = cycle(requests)
         self._tally = tally
         self._lost = lost
+        self._pause = pause
         self._buffer = b""
         self._sent = 0.0
         self._transport: asyncio.Transport | None = None
@@ -80,7 +81,10 @@ class _Caller(asyncio.Protocol):
             ] += 1
         self._buffer = b""
         if now < self._tally.ended:
-            self._ask()
+            if self._pause:
+                asyncio.get_running_loop().call_later(self._pause, self._ask)
+            else:
+                self._ask()
         else:
             self._close()
 
@@ -106,8 +110,13 @@ def http_request(path: str, body: bytes) -> bytes:
     return head.encode() + b"\r\n\r\n" + body
 
 
-def load(port: int, requests: Sequence[bytes], *, connections: int, seconds: float) -> Measured:
-    """So many connections for so long; the first answers, while everything warms up, are the caller's business."""
+def load(
+    port: int, requests: Sequence[bytes], *, connections: int, seconds: float, pause_seconds: float = 0.0
+) -> Measured:
+    """So many connections for so long; the first answers, while everything warms up, are the caller's business.
+
+    With `pause_seconds` each connection rests between an answer and the next request: a server that is not saturated.
+    """
 
     async def run() -> Measured:
         loop = asyncio.get_running_loop()
@@ -116,7 +125,7 @@ def load(port: int, requests: Sequence[bytes], *, connections: int, seconds: flo
         lost = [asyncio.Event() for _ in range(connections)]
         for place, event in enumerate(lost):
             own = [*requests[place:], *requests[:place]]
-            await loop.create_connection(lambda o=own, e=event: _Caller(o, tally, e), "127.0.0.1", port)  # type: ignore[misc]
+            await loop.create_connection(lambda o=own, e=event: _Caller(o, tally, e, pause_seconds), "127.0.0.1", port)  # type: ignore[misc]
         deadline = tally.ended + 60
         while not all(event.is_set() for event in lost):
             # Awake while answers come fast: waking us up must not be on the server's bill. Asleep when they do not: a

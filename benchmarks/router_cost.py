@@ -8,7 +8,9 @@ direct plan with one arm, and is compared with the mean of these two; figures ar
 that what else the machine does weighs on both sides. The first moments of a stretch are left out.
 
 router_*     a challenger that is the same model answers 25 per cent of the entities (`_at_5`: 5), shadow off
-shadow_*     production answers everybody, the same model scores every request as well
+shadow_*     production answers everybody, the same model scores every request as well; `shadow_p99_ratio` at about a
+             third of what the replica can answer, where callers pause between requests (a replica that is asked without
+             a pause has nothing left for shadows but its callers' time: `shadow_p99_ratio_at_full_load`)
 crashing_*   a challenger at 25 per cent whose ONNX graph raises at each of these callers' rows, and passes its warm-up
 
 `router_p99_ms` is a difference in milliseconds; `cpu` is processor time of the replica for each request, which other
@@ -58,6 +60,7 @@ LEAST_CORES = 0.8
 """A replica that is asked without a pause and has less was held up by others, and what a trial costs hides in that."""
 TIMED = ("router_throughput_cost", "router_p99_ms", "shadow_p99_ratio")
 CONNECTIONS, CALLED_ABOUT = 8, 4_000
+PAUSE_SECONDS = 0.002
 SKIPPED_SECONDS, PLAN_SECONDS = 0.1, 30.0
 IMPOSSIBLE = 1_000.0
 """A value of the first feature that no entity has: features are drawn from a normal distribution."""
@@ -116,12 +119,18 @@ class Replica:
         samples = [sample for family in families for sample in family.samples if sample.name == name]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
-    def stretch(self, plan: TrafficPlan, seconds: float) -> Stretch:
-        """Ask for so long under this plan."""
+    def stretch(self, plan: TrafficPlan, seconds: float, *, pause_seconds: float = 0.0) -> Stretch:
+        """Ask for so long under this plan; with a pause, each connection rests between requests."""
         self.follows(plan)
         answered, cpu = self._by_challenger(), self._cpu_seconds()
         requests = [*self.requests[self.turned :], *self.requests[: self.turned]]
-        found: Measured = load(self.port, requests, connections=CONNECTIONS, seconds=seconds + SKIPPED_SECONDS)
+        found: Measured = load(
+            self.port,
+            requests,
+            connections=CONNECTIONS,
+            seconds=seconds + SKIPPED_SECONDS,
+            pause_seconds=pause_seconds,
+        )
         self.turned = (self.turned + len(found.seconds) // CONNECTIONS) % len(requests)
         start = found.began + SKIPPED_SECONDS
         return Stretch(
@@ -235,9 +244,18 @@ def compare(
             trial = asked.stretch(world.try_out(weight=weight, shadow_share=shadow_share), seconds)
             alone.append(asked.stretch(world.end_trial(), seconds))
             found[name].append(Comparison(trial=trial, beside=(alone[-2], alone[-1])))
+        found["shadow_paced"].append(_paced(asked, world, seconds))
         sys.stderr.write(f"\r{number + 1} of {rounds} rounds")
     sys.stderr.write("\n")
     return found, alone
+
+
+def _paced(asked: Replica, world: World, seconds: float) -> Comparison:
+    """The shadow once more, while callers leave the replica time."""
+    before = asked.stretch(world.end_trial(), seconds, pause_seconds=PAUSE_SECONDS)
+    trial = asked.stretch(world.try_out(weight=0, shadow_share=100), seconds, pause_seconds=PAUSE_SECONDS)
+    after = asked.stretch(world.end_trial(), seconds, pause_seconds=PAUSE_SECONDS)
+    return Comparison(trial=trial, beside=(before, after))
 
 
 def measure(quick: bool) -> dict[str, float]:  # noqa: FBT001
@@ -259,7 +277,7 @@ def measure(quick: bool) -> dict[str, float]:  # noqa: FBT001
             "alone_p99_ms": round(statistics.median(one.p99_ms for one in alone), 3),
             "alone_cpu_microseconds": round(statistics.median(one.cpu_microseconds for one in alone), 1),
             **router_figures(found),
-            **shadow_figures(world, found["shadow"], skipped),
+            **shadow_figures(world, found, skipped),
             **crash_figures(world, crash),
             "alone_cores": round(statistics.median(one.cores for one in alone), 2),
             "requests": sum(one.requests for one in everything),
@@ -287,13 +305,16 @@ def router_figures(found: Mapping[str, Sequence[Comparison]]) -> dict[str, float
     }
 
 
-def shadow_figures(world: World, found: Sequence[Comparison], skipped: float) -> dict[str, float]:
+def shadow_figures(world: World, found: Mapping[str, Sequence[Comparison]], skipped: float) -> dict[str, float]:
     """What shadows cost whoever is answered by production, and how many were scored."""
-    asked = sum(one.trial.requests for one in found)
+    full, paced = found["shadow"], found["shadow_paced"]
+    asked = sum(one.trial.requests for one in [*full, *paced])
     return {
-        "shadow_p99_ratio": round(statistics.median(one.p99_ratio for one in found), 3),
-        "shadow_throughput_ratio": round(statistics.median(one.throughput_ratio for one in found), 3),
-        "shadow_cpu_ratio": round(statistics.median(one.cpu_ratio for one in found), 3),
+        "shadow_p99_ratio": round(statistics.median(one.p99_ratio for one in paced), 3),
+        "shadow_paced_per_second": round(statistics.median(one.trial.per_second for one in paced)),
+        "shadow_p99_ratio_at_full_load": round(statistics.median(one.p99_ratio for one in full), 3),
+        "shadow_throughput_ratio": round(statistics.median(one.throughput_ratio for one in full), 3),
+        "shadow_cpu_ratio": round(statistics.median(one.cpu_ratio for one in full), 3),
         "shadow_skipped_share": round(skipped / asked, 4),
         "shadow_scored_share": round(lines_with(world.settings.shadow_dir, b'"error":null') / asked, 4),
     }

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import monotonic, perf_counter
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ FAILURES_IN_A_ROW = 5
 """So many, and the arm is not asked any more but by one request every `PROBE_SECONDS`."""
 PROBE_SECONDS = 1.0
 MOST_SHADOWS_WAITING = 1_000
-_SHADOWS_AT_ONCE = 32
+_SHADOWS_AT_ONCE = 16
 _GATHER_SECONDS = 0.005
 """Shadows wait so long for others: waking the thread for each costs the callers more than the scoring."""
 _QUICK_TRIES = 3
@@ -82,16 +82,15 @@ class Trial:
         self._skipped = skipped
         self._failures = 0
         self._cut_until = 0.0
-        self._shadows: deque[Shadow] = deque()
-        self._called = False
         self._runs: dict[int, _Run] = {}
-        self._over = threading.Event()
         self._queue: SimpleQueue[_Question | None] = SimpleQueue()
-        self._shadows_come: _Question = _Question((), Future())
+        self._shadows: deque[Shadow] = deque()
+        self._shadows_come = threading.Event()
+        self._closing = False
+        self._over = threading.Event()
         self._is_quick = self._was_quick([[0.0] * len(bundle.contract.features)])
-        self._thread = threading.Thread(target=self._work, name="boucle-trial", daemon=True)
-        self._thread.start()
-        threading.Thread(target=self._watch, name="boucle-trial-watch", daemon=True).start()
+        self._threads = [self._started(self._answer_forever), self._started(self._shadow_forever)]
+        self._started(self._watch)
 
     def ask(self, rows: Rows) -> "Future[Scores | None]":
         """The scores of feature rows, in the contract's order, None for rows that it fails on; None if it was too late.
@@ -131,14 +130,21 @@ class Trial:
             self._skipped(len(shadows))
             return
         self._shadows.extend(shadows)
-        if not self._called:
-            self._called = True
-            self._queue.put(self._shadows_come)
+        if not self._shadows_come.is_set():
+            self._shadows_come.set()
 
     def close(self, *, seconds: float = 0.0) -> None:
-        """End the threads once what waits is done, and wait so long for that."""
+        """End the threads once what waits is done, and wait so long for each."""
+        self._closing = True
         self._queue.put(None)
-        self._thread.join(seconds)
+        self._shadows_come.set()
+        for thread in self._threads:
+            thread.join(seconds)
+
+    def _started(self, work: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=work, name=f"boucle-trial{work.__name__}", daemon=True)
+        thread.start()
+        return thread
 
     def _was_quick(self, rows: Rows) -> bool:
         """Whether it answers at once; the best of a few tries, for the machine may be busy."""
@@ -170,28 +176,22 @@ class Trial:
             del self._runs[threading.get_ident()]
         return [score for row in rows for score in self._scores(bundle, [row])]
 
-    def _work(self) -> None:
-        due: float | None = None
-        while True:
-            try:
-                item = self._queue.get(timeout=None if due is None else max(0.0, due - monotonic()))
-            except Empty:
+    def _answer_forever(self) -> None:
+        while (question := self._queue.get()) is not None:
+            if question.answer.set_running_or_notify_cancel():
+                question.answer.set_result(self._scores(self.bundle, question.rows))
+
+    def _shadow_forever(self) -> None:
+        while not self._closing or self._shadows:
+            self._shadows_come.wait()
+            self._over.wait(_GATHER_SECONDS)
+            self._shadows_come.clear()
+            while self._shadows:
                 self._score_some()
-                due = monotonic() if self._shadows else None
-                continue
-            if item is None:
-                break
-            if item is not self._shadows_come:
-                self._answer(item)
-            elif due is None:
-                due = monotonic() + _GATHER_SECONDS
-        while self._shadows:
-            self._score_some()
         self._over.set()
 
     def _score_some(self) -> None:
         """Score and write down some of the shadows that wait, those of one arm together."""
-        self._called = len(self._shadows) > _SHADOWS_AT_ONCE
         some = [self._shadows.popleft() for _ in range(min(len(self._shadows), _SHADOWS_AT_ONCE))]
         try:
             for bundle in {shadow.arm.version: shadow.bundle for shadow in some}.values():
@@ -223,7 +223,3 @@ class Trial:
             latency_ms=seconds * 1_000,
             replica=self._replica,
         )
-
-    def _answer(self, question: _Question) -> None:
-        if question.answer.set_running_or_notify_cancel():
-            question.answer.set_result(self._scores(self.bundle, question.rows))

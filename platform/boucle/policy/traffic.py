@@ -51,9 +51,10 @@ def draw(plan: TrafficPlan) -> Callable[[EntityKey], Arm]:
 def assign(plan: TrafficPlan, entity_key: EntityKey) -> Arm:
     """The arm of this entity: weighted rendezvous hashing (Schindelhauer and Schomaker 2005).
 
-    Each arm draws a waiting time for the entity, exponential with the arm's weight as its rate, and the first one has
-    it (an arm is known by its place in the plan, which stays through a rollout): each gets its share, and a weight that rises against the others only adds entities to its arm, however many
-    arms there are. Nobody goes back and forth during a rollout.
+    Each arm (known by its place in the plan, which stays through a rollout) draws a waiting time for the entity,
+    exponential with the arm's weight as its rate, and the first one has it: each gets its share, and a weight that
+    rises against the others only adds entities to its arm, however many arms there are. Nobody goes back and forth
+    during a rollout.
     """
     return draw(plan)(entity_key)
 
