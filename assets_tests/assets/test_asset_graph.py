@@ -99,7 +99,11 @@ def test_the_job_of_checks_runs_no_asset(found: dg.Definitions):
 
 @pytest.mark.parametrize(
     ("sensor", "job"),
-    [("repurchase_landing", "repurchase_period"), ("repurchase_drift", "repurchase_retrain")],
+    [
+        ("repurchase_landing", "repurchase_period"),
+        ("repurchase_drift", "repurchase_retrain"),
+        ("repurchase_rollout", "repurchase_checks"),
+    ],
 )
 def test_each_sensor_requests_its_job(found: dg.Definitions, sensor: str, job: str):
     assert found.resolve_sensor_def(sensor).job_name == job

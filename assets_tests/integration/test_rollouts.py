@@ -1,5 +1,9 @@
 """Rollouts over a real replica: requests, their outcomes, looks, and what follows from them."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +35,7 @@ from boucle_adapters.tokens import Role, TokenStore
 from boucle_cli.verbs import model_status
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.rollout_sensor import rollout_sensor
+from boucle_platform.model_loop.steps.risk import risk_of
 from boucle_platform.model_loop.steps.rollout import look
 from boucle_platform.resources.home import HomeResource
 
@@ -310,3 +315,61 @@ def tick(shop: Shop) -> Any:
         ) as context,
     ):
         return rollout_sensor(SPEC)(context)
+
+
+def boucle(shop: Shop, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("boucle")), *words],
+        env={**os.environ, "BOUCLE_HOME": str(shop.home.settings.home), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_verbs_try_look_and_abort(shop: Shop):
+    version = shop.register(shop.bundle(RIGHT))
+    tried = boucle(shop, "try", str(version), "--strategy", "shadow", "--reason", "is it better?", "--json")
+    assert json.loads(tried.stdout)["said"] == "shadow of version 2 against version 1: is it better?", tried.stderr
+    assert shop.home.registry.alias(MODEL, "challenger") == version
+    shop.ask()
+    wait_for(shop._shadowed)
+    seen = json.loads(boucle(shop, "rollout", "--shadow", "--json").stdout)
+    assert (seen["open"], seen["look"]["strategy"], seen["shadow"]["figures"]["pairs"]) == (True, "shadow", 1_000)
+    shown = boucle(shop, "rollout", "--shadow").stdout
+    assert "repurchase: shadow of version 2 against 1" in shown
+    assert "scores of both versions" in shown
+    again = boucle(shop, "try", str(version), "--strategy", "ab", "--reason", "more")
+    assert (again.returncode, "is on its way into traffic" in " ".join(again.stderr.split())) == (1, True)
+    ended = boucle(shop, "abort", "--reason", "enough")
+    assert (ended.returncode, "Version 1 of 'repurchase' answers everybody" in ended.stdout) == (0, True), ended.stderr
+    assert shop.home.registry.alias(MODEL, "challenger") is None
+    nothing = boucle(shop, "abort", "--reason", "enough")
+    assert (nothing.returncode, "Traceback" in nothing.stderr) == (1, False)
+    assert "No rollout of 'repurchase' is open" in " ".join(nothing.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["try", "9", "--strategy", "ab", "--reason", "r"], "9"),
+        (["try", "1", "--strategy", "ab", "--reason", "r"], "no release bundle"),
+        (["try", "2", "--strategy", "canary", "--reason", "r"], "'canary' tries no version"),
+        (["demo", "--strategy", "roulette"], "'roulette' cannot be played"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_with_a_reason_and_nothing_moves(shop: Shop, words: list[str], said: str):
+    if "1" in words:
+        shop.client.delete_model_version_tag(MODEL, "1", "bundle_digest")
+    shop.register(shop.bundle(RIGHT))
+    done = boucle(shop, *words)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert said in " ".join(done.stderr.split())
+    assert shop.home.state.plan(MODEL).challengers == ()
+
+
+def test_the_risk_of_a_canary_is_that_of_its_first_step(shop: Shop):
+    of_direct = risk_of(shop.home, SPEC.model_copy(update={"traffic": TrafficPolicy()}), evidence(1))
+    assert of_direct.traffic_share == 1
+    assert risk_of(shop.home, SPEC, evidence(1)).traffic_share == 0.05
