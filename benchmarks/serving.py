@@ -388,9 +388,9 @@ def ratios(found: Mapping[str, Sequence[float]], names: Sequence[str]) -> float 
     known = [found[name] for name in names if name in found]
     if not known:
         return None
-    return round(
-        statistics.median(ours / max(others) for ours, *others in zip(found["boucle"], *known, strict=True)), 3
-    )
+    best = [max(others) for others in zip(*known, strict=True)]
+    by_round = (ours / theirs for ours, theirs in zip(found["boucle"], best, strict=True))
+    return float(round(statistics.median(by_round), 3))
 
 
 def swap(whole: Contender, world: World, times: int) -> Json:
