@@ -31,6 +31,7 @@ def prediction(number: int, **changes: Any) -> PredictionFields:
         latency_ms=0.1,
         replica="one",
         fallback=None,
+        pinned=False,
     )
     unknown = changes.keys() - record.keys()
     assert not unknown, f"a record has no {unknown}"

@@ -447,6 +447,7 @@ def log_speed(folder: Path, seconds: float) -> Json:
         latency_ms=0.1,
         replica="benchmark",
         fallback=None,
+        pinned=False,
     )
 
     def keep() -> None:

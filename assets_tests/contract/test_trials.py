@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from assets_tests.bad_bundles import put_crashing_bundle, put_stalling_bundle
@@ -17,7 +18,9 @@ from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.prediction import PredictionRecord
 from boucle.contracts.rollout import Phase, Rollout
 from boucle.contracts.shadow import ShadowRecord
-from boucle.contracts.traffic_plan import Arm, NewPlan, Role, Strategy
+from boucle.contracts.traffic_plan import Arm, NewPlan, Strategy
+from boucle.contracts.traffic_plan import Role as ArmRole
+from boucle_adapters.tokens import Role
 from boucle_serving.predict_endpoint import Reply
 from boucle_serving.trial import FAILURES_IN_A_ROW, PROBE_SECONDS
 
@@ -46,7 +49,7 @@ def try_version_2(
     """Put version 2 on trial beside version 1."""
     assert world.state is not None
     production = world.state.plan(MODEL).production  # type: ignore[union-attr]
-    challenger = Arm(version=ModelVersion(2), bundle_digest=digest, weight=weight, role=Role.CHALLENGER)
+    challenger = Arm(version=ModelVersion(2), bundle_digest=digest, weight=weight, role=ArmRole.CHALLENGER)
     new = NewDecision(
         kind=DecisionKind.ROLLOUT,
         model=MODEL,
@@ -260,3 +263,43 @@ def test_the_end_of_a_trial_writes_down_what_it_was_given(world: World):
     world.promote(2, weights=WEIGHTS_2)
     world.poll()
     wait_for(lambda: len(shadows(world)) == 1)
+
+
+def pinned(world: World, arm: str, *, role: Role = Role.TESTER, token: str = "") -> httpx.Response:
+    token = token or world.tokens.add("user:ada", [role])
+    headers = {"x-boucle-arm": arm, "authorization": f"Bearer {token}"}
+    return world.http.post("/predict", json=QUESTION, headers=headers)
+
+
+@pytest.mark.parametrize(("arm", "version"), [("challenger", 2), ("production", 1)])
+@pytest.mark.parametrize("weight", [0, 100])
+def test_a_tester_chooses_who_answers_and_is_not_counted_as_drawn(world: World, arm: str, version: int, weight: float):
+    try_version_2(world, good(world), weight=weight, shadow_share=100)
+    answer = pinned(world, arm)
+    assert (answer.status_code, answer.json()["model_version"]) == (200, version)
+    record = only(world)
+    assert (record.pinned, record.assigned_role, record.answering_role) == (True, arm, arm)
+    world.http.get("/metrics")
+    assert shadows(world) == []
+
+
+def test_a_tester_of_a_version_that_crashes_is_answered_by_production(world: World):
+    try_version_2(world, crashing(world), weight=0)
+    assert pinned(world, "challenger").json()["model_version"] == 1
+    assert (only(world).fallback, only(world).pinned) == ("failed", True)
+
+
+def test_nobody_else_chooses_an_arm(world: World):
+    try_version_2(world, good(world), weight=0)
+    assert pinned(world, "challenger", token="boucle_nobody").status_code == 401
+    assert pinned(world, "challenger", role=Role.CALLER).status_code == 403
+    assert pinned(world, "standby").status_code == 422
+    assert world.logged() == []
+
+
+def test_an_arm_that_is_not_there_is_named(world: World):
+    answer = pinned(world, "challenger")
+    assert (answer.status_code, answer.json()["errors"]) == (
+        422,
+        [{"field": "x-boucle-arm", "message": "no version is challenger of this model now"}],
+    )

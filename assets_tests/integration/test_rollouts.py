@@ -263,6 +263,8 @@ def test_a_bandit_gives_the_better_version_more_and_more(shop: Shop):
     looks = shop.until_over(reward=True)
     weights = [seen.rollout.weight for seen in looks]
     assert weights[0] == 50
+    better, worse = (next(one for one in looks[-1].estimates if one.version == version) for version in (1, 2))
+    assert worse.snips_high < better.snips_low
     assert weights[-1] < 50
     assert shop.home.state.production(MODEL) == 1
 

@@ -40,6 +40,7 @@ _ANSWER_COLUMNS = {
     "propensity": "DOUBLE",
     "proba": "DOUBLE",
     "latency_ms": "DOUBLE",
+    "pinned": "BOOLEAN",
 }
 _SHADOW_COLUMNS = {
     "prediction_id": "VARCHAR",
@@ -149,7 +150,7 @@ class LogTables:
     run: Run
 
     def read_answers(self, *, features: bool = False) -> None:
-        """Make the table `answer`. A request that named no entity was drawn for nobody, and is not of the rollout."""
+        """Make the table `answer`. Who named no entity, or chose an arm, was not drawn, and is not of the rollout."""
         stages = self.run.stages
         self.connection.execute("create table plan (plan_revision BIGINT, stage BIGINT)")
         rows = [(plan.revision, stages.index(_stage(plan))) for plan in self.run.plans]
@@ -162,7 +163,7 @@ class LogTables:
                 assigned_role = 'challenger' as is_challengers, answering_role, model_version as version, fallback,
                 propensity, proba, latency_ms{", features" if features else ""}
             from {_lines(self._files(self.logs.predictions), columns)} join plan using (plan_revision)
-            where "at" >= $start and "at" < $end and entity_key is not null
+            where "at" >= $start and "at" < $end and entity_key is not null and not coalesce(pinned, false)
                 and proba is not null and latency_ms is not null
             qualify row_number() over (partition by prediction_id order by "at") = 1
             """,  # noqa: S608 - our own names

@@ -21,11 +21,12 @@ _PREFIX = "boucle_"
 
 class Role(StrEnum):
     """What a bearer may do: an approver asks, approves and refuses; an operator rolls back; a caller asks for
-    predictions, where these need a key."""
+    predictions, where these need a key; a tester chooses who answers it."""
 
     APPROVER = "approver"
     OPERATOR = "operator"
     CALLER = "caller"
+    TESTER = "tester"
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,10 @@ def roles_of(actor: str, names: Collection[str]) -> frozenset[Role]:
     Raises:
         ConfigurationError: There is no such role, none was named, or who decides is no person.
     """
-    if set(names) == {Role.CALLER} and not (is_person(actor) or actor.removeprefix(_SERVICE) not in {actor, ""}):
+    asks_only = bool(names) and set(names) <= {Role.CALLER, Role.TESTER}
+    if asks_only and not (is_person(actor) or actor.removeprefix(_SERVICE) not in {actor, ""}):
         raise ConfigurationError(f"'{actor}' is nobody: say {_SERVICE}NAME or {PERSON}NAME. No token was made.")
-    if set(names) != {Role.CALLER} and not is_person(actor):
+    if not asks_only and not is_person(actor):
         raise ConfigurationError(f"'{actor}' is no person: say {PERSON}NAME. No token was made.")
     if not names or (strange := sorted(set(names) - {role.value for role in Role})):
         said = f"not {', '.join(strange)}" if names else "none was named"

@@ -149,7 +149,10 @@ def rollback(
 @app.command()
 def token(
     actor: Annotated[str, typer.Argument(help="Whose it is: user:ada, as the ledger names people; service:shop.")],
-    role: Annotated[list[str] | None, typer.Option(help="approver, operator (rolls back), caller (predicts).")] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(help="approver, operator (rolls back), caller (predicts), tester (chooses an arm)."),
+    ] = None,
     revoke: Annotated[bool, typer.Option("--revoke", help="Forget every token of this actor instead.")] = False,
     as_json: Json = False,
 ) -> None:

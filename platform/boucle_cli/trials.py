@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from boucle.contracts.ids import ModelName, ModelVersion
-from boucle.contracts.look import RolloutLook
+from boucle.contracts.look import ArmEstimate, RolloutLook
 from boucle.contracts.shadow_report import ShadowFigures, ShadowReport
 from boucle.contracts.traffic_plan import Strategy
 from boucle.contracts.verdict import Gate, GateMode
@@ -125,7 +125,21 @@ def show_look(look: RolloutLook) -> None:
         for gate in look.gates
     ]
     show_table("metrics", rows, empty="Nothing is measured yet.")
+    if look.estimates:
+        show_table("reward of each arm if it answered everybody", [_estimate(one) for one in look.estimates], empty="")
     OUT.print(look.said, markup=False, highlight=False, soft_wrap=True)
+
+
+def _estimate(one: ArmEstimate) -> dict[str, object]:
+    def shown(estimate: float, low: float | None, high: float | None) -> str:
+        return f"{estimate:.4f}" + ("" if low is None or high is None else f" [{low:.4f}, {high:.4f}]")
+
+    return {
+        "version": one.version,
+        "decisions": one.decisions,
+        "IPS": shown(one.ips, one.ips_low, one.ips_high),
+        "SNIPS": shown(one.snips, one.snips_low, one.snips_high),
+    }
 
 
 def _measured(gate: Gate) -> str:

@@ -9,12 +9,22 @@ from typing import TypeVar
 
 from starlette.types import Scope
 
+from boucle.contracts.traffic_plan import Role as TrafficRole
 from boucle_adapters.tokens import Bearer, Role, TokenStore
 from boucle_serving.metrics import ServingMetrics
-from boucle_serving.problems import BusyError, ForbiddenError, TooManyRequestsError, UnauthorizedError
+from boucle_serving.problems import (
+    BusyError,
+    FieldError,
+    ForbiddenError,
+    InvalidRequestError,
+    TooManyRequestsError,
+    UnauthorizedError,
+)
 
 _Kept = TypeVar("_Kept")
 _CALLERS_REMEMBERED = 10_000
+ARM = b"x-boucle-arm"
+_ARMS = {role.value.encode(): role for role in (TrafficRole.PRODUCTION, TrafficRole.CHALLENGER)}
 _TOKEN_SECONDS = 1.0
 """A token that was revoked is refused after this long at the latest."""
 
@@ -71,14 +81,34 @@ class Admission:
                 self._spend(caller, limits.requests_per_second)
         self._inside += 1
 
+    def chosen_arm(self, scope: Scope) -> TrafficRole | None:
+        """The arm that the caller wants to be answered by, where it says so (`x-boucle-arm`) and may choose.
+
+        Raises:
+            UnauthorizedError: There is no token, or nobody knows it.
+            ForbiddenError: The token is not a tester's.
+            InvalidRequestError: There is no arm of this name.
+        """
+        said = next((value for name, value in scope["headers"] if name == ARM), None)
+        if said is None:
+            return None
+        bearer = self._bearer(_token(scope["headers"]))
+        if bearer is None:
+            raise UnauthorizedError("Choosing an arm needs `Authorization: Bearer …` and a tester's token.")
+        if Role.TESTER not in bearer.roles:
+            raise ForbiddenError(f"The token of '{bearer.actor}' may not choose an arm: make one with --role tester.")
+        if said not in _ARMS:
+            raise InvalidRequestError(
+                FieldError(ARM.decode(), f"must be {' or '.join(_ARMS.values())}, not {said!r:.80}")
+            )
+        return _ARMS[said]
+
     def leave(self) -> None:
         """The request that was let in is answered."""
         self._inside -= 1
 
     def _owner_of_key(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        said = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), "")
-        scheme, _, token = said.partition(" ")
-        bearer = self._bearer(token.strip()) if scheme.lower() == "bearer" else None
+        bearer = self._bearer(_token(headers))
         if bearer is None:
             self._metrics.refused.labels("key").inc()
             raise UnauthorizedError(
@@ -91,6 +121,8 @@ class Admission:
         return bearer.actor
 
     def _bearer(self, token: str) -> Bearer | None:
+        if not token:
+            return None
         now = self._timer()
         seen, bearer = self._bearers.get(token, (-math.inf, None))
         if now - seen >= _TOKEN_SECONDS:
@@ -110,6 +142,13 @@ class Admission:
                 f"'{caller}' may send {per_second:g} requests a second; ask again in {wait:.2f} s.", wait
             )
         _remember(self._budgets, caller, (left - 1, now))
+
+
+def _token(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The bearer token of a request; empty where there is none."""
+    said = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), "")
+    scheme, _, token = said.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _remember(kept: OrderedDict[str, _Kept], name: str, value: _Kept) -> None:

@@ -14,7 +14,9 @@ MOST_HEAD_BYTES = 8_192
 _REQUEST = re.compile(rb"POST (/[A-Za-z0-9/_.\-]*) HTTP/1\.1")
 _HEADER = re.compile(rb"([A-Za-z0-9\-]+):[ \t]*([!-~](?:[ -~]*[!-~])?)?[ \t]*")
 _LENGTH = re.compile(rb"[0-9]{1,7}")
-_CHANGES_THE_BODY = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"content-encoding"})
+_NOT_PLAIN = frozenset(
+    {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"content-encoding", b"x-boucle-arm"}
+)
 
 
 class PlainHead(NamedTuple):
@@ -34,7 +36,7 @@ def plain_head(head: bytes) -> PlainHead | None:
     headers: dict[bytes, bytes] = {}
     for line in lines:
         found = _HEADER.fullmatch(line)
-        if found is None or (name := found[1].lower()) in headers or name in _CHANGES_THE_BODY:
+        if found is None or (name := found[1].lower()) in headers or name in _NOT_PLAIN:
             return None
         headers[name] = found[2] or b""
     length = headers.get(b"content-length", b"")

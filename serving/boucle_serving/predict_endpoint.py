@@ -15,14 +15,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from boucle.contracts.ids import ModelName
+from boucle.contracts.traffic_plan import Role
 from boucle.errors import BoucleError
-from boucle_serving.admission import Admission
+from boucle_serving.admission import ARM, Admission
 from boucle_serving.body import json_of, read_body, too_large
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.middleware import MODEL_VERSION, NOBODY, ROUTE
 from boucle_serving.predictor import ServedModel
 from boucle_serving.problems import (
     MEDIA_TYPE,
+    FieldError,
     InvalidRequestError,
     LogUnavailableError,
     Problem,
@@ -58,6 +60,8 @@ class _Request:
     started: float
     tell: Callable[[Reply], None]
     routed: Routed | None = None
+    arm: Role | None = None
+    """The one that a tester chose."""
 
 
 class PredictEndpoint:
@@ -118,6 +122,7 @@ class PredictEndpoint:
         except BoucleError as error:
             return self._refusal(model, error, started)
         try:
+            arm = self._admission.chosen_arm(scope)
             body = await read_body(receive, most=MAX_BODY_BYTES, seconds=self._admission.limits.body_seconds)
         except BaseException as error:
             self._admission.leave()
@@ -127,7 +132,7 @@ class PredictEndpoint:
                 self._observe(model, None, CLIENT_LEFT, started)
             raise
         told: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._add(model, _Request(body, request_id, started, told.set_result))
+        self._add(model, _Request(body, request_id, started, told.set_result, arm=arm))
         return await told
 
     def _add(self, model: ModelName, request: _Request) -> None:
@@ -268,7 +273,10 @@ def _asked(served: ServedModel, request: _Request) -> Asked | InvalidRequestErro
         question = served.production.questions.read(json_of(request.body))
     except InvalidRequestError as error:
         return error
-    request.routed = served.routes.of(question.entity_key)
+    chosen = served.routes.pinned(request.arm) if request.arm else served.routes.of(question.entity_key)
+    if chosen is None:
+        return InvalidRequestError(FieldError(ARM.decode(), f"no version is {request.arm} of this model now"))
+    request.routed = chosen
     return Asked(question, request.routed, request.request_id, request.started)
 
 

@@ -1,7 +1,7 @@
 """A traffic plan applied to requests. The rules themselves are in `boucle.policy.traffic`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from boucle.contracts.ids import Digest, EntityKey
@@ -26,6 +26,8 @@ class Routed:
     trial: Trial | None = None
     """Where an arm on trial computes its answers: beside the event loop, within a time."""
     fallback: Fallback | None = None
+    pinned: bool = False
+    """Its caller chose the arm."""
 
     @cached_property
     def answered_by(self) -> tuple[str, str]:
@@ -50,7 +52,7 @@ class Routes:
     plan: TrafficPlan
     bundles: Mapping[Digest, LoadedBundle]
     trials: Mapping[Digest, Trial]
-    _fallbacks: dict[tuple[int, Fallback], Routed] = field(default_factory=dict)
+    _fallbacks: dict[tuple[int, Fallback, bool], Routed] = field(default_factory=dict)
 
     def of(self, entity_key: EntityKey | None) -> Routed:
         """Who answers this entity; where the caller names none, nobody is drawn: production."""
@@ -59,19 +61,31 @@ class Routes:
             return self.fallback(routed, Fallback.CUT)
         return routed
 
+    def pinned(self, role: Role) -> Routed | None:
+        """The arm of this role for whoever may choose; None where there is none that answers."""
+        found = next(
+            (self._arms[arm.version] for arm in self.plan.arms if arm.role is role and arm.version in self._arms), None
+        )
+        return None if found is None else replace(found, pinned=True)
+
     def fallback(self, routed: Routed, why: Fallback) -> Routed:
         """Production in place of the arm that was drawn."""
-        key = (routed.assigned.version, why)
+        key = (routed.assigned.version, why, routed.pinned)
         if key not in self._fallbacks:
             arm = self.plan.production
             self._fallbacks[key] = Routed(
-                self.plan, routed.assigned, arm, self.bundles[arm.bundle_digest], fallback=why
+                self.plan,
+                routed.assigned,
+                arm,
+                self.bundles[arm.bundle_digest],
+                fallback=why,
+                pinned=routed.pinned,
             )
         return self._fallbacks[key]
 
     def shadows(self, routed: Routed, entity_key: EntityKey | None) -> tuple[tuple[Arm, Trial], ...]:
         """The arms that score this request as well, each with where it does: of production's answers all on trial."""
-        if not self._shadows or entity_key is None or not is_shadowed(self.plan, entity_key):
+        if not self._shadows or routed.pinned or entity_key is None or not is_shadowed(self.plan, entity_key):
             return ()
         return self._shadows if routed.answering.role is Role.PRODUCTION else self._shadowed_by_production
 

@@ -278,6 +278,7 @@ class PredictionService:
             latency_ms=(perf_counter() - started) * 1000,
             replica=self._replica,
             fallback=routed.fallback,
+            pinned=routed.pinned,
         )
         return Prediction(found, record)
 

@@ -23,6 +23,20 @@ class ArmLook(Document):
     slow: int | None = None
 
 
+class ArmEstimate(Document):
+    """What a reward would be on average if one arm had answered everybody, from the log of draws, each with its 95 per
+    cent interval; by inverse propensity, and self-normalised."""
+
+    version: ModelVersion
+    ips: float
+    ips_low: float | None
+    ips_high: float | None
+    snips: float
+    snips_low: float | None
+    snips_high: float | None
+    decisions: int
+
+
 class RolloutLook(Document):
     """What the controller saw and did at `at`; `rollout` and `plan_revision` are from before.
 
@@ -39,5 +53,6 @@ class RolloutLook(Document):
     arms: tuple[ArmLook, ...]
     gates: tuple[Gate, ...]
     needed: dict[str, int] = Field(default_factory=dict)
+    estimates: tuple[ArmEstimate, ...] = ()
     moved: bool
     said: str

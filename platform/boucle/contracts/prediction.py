@@ -28,7 +28,7 @@ class PredictionRecord(Document):
     `as_of` is the moment asked about; `features_as_of` the moment of the feature row that answered; `at` the moment
     of the answer on boucle's clock. `features` follow the order of the bundle's contract; None is a missing value.
     Where the caller gave the features, `features_as_of` is None, and so is `entity_key` if it named none. `fallback`
-    says why the answering arm is not the assigned one.
+    says why the answering arm is not the assigned one; a `pinned` request was not drawn, its caller chose the arm.
     """
 
     schema_version: Literal[1] = 1
@@ -50,6 +50,7 @@ class PredictionRecord(Document):
     latency_ms: float
     replica: str
     fallback: Fallback | None = None
+    pinned: bool = False
 
 
 class PredictionFields(TypedDict):
@@ -77,6 +78,7 @@ class PredictionFields(TypedDict):
     latency_ms: float
     replica: str
     fallback: Fallback | None
+    pinned: bool
 
 
 class SegmentSeal(Document):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from boucle.contracts.bundle import CONTRACT_FILE, BundleContract
 from boucle.contracts.ids import ModelVersion
-from boucle.contracts.look import ArmLook, RolloutLook
+from boucle.contracts.look import ArmEstimate, ArmLook, RolloutLook
 from boucle.contracts.rollout import ArmCounts, Phase, Rollout, StepCounts
 from boucle.contracts.shadow_report import ShadowReport
 from boucle.contracts.traffic_plan import Role, Strategy, TrafficPlan
@@ -16,17 +16,18 @@ from boucle.errors import ApprovalError, ConflictError
 from boucle.operations import approval, traffic
 from boucle.operations.actor import Actor
 from boucle.policy.ab import ab_gates, ab_outcome
-from boucle.policy.bandit import arm_rewards, bandit_outcome, seeded, weights
+from boucle.policy.bandit import BanditPolicy, arm_rewards, bandit_outcome, seeded, settled, weights
 from boucle.policy.canary import canary_gates, requests_needed
 from boucle.policy.interleaving import decided_requests_needed, interleaving_gates, interleaving_outcome
 from boucle.policy.rollout import next_rollout
 from boucle.policy.trials import shadow_outcome, weights_moved
+from boucle.stats.off_policy import every_arm
 from boucle_adapters.home import Home
 from boucle_adapters.log_tables import RolloutLogs
 from boucle_adapters.rank_facts import preferences
 from boucle_adapters.replicas import wait_until_served
 from boucle_adapters.rolling_back import FOLLOW_TIMEOUT_SECONDS, abort
-from boucle_adapters.rollout_facts import ab_counts, bandit_log, canary_steps, shadow_report
+from boucle_adapters.rollout_facts import BanditLog, ab_counts, bandit_log, canary_steps, shadow_report
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.risk import risk_of
 from boucle_platform.model_loop.steps.store import GROUND_TRUTH, data_dir
@@ -46,6 +47,7 @@ class Judged:
     after: Rollout | None = None
     result: TrialResult | None = None
     needed: Mapping[str, int] = field(default_factory=dict)
+    estimates: tuple[ArmEstimate, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ def look(home: Home, spec: LoopSpec, *, who: str) -> RolloutLook | None:
         arms=judged.arms,
         gates=judged.gates,
         needed=dict(judged.needed),
+        estimates=judged.estimates,
         moved=bool(more),
         said=f"{judged.said} {more}".strip(),
     )
@@ -155,7 +158,8 @@ def _ab(seen: _Seen) -> Judged:
 
 def _bandit(seen: _Seen) -> Judged:
     policy = seen.spec.traffic.bandit
-    log = bandit_log(seen.logs, seen.history, seen.at).logged
+    found = bandit_log(seen.logs, seen.history, seen.at)
+    log = found.logged
     versions = [arm.version for arm in seen.plan.arms]
     rewards = arm_rewards(policy, log, versions)
     rollout = seen.rollout
@@ -179,6 +183,30 @@ def _bandit(seen: _Seen) -> Judged:
         result=result,
         after=after if is_move else None,
         needed={"rewards of each arm": policy.min_rewards},
+        estimates=_estimates(policy, found, versions),
+    )
+
+
+def _estimates(policy: BanditPolicy, found: BanditLog, versions: list[ModelVersion]) -> tuple[ArmEstimate, ...]:
+    """What each arm would earn alone, from the decisions whose reward is known."""
+    log = found.logged
+    known, rewards = settled(policy, log)
+    by_arm = every_arm(
+        versions, log.version[known], log.propensity[known], rewards[known], entities=found.entities[known]
+    )
+    return tuple(
+        ArmEstimate(
+            version=version,
+            ips=one.ips.estimate,
+            ips_low=one.ips.low,
+            ips_high=one.ips.high,
+            snips=one.snips.estimate,
+            snips_low=one.snips.low,
+            snips_high=one.snips.high,
+            decisions=one.snips.matched,
+        )
+        for version in versions
+        if (one := by_arm[version]) is not None
     )
 
 
