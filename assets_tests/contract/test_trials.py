@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from assets_tests.bad_bundles import put_crashing_bundle, put_stalling_bundle
-from assets_tests.bundles import MODEL, NOVEMBER, publish_users, put_bundle
+from assets_tests.bundles import FEATURES, MODEL, NOVEMBER, publish_users, put_bundle, replace_in_json, write_bundle
 from assets_tests.contract.test_http import NOON, QUESTION, WEIGHTS_1, WEIGHTS_2, World, wait_for
 from assets_tests.contract.test_turns import OTHER, SCOPE
+from boucle.contracts.bundle import CONTRACT_FILE
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.prediction import PredictionRecord
@@ -21,8 +22,9 @@ from boucle.contracts.shadow import ShadowRecord
 from boucle.contracts.traffic_plan import Arm, NewPlan, Strategy
 from boucle.contracts.traffic_plan import Role as ArmRole
 from boucle_adapters.tokens import Role
+from boucle_serving.bundles import load_bundle
 from boucle_serving.predict_endpoint import Reply
-from boucle_serving.trial import FAILURES_IN_A_ROW, PROBE_SECONDS
+from boucle_serving.trial import FAILURES_IN_A_ROW, PROBE_SECONDS, Trial
 
 BATCH = {"rows": [QUESTION, OTHER]}
 
@@ -303,3 +305,76 @@ def test_an_arm_that_is_not_there_is_named(world: World):
         422,
         [{"field": "x-boucle-arm", "message": "no version is challenger of this model now"}],
     )
+
+
+def wider(world: World) -> Digest:
+    """A version that needs a feature which no row has."""
+    directory = world.root / "scratch" / "wider"
+    return world.bundles.put(write_bundle(directory, weights=(0.3, -0.1, 0.2), features=(*FEATURES, "clicks")), MODEL)
+
+
+@pytest.mark.parametrize("weight", [0, 100])
+def test_a_version_that_needs_what_no_row_has_fails_alone(world: World, weight: float):
+    try_version_2(world, wider(world), weight=weight, shadow_share=100)
+    told = ask(world, QUESTION, OTHER)
+    assert [reply.status for reply in told] == [200, 200]
+    assert [json.loads(reply.body)["model_version"] for reply in told] == [1, 1]
+    assert len(world.logged()) == 2
+    if weight == 0:
+        wait_for(lambda: len(shadows(world)) == 2)
+        assert {shadow.error for shadow in shadows(world)} == {"failed"}
+
+
+def test_what_goes_wrong_with_shadows_after_an_answer_is_logged_is_not_the_callers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object) -> None:
+        raise RuntimeError("the shadow's own")
+
+    try_version_2(world, good(world), weight=0, shadow_share=100)
+    monkeypatch.setattr("boucle_serving.service.PredictionService._shadow", broken)
+    assert ask(world, QUESTION)[0].status == 200
+    assert len(world.logged()) == 1
+
+
+def test_shadows_that_are_scored_together_have_the_time_of_each(world: World):
+    # About 60 ms a customer, where a caller would wait 200: sixteen at once take longer than that.
+    digest = put_stalling_bundle(world.bundles, world.root / "scratch", turns=30_000)
+    try_version_2(world, digest, weight=0, shadow_share=100)
+    ask(world, *[QUESTION] * 16)
+    wait_for(lambda: len(shadows(world)) == 16, seconds=20)
+    assert {shadow.error for shadow in shadows(world)} == {None}
+
+
+def test_a_version_that_wants_newer_features_than_production_loses_no_caller(world: World):
+    directory = write_bundle(world.root / "scratch" / "young", weights=WEIGHTS_2)
+    replace_in_json(directory / CONTRACT_FILE, max_feature_age_days=5)
+    try_version_2(world, world.bundles.put(directory, MODEL), weight=100)
+    ten_days_old = {"user_id": "4", "as_of": "1997-10-11"}
+    (reply,) = ask(world, ten_days_old)
+    assert (reply.status, json.loads(reply.body)["model_version"]) == (200, 1)
+    assert only(world).fallback == "failed"
+
+
+def test_a_large_batch_makes_no_quick_version_slow(world: World):
+    bundle = load_bundle(world.bundles.fetch(good(world)), good(world))
+    trial = Trial(bundle, replica="one", budget_seconds=5, write=lambda _: None, skipped=lambda _: None)
+    try:
+        trial._judge(1.0, 1_000)
+        assert trial._is_quick
+        for _ in range(3):
+            assert trial._is_quick
+            trial._judge(0.05, 1)
+        assert not trial._is_quick
+    finally:
+        trial.close(seconds=5)
+
+
+def test_what_a_trial_is_doing_when_it_is_closed_is_ended_too(world: World):
+    digest = put_stalling_bundle(world.bundles, world.root / "scratch", turns=100_000_000)
+    bundle = load_bundle(world.bundles.fetch(digest), digest)
+    trial = Trial(bundle, replica="one", budget_seconds=0.2, write=lambda _: None, skipped=lambda _: None)
+    trial._is_quick = False
+    answer = trial.ask([[3.0, 5.0]])
+    trial.close()
+    assert answer.result(timeout=20) == [None]

@@ -108,6 +108,52 @@ def test_beginning_twice_is_beginning_once_also_after_a_step_and_at_the_end(stat
     assert plan.rollout.phase is Phase.COMPLETE
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_materialising_traffic_again_never_begins_an_old_canary_anew(state, registry, ended: bool):
+    plan = two_versions(state, registry)
+    while plan.rollout.is_open:
+        plan = step(state, plan)
+    _, plan = traffic.try_version(
+        state,
+        MODEL,
+        challenger=version(3),
+        bundle=digest_of(3),
+        strategy=Strategy.AB,
+        policy=CANARY,
+        actor=LATER,
+        reason="is it better?",
+    )
+    if ended:
+        _, plan = traffic.end_trial(state, plan, reason="no difference", actor=LATER)
+    assert traffic.start_traffic(state, MODEL, policy=CANARY, actor=LATER) == plan
+
+
+def test_a_policy_that_asks_for_canaries_by_now_takes_no_version_out_of_traffic(state, registry):
+    promote(state, registry, 1)
+    traffic.start_traffic(state, MODEL, policy=TrafficPolicy(), actor=SOMEBODY)
+    promote(state, registry, 2, against=1)
+    plan = traffic.start_traffic(state, MODEL, policy=TrafficPolicy(), actor=SOMEBODY)
+    assert traffic.start_traffic(state, MODEL, policy=CANARY, actor=LATER) == plan
+
+
+def test_a_version_that_was_promoted_comes_into_traffic_before_another_is_tried(state, registry):
+    one_version(state, registry)
+    promote(state, registry, 2, against=1)
+    with pytest.raises(
+        ConflictError, match="gives the requests to version 1, the ledger says version 2"
+    ):
+        traffic.try_version(
+            state,
+            MODEL,
+            challenger=version(3),
+            bundle=digest_of(3),
+            strategy=Strategy.AB,
+            policy=CANARY,
+            actor=LATER,
+            reason="is it better?",
+        )
+
+
 def test_every_step_is_a_row_of_the_ledger_and_the_last_gives_everybody_to_the_challenger(state, registry):
     plan = two_versions(state, registry)
     weights = []

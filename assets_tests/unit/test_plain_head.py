@@ -45,6 +45,7 @@ def test_a_plain_head_is_read():
         HEAD + b"\r\nname: \x00",
         HEAD + b"\r\nno colon",
         HEAD + b"\r\nHost: there",
+        HEAD + b"\r\nname: " + b" " * 7_900 + b"\x80",
         b"",
     ],
 )

@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.rollout import Phase, Rollout
 from boucle.contracts.verdict import Gate, Verdict
-from boucle.policy.canary import CanaryPolicy, canary_gates
+from boucle.policy.canary import CanaryPolicy, Say, canary_gates
 from boucle.policy.rollout import FINAL, aborted, first_rollout, next_rollout
+from boucle.policy.trials import TrafficPolicy
 
 POLICY = CanaryPolicy()
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -114,3 +116,18 @@ def test_on_every_path_no_step_up_is_skipped_and_the_weight_is_that_of_the_state
             assert after.weight == POLICY.steps[after.step].weight
         assert (after.challenger, after.production, after.began_at) == (2, 1, BEGIN)
         state = after
+
+
+def test_a_policy_that_has_fewer_steps_by_now_neither_breaks_nor_holds_a_rollout_for_ever():
+    at_25 = follow(PASSED, PASSED, PASSED)[-1]
+    shorter = POLICY.model_copy(update={"steps": POLICY.steps[:1]})
+    later = at_25.phase_began_at + timedelta(hours=1)
+    assert next_rollout(shorter, at_25, all_say(PASSED), requests=10_000, at=later).phase is Phase.COMPLETE
+    assert next_rollout(shorter, at_25, all_say(FAILED), requests=10_000, at=later).phase is Phase.ABORTED
+
+
+def test_a_policy_under_which_every_canary_would_wait_in_vain_is_refused():
+    with pytest.raises(ValidationError, match="a canary would wait in vain"):
+        TrafficPolicy(shadow_share=0)
+    veto = POLICY.loss.model_copy(update={"say": Say.VETO})
+    assert TrafficPolicy(shadow_share=0, canary=POLICY.model_copy(update={"shadow": None, "loss": veto}))

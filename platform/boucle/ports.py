@@ -98,10 +98,18 @@ class StateStore(Protocol):
         Raises ConflictError when production, or with `expected_revision` the plan, is not what the caller saw.
         """
 
-    def publish_plan(self, decision: Decision, *, plan: NewPlan, actor: str, at: datetime) -> TrafficPlan:
+    def publish_plan(
+        self,
+        decision: Decision,
+        *,
+        plan: NewPlan,
+        actor: str,
+        at: datetime,
+        expected_revision: int | None = None,
+    ) -> TrafficPlan:
         """The next revision of the plan, for the newest move in the ledger; a plan that says the same changes nothing.
 
-        Raises ConflictError when another move followed `decision`.
+        Raises ConflictError when another move followed `decision`, or the plan is not what the caller saw.
         """
 
     def plan_history(self, model: ModelName) -> Sequence[TrafficPlan]:

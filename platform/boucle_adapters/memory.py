@@ -87,10 +87,18 @@ class MemoryStateStore:
             decision = self.record(new, expected_production=expected_production)
             return decision, self.publish_plan(decision, plan=plan, actor=new.actor, at=new.at)
 
-    def publish_plan(self, decision: Decision, *, plan: NewPlan, actor: str, at: datetime) -> TrafficPlan:
+    def publish_plan(
+        self,
+        decision: Decision,
+        *,
+        plan: NewPlan,
+        actor: str,
+        at: datetime,
+        expected_revision: int | None = None,
+    ) -> TrafficPlan:
         """The next revision of the plan, for the newest move in the ledger; a plan that says the same changes nothing.
 
-        Raises ConflictError when another move followed `decision`.
+        Raises ConflictError when another move followed `decision`, or the plan is not what the caller saw.
         """
         with self._lock:
             model = decision.decision.model
@@ -103,6 +111,8 @@ class MemoryStateStore:
             current = self.plan(model)
             if current is not None and current.says(plan):
                 return current
+            if expected_revision is not None and expected_revision != (current.revision if current else 0):
+                raise ConflictError(plan_moved(decision.decision, expected_revision))
             made = next_plan(current, decision, plan, actor=actor, at=at)
             self._plans.setdefault(model, []).append(made)
             return made

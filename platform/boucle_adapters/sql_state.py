@@ -193,13 +193,21 @@ class SqlStateStore:
             decision = _append(connection, new, expected_production)
             return decision, _publish(connection, decision, plan, actor=new.actor, at=new.at)
 
-    def publish_plan(self, decision: Decision, *, plan: NewPlan, actor: str, at: datetime) -> TrafficPlan:
+    def publish_plan(
+        self,
+        decision: Decision,
+        *,
+        plan: NewPlan,
+        actor: str,
+        at: datetime,
+        expected_revision: int | None = None,
+    ) -> TrafficPlan:
         """The next revision of the plan, for the newest move in the ledger; a plan that says the same changes nothing.
 
-        Raises ConflictError when another move followed `decision`.
+        Raises ConflictError when another move followed `decision`, or the plan is not what the caller saw.
         """
         with self._write() as connection:
-            return _publish(connection, decision, plan, actor=actor, at=at)
+            return _publish(connection, decision, plan, actor=actor, at=at, expected=expected_revision)
 
     def plan_history(self, model: ModelName) -> Sequence[TrafficPlan]:
         """Every revision, oldest first."""
@@ -432,7 +440,15 @@ def _plan(connection: sa.Connection, model: ModelName) -> TrafficPlan | None:
     return None if row is None else _document(TrafficPlan, row)
 
 
-def _publish(connection: sa.Connection, decision: Decision, new: NewPlan, *, actor: str, at: datetime) -> TrafficPlan:
+def _publish(
+    connection: sa.Connection,
+    decision: Decision,
+    new: NewPlan,
+    *,
+    actor: str,
+    at: datetime,
+    expected: int | None = None,
+) -> TrafficPlan:
     _lock_ledger(connection)
     model = decision.decision.model
     newest = _last_move(connection, model)
@@ -444,6 +460,8 @@ def _publish(connection: sa.Connection, decision: Decision, new: NewPlan, *, act
     current = _plan(connection, model)
     if current is not None and current.says(new):
         return current
+    if expected is not None and expected != (current.revision if current else 0):
+        raise ConflictError(plan_moved(decision.decision, expected))
     plan = next_plan(current, decision, new, actor=actor, at=at)
     connection.execute(
         sa.insert(TRAFFIC_PLAN), {"model": model, "revision": plan.revision, "document": plan.model_dump_json()}

@@ -12,7 +12,7 @@ from boucle_serving.middleware import PLAIN_ID
 
 MOST_HEAD_BYTES = 8_192
 _REQUEST = re.compile(rb"POST (/[A-Za-z0-9/_.\-]*) HTTP/1\.1")
-_HEADER = re.compile(rb"([A-Za-z0-9\-]+):[ \t]*([!-~](?:[ -~]*[!-~])?)?[ \t]*")
+_NAME, _VALUE = re.compile(rb"[A-Za-z0-9\-]+"), re.compile(rb"[ -~]*")
 _LENGTH = re.compile(rb"[0-9]{1,7}")
 _NOT_PLAIN = frozenset(
     {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"content-encoding", b"x-boucle-arm"}
@@ -35,14 +35,15 @@ def plain_head(head: bytes) -> PlainHead | None:
     request = _REQUEST.fullmatch(first)
     headers: dict[bytes, bytes] = {}
     for line in lines:
-        found = _HEADER.fullmatch(line)
-        if found is None or (name := found[1].lower()) in headers or name in _NOT_PLAIN:
+        said, colon, value = line.partition(b":")
+        name, value = said.lower(), value.strip(b" \t")
+        if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or name in {*headers, *_NOT_PLAIN}:
             return None
-        headers[name] = found[2] or b""
+        headers[name] = value
     length = headers.get(b"content-length", b"")
     keeps_alive = headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
     if request is None or not keeps_alive or not _LENGTH.fullmatch(length):
         return None
-    said = headers.get(b"x-request-id", b"")
-    request_id = said.decode() if PLAIN_ID.fullmatch(said) else None
+    asked_as = headers.get(b"x-request-id", b"")
+    request_id = asked_as.decode() if PLAIN_ID.fullmatch(asked_as) else None
     return PlainHead(request[1].decode(), int(length), list(headers.items()), request_id)

@@ -1,8 +1,9 @@
 """Predictions, from checked questions to logged records: one, or many at once."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from time import perf_counter
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from boucle_serving.problems import InvalidRequestError, UnknownModelError
 from boucle_serving.questions import FeatureRow, Question
 from boucle_serving.router import Routed
 from boucle_serving.trial import Scores, Shadow, Trial
+
+_LOGGER = logging.getLogger("boucle.serving")
 
 
 class Asked(NamedTuple):
@@ -141,7 +144,7 @@ class PredictionService:
             except FeatureLookupError as error:
                 outcomes[number] = error
             else:
-                groups.setdefault(id(one.routed), []).append(found)
+                groups.setdefault(id(found.asked.routed), []).append(found)
         held = []
         for group in groups.values():
             trial = group[0].asked.routed.trial
@@ -168,7 +171,8 @@ class PredictionService:
         if scores:
             outcomes = self._scored(held.found, held.trial.bundle, scores)
         left = [found for found in held.found if not isinstance(outcomes.get(found.number), Prediction)]
-        held.trial.note(answered=not left)
+        if not held.found[0].asked.routed.pinned:
+            held.trial.note(answered=not left)
         if left:
             outcomes.update(self._answered([_given_to_production(found, served, why) for found in left]))
         return outcomes
@@ -196,7 +200,10 @@ class PredictionService:
         predictions = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
         self._log.write(*[prediction.record for prediction in predictions])
         if served.plan.shadow_share:
-            self._shadow(served, predictions)
+            try:
+                self._shadow(served, predictions)
+            except Exception:  # the answers are logged and must leave
+                _LOGGER.exception("shadows were not scored")
 
     def _shadow(self, served: ServedModel, predictions: Sequence[Prediction]) -> None:
         by_trial: dict[Trial, list[Shadow]] = {}
@@ -216,8 +223,12 @@ class PredictionService:
                 f"There is no online snapshot of '{served.plan.model}'. Materialise `online_features`."
             )
         snapshot = online.snapshot
-        row = snapshot.look_up(question.entity_key, question.as_of, max_age_days=bundle.contract.max_feature_age_days)
-        return Found(number, asked, row.values, snapshot.manifest.feature_names, row.as_of)
+        # By production's age for all: what callers get must not depend on who is drawn.
+        oldest = served.production.contract.max_feature_age_days
+        row = snapshot.look_up(question.entity_key, question.as_of, max_age_days=oldest)
+        found = Found(number, asked, row.values, snapshot.manifest.feature_names, row.as_of)
+        is_too_old = row.as_of <= question.as_of - timedelta(days=bundle.contract.max_feature_age_days)
+        return _given_to_production(found, served, Fallback.FAILED) if is_too_old else found
 
     def _answered(self, group: Sequence[Found]) -> dict[int, Prediction | BoucleError]:
         """Score rows of one arm here and now."""
@@ -295,6 +306,9 @@ def _shadows(prediction: Prediction, served: ServedModel) -> list[tuple[Trial, S
     wanted = []
     for arm, trial in served.routes.shadows(routed, question.entity_key):
         bundle = served.bundles[arm.bundle_digest]
-        values = found.values(bundle)
+        try:
+            values: Sequence[float] | None = found.values(bundle)
+        except FeatureLookupError:  # it needs what nobody has: it fails, and no caller sees it
+            values = None
         wanted.append((trial, Shadow(record["prediction_id"], record["at"], served.plan, arm, bundle, values)))
     return wanted

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from queue import SimpleQueue
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import NamedTuple
 
 import onnxruntime as ort
@@ -30,6 +30,7 @@ _GATHER_SECONDS = 0.005
 """Shadows wait so long for others: waking the thread for each costs the callers more than the scoring."""
 _QUICK_TRIES = 3
 _QUICK_SECONDS, _STILL_QUICK_SECONDS = 0.002, 0.02
+_SLOW_IN_A_ROW, _FEW_ROWS = 3, 32
 Rows = Sequence[Sequence[float]]
 Scores = Sequence[float | None]
 
@@ -42,7 +43,8 @@ class Shadow(NamedTuple):
     plan: TrafficPlan
     arm: Arm
     bundle: LoadedBundle
-    values: Sequence[float]
+    values: Sequence[float] | None
+    """None where the row lacks something that the arm needs."""
 
 
 class _Question(NamedTuple):
@@ -51,7 +53,8 @@ class _Question(NamedTuple):
 
 
 class _Run(NamedTuple):
-    began: float
+    ends: float
+    """`perf_counter()` at which it is told to end."""
     options: ort.RunOptions
 
 
@@ -87,10 +90,10 @@ class Trial:
         self._shadows: deque[Shadow] = deque()
         self._shadows_come = threading.Event()
         self._closing = False
-        self._over = threading.Event()
-        self._is_quick = self._was_quick([[0.0] * len(bundle.contract.features)])
+        self._slow_in_a_row = 0
         self._threads = [self._started(self._answer_forever), self._started(self._shadow_forever)]
         self._started(self._watch)
+        self._is_quick = self._was_quick([[0.0] * len(bundle.contract.features)])
 
     def ask(self, rows: Rows) -> "Future[Scores | None]":
         """The scores of feature rows, in the contract's order, None for rows that it fails on; None if it was too late.
@@ -103,7 +106,7 @@ class Trial:
             started = perf_counter()
             scores = self._scores(self.bundle, rows)
             seconds = perf_counter() - started
-            self._is_quick = seconds < _STILL_QUICK_SECONDS
+            self._judge(seconds, len(rows))
             question.answer.set_result(None if seconds > self.budget_seconds else scores)
         else:
             self._queue.put(question)
@@ -126,7 +129,7 @@ class Trial:
 
     def shadow(self, shadows: Sequence[Shadow]) -> None:
         """Score requests that another arm answered, a moment later; they are skipped while too many wait."""
-        if len(self._shadows) + len(shadows) > MOST_SHADOWS_WAITING:
+        if self._closing or len(self._shadows) + len(shadows) > MOST_SHADOWS_WAITING:
             self._skipped(len(shadows))
             return
         self._shadows.extend(shadows)
@@ -155,16 +158,28 @@ class Trial:
             tries.append(perf_counter() - started)
         return min(tries) < _QUICK_SECONDS
 
+    def _judge(self, seconds: float, rows: int) -> None:
+        """Whether it is still quick. A large batch says nothing of single questions, and once may be the machine."""
+        if rows <= _FEW_ROWS:
+            self._slow_in_a_row = self._slow_in_a_row + 1 if seconds > _STILL_QUICK_SECONDS else 0
+        if self._slow_in_a_row >= _SLOW_IN_A_ROW or seconds > self.budget_seconds:
+            self._is_quick = False
+
     def _watch(self) -> None:
-        """Tell runs that take longer than the budget to end; they do between two nodes of their graph."""
-        while not self._over.wait(self.budget_seconds / 4):
+        """Tell runs that take too long to end; they do between two nodes of their graph."""
+        while not self._closing or any(thread.is_alive() for thread in self._threads):
+            sleep(self.budget_seconds / 4)
             for run in list(self._runs.values()):
-                if perf_counter() - run.began > self.budget_seconds:
+                if perf_counter() > run.ends:
                     run.options.terminate = True
 
-    def _scores(self, bundle: LoadedBundle, rows: Rows) -> list[float | None]:
-        """A score for each row; where all together fail, each by itself, and None for those that fail alone."""
-        run = self._runs[threading.get_ident()] = _Run(perf_counter(), ort.RunOptions())
+    def _scores(self, bundle: LoadedBundle, rows: Rows, *, seconds: float = 0.0) -> list[float | None]:
+        """A score for each row; where all together fail, each by itself, and None for those that fail alone.
+
+        It ends after so many seconds, by default the budget, with None for each row.
+        """
+        run = _Run(perf_counter() + (seconds or self.budget_seconds), ort.RunOptions())
+        self._runs[threading.get_ident()] = run
         try:
             scores: list[float | None] = list(bundle.scores(rows, run.options))
         except Exception:  # noqa: BLE001 - of a version on trial anything may be wrong; that it failed is what counts
@@ -184,11 +199,10 @@ class Trial:
     def _shadow_forever(self) -> None:
         while not self._closing or self._shadows:
             self._shadows_come.wait()
-            self._over.wait(_GATHER_SECONDS)
+            sleep(_GATHER_SECONDS)
             self._shadows_come.clear()
             while self._shadows:
                 self._score_some()
-        self._over.set()
 
     def _score_some(self) -> None:
         """Score and write down some of the shadows that wait, those of one arm together."""
@@ -201,10 +215,12 @@ class Trial:
             self._skipped(len(some))
 
     def _scored(self, bundle: LoadedBundle, shadows: Sequence[Shadow]) -> list[ShadowFields]:
+        rows = [shadow.values for shadow in shadows if shadow.values is not None]
         started = perf_counter()
-        scores = self._scores(bundle, [shadow.values for shadow in shadows])
-        seconds = (perf_counter() - started) / len(shadows)
-        return [self._fields(*one, seconds) for one in zip(shadows, scores, strict=True)]
+        # Each row has the time that a caller would give it.
+        found = iter(self._scores(bundle, rows, seconds=self.budget_seconds * len(rows)) if rows else [])
+        seconds = (perf_counter() - started) / max(len(rows), 1)
+        return [self._fields(shadow, None if shadow.values is None else next(found), seconds) for shadow in shadows]
 
     def _fields(self, shadow: Shadow, score: float | None, seconds: float) -> ShadowFields:
         output = shadow.bundle.contract.output

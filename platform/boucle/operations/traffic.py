@@ -23,13 +23,13 @@ def start_traffic(state: StateStore, model: ModelName, *, policy: TrafficPolicy,
 
     Raises:
         NoProductionModelError: Nothing was promoted yet.
-        ConflictError: Production moved in between; that move has a plan of its own.
+        ConflictError: Production, or the plan, moved in between.
     """
     move = promotion.last_move(state, model)
     target = promotion.known_version(move.decision.to_version, model)
-    current = state.plan(model)
-    if current is not None and _is_on_its_way(current, move, target):
-        return current
+    history = state.plan_history(model)
+    if history and history[-1].decision_id >= move.decision_id and not traffic_difference(state, model):
+        return history[-1]  # this promotion has its plan, whatever followed from it: a step, its end, a trial
     before = move.decision.from_version
     bundles = promotion.promoted_bundles(state, model)
     plan = promotion.direct_plan(state, model, production=target, came_from=before)
@@ -37,7 +37,8 @@ def start_traffic(state: StateStore, model: ModelName, *, policy: TrafficPolicy,
     if policy.after_promotion is Strategy.CANARY and is_promotion and before is not None and before in bundles:
         rollout = first_rollout(policy.canary, model, challenger=target, production=before, at=actor.at)
         plan = rollout_plan(Strategy.CANARY, rollout, bundles, shadow_share=policy.shadow_share)
-    return state.publish_plan(move, plan=plan, actor=actor.name, at=actor.at)
+    seen = history[-1].revision if history else 0
+    return state.publish_plan(move, plan=plan, actor=actor.name, at=actor.at, expected_revision=seen)
 
 
 def try_version(
@@ -56,20 +57,22 @@ def try_version(
     Raises:
         NoProductionModelError: There is no production to try it against.
         ConfigurationError: The strategy tries no version.
-        ConflictError: It is production, or another rollout is open.
+        ConflictError: It is production, another rollout is open, or production does not have its traffic yet.
     """
     production = promotion.known_version(state.production(model), model)
     weight = first_weight(policy, strategy)
     if challenger == production:
         raise ConflictError(f"Version {challenger} of '{model}' is in production already. Nothing was changed.")
-    if under_way := promotion.rollout_under_way(state, model):
-        raise ConflictError(f"Version {challenger} cannot be tried now: {under_way}. Nothing was changed.")
+    current = state.plan(model)
+    if hindered := promotion.rollout_under_way(state, model) or traffic_difference(state, model):
+        raise ConflictError(f"Version {challenger} cannot be tried now: {hindered}. Nothing was changed.")
     rollout = new_trial(model, production=production, challenger=challenger, weight=weight, at=actor.at)
     bundles = {**promotion.promoted_bundles(state, model), challenger: bundle}
     share = 100.0 if strategy is Strategy.SHADOW else 0.0
     plan = rollout_plan(strategy, rollout, bundles, shadow_share=share)
     said = f"{strategy} of version {challenger} against version {production}: {reason}"
-    return _recorded(state, model, plan, rollout=rollout, reason=said, actor=actor)
+    seen = current.revision if current else 0
+    return _recorded(state, model, plan, rollout=rollout, reason=said, actor=actor, seen=seen)
 
 
 def take_step(
@@ -164,12 +167,6 @@ def traffic_difference(state: StateStore, model: ModelName) -> str:
     return (
         f"the traffic plan gives the requests to {version_text(answering)}, the ledger says {version_text(production)}"
     )
-
-
-def _is_on_its_way(plan: TrafficPlan, move: Decision, target: ModelVersion) -> bool:
-    """Whether the rollout that this promotion began is open, or complete."""
-    rollout = plan.rollout
-    return rollout is not None and rollout.challenger == target and rollout.began_at >= move.decision.at
 
 
 def _open(plan: TrafficPlan) -> Rollout:

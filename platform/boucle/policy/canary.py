@@ -68,7 +68,7 @@ class CanaryStep(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weight: float = Field(gt=0, lt=100, description="per cent of entities")
-    min_requests: int = Field(default=500, ge=1, description="answered by the challenger in this step")
+    min_requests: int = Field(default=500, ge=1, description="drawn for the challenger in this step")
     min_minutes: float = Field(default=10, ge=0)
     required_pass: bool = Field(default=True, description="else a step where nothing failed is enough")
 

@@ -63,7 +63,8 @@ def next_rollout(
     """
     if current.phase in FINAL:
         return current
-    step = policy.steps[current.step] if current.phase is Phase.CANARY else None
+    # A policy that has fewer steps by now stops nobody where it is.
+    step = policy.steps[min(current.step, len(policy.steps) - 1)] if current.phase is Phase.CANARY else None
     verdict = canary_verdict(policy, gates, required_pass=step is not None and step.required_pass)
     if verdict is Verdict.FAILED:
         return aborted(current, at=at)
@@ -84,7 +85,7 @@ def aborted(current: Rollout, *, at: datetime) -> Rollout:
 
 def _up(policy: CanaryPolicy, current: Rollout, *, at: datetime) -> Rollout:
     step = current.step + 1 if current.phase is Phase.CANARY else 0
-    if step == len(policy.steps):
+    if step >= len(policy.steps):
         return current.model_copy(update={"phase": Phase.COMPLETE, "weight": 100.0, "phase_began_at": at})
     weight = policy.steps[step].weight
     return current.model_copy(update={"phase": Phase.CANARY, "step": step, "weight": weight, "phase_began_at": at})

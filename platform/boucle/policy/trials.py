@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.rollout import Phase, Rollout
@@ -14,7 +14,7 @@ from boucle.contracts.verdict import Gate, Verdict
 from boucle.errors import ConfigurationError
 from boucle.policy.ab import AbPolicy, Better
 from boucle.policy.bandit import BanditPolicy
-from boucle.policy.canary import CanaryPolicy, canary_verdict
+from boucle.policy.canary import CanaryPolicy, Say, canary_verdict
 from boucle.policy.interleaving import InterleavingPolicy
 from boucle.policy.rollout import direct_arms
 
@@ -40,6 +40,16 @@ class TrafficPolicy(BaseModel):
         default=2, gt=0, description="points; a bandit's weights that would move less stay as they are"
     )
     interleaving: InterleavingPolicy = InterleavingPolicy()
+
+    @model_validator(mode="after")
+    def _shadows_where_it_waits_for_them(self) -> Self:
+        waits = self.canary.shadow is not None or self.canary.loss.say is Say.REQUIRED
+        if not self.shadow_share and waits:
+            raise ValueError(
+                "with shadow_share: 0 nobody is shadowed, and a canary would wait in vain: say `canary.shadow: null` "
+                "and `canary.loss.say: veto` as well"
+            )
+        return self
 
 
 def new_trial(

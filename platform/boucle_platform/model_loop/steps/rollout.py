@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from boucle.contracts.bundle import CONTRACT_FILE, BundleContract
+from boucle.contracts.decision import DecisionKind
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.look import ArmEstimate, ArmLook, RolloutLook
 from boucle.contracts.rollout import ArmCounts, Phase, Rollout, StepCounts
@@ -21,6 +22,7 @@ from boucle.policy.canary import canary_gates, requests_needed
 from boucle.policy.interleaving import decided_requests_needed, interleaving_gates, interleaving_outcome
 from boucle.policy.rollout import next_rollout
 from boucle.policy.trials import shadow_outcome, weights_moved
+from boucle.stats.intervals import wilson_interval
 from boucle.stats.off_policy import every_arm
 from boucle_adapters.home import Home
 from boucle_adapters.log_tables import RolloutLogs
@@ -33,6 +35,8 @@ from boucle_platform.model_loop.steps.risk import risk_of
 from boucle_platform.model_loop.steps.store import GROUND_TRUTH, data_dir
 
 _DAY = timedelta(days=1)
+_MOST_FALLBACKS = 0.05
+"""Share of lists for which an interleaved challenger may have no order."""
 _GUARDRAILS = ("failed", "slow")
 """Metrics of the canary that end a trial of another kind as well."""
 
@@ -145,7 +149,8 @@ def _shadow(seen: _Seen) -> Judged:
 
 
 def _ab(seen: _Seen) -> Judged:
-    policy = seen.spec.traffic.ab
+    weight = seen.rollout.weight  # of the plan: what the policy says by now changes no trial
+    policy = seen.spec.traffic.ab.model_copy(update={"weight": weight})
     counts = ab_counts(seen.logs, seen.history, policy.metric)
     result = _guarded(seen, ab_outcome(policy, ab_gates(policy, counts), days=seen.days))
     sides = {Role.PRODUCTION: counts.production, Role.CHALLENGER: counts.challenger}
@@ -215,6 +220,13 @@ def _interleaving(seen: _Seen) -> Judged:
     home, model = seen.home, seen.spec.name
     counts = preferences(home.ranks, home.feedback, model, seen.history, policy=policy, now=seen.at)
     result = interleaving_outcome(policy, interleaving_gates(policy, counts), days=seen.days)
+    shown = counts.decided + counts.ties + counts.pending + counts.fallbacks
+    if shown and (failing := wilson_interval(counts.fallbacks, shown, level=0.999)).low > _MOST_FALLBACKS:
+        reason = (
+            f"The challenger is not fit to rank: of {shown} lists it had no order for {counts.fallbacks} "
+            f"({failing.low:.3f} to {failing.high:.3f}, at most {_MOST_FALLBACKS})."
+        )
+        result = TrialResult(outcome=Outcome.LOST, reason=reason, gates=result.gates)
     lists = counts.decided + counts.ties
     arms = tuple(
         ArmLook(version=arm.version, role=arm.role, weight=arm.weight, requests=lists) for arm in seen.plan.arms
@@ -236,8 +248,9 @@ def _carried_out(home: Home, seen: _Seen, judged: Judged, actor: Actor) -> str:
     """Do what was judged; a sentence about what moved, empty when nothing did."""
     plan = seen.plan
     if judged.result is not None and judged.result.is_final:
-        traffic.end_trial(home.state, plan, reason=judged.said, actor=actor)
+        # Before the end: killed in between, the next look finds the trial open and the request there.
         asked = _ask_for_promotion(home, seen, judged.result, actor) if judged.result.asks_for_promotion else ""
+        traffic.end_trial(home.state, plan, reason=judged.said, actor=actor)
         return f"The trial is over; production answers everybody. {asked}".strip()
     if judged.after is None:
         return ""
@@ -267,6 +280,10 @@ def _ask_for_promotion(home: Home, seen: _Seen, result: TrialResult, actor: Acto
     """Put a request on record for the winner; who must agree, and whether gates pass, is for the policy to say."""
     winner: ModelVersion = result.winner or seen.rollout.challenger
     evidence = home.evidence.newest(seen.spec.name, winner)
+    for known in home.state.decisions(seen.spec.name):
+        said = known.decision
+        if said.kind is DecisionKind.REQUEST and said.subject_version == winner and said.at >= seen.rollout.began_at:
+            return f"Decision {known.decision_id} asks for the promotion of version {winner}."
     if evidence is None:
         return f"Version {winner} was never evaluated, so its promotion was not asked for."
     try:
