@@ -139,9 +139,7 @@ def test_a_policy_that_asks_for_canaries_by_now_takes_no_version_out_of_traffic(
 def test_a_version_that_was_promoted_comes_into_traffic_before_another_is_tried(state, registry):
     one_version(state, registry)
     promote(state, registry, 2, against=1)
-    with pytest.raises(
-        ConflictError, match="gives the requests to version 1, the ledger says version 2"
-    ):
+    with pytest.raises(ConflictError, match="gives the requests to version 1, the ledger says version 2"):
         traffic.try_version(
             state,
             MODEL,
