@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -44,7 +45,7 @@ _SHADOW_WORDS = LogWords(
 )
 
 
-class RecordKeeper(Generic[_Fields]):
+class RecordKeeper(ABC, Generic[_Fields]):
     """Writes to a log, with a thread that syncs it every `sync_seconds`: what a power cut may cost.
 
     Args:
@@ -127,9 +128,9 @@ class RecordKeeper(Generic[_Fields]):
             _LOGGER.warning("%s", problem or f"The {name} is brought to the disk again.")
         self._unsynced = problem
 
+    @abstractmethod
     def _count(self, records: Sequence[_Fields], *, written: bool) -> None:
         """Count records that were written or dropped; whoever keeps a log says how."""
-        raise NotImplementedError
 
     def _not_written(self, error: OSError) -> None:
         words = self._words
