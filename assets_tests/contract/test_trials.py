@@ -356,6 +356,14 @@ def test_a_version_that_wants_newer_features_than_production_loses_no_caller(wor
     assert only(world).fallback == "failed"
 
 
+def test_a_version_whose_features_never_grow_too_old_answers(world: World):
+    directory = write_bundle(world.root / "scratch" / "ageless", weights=WEIGHTS_2)
+    replace_in_json(directory / CONTRACT_FILE, max_feature_age_days=10**12)
+    try_version_2(world, world.bundles.put(directory, MODEL), weight=100)
+    (reply,) = ask(world, QUESTION)
+    assert (reply.status, json.loads(reply.body)["model_version"]) == (200, 2)
+
+
 def test_a_large_batch_makes_no_quick_version_slow(world: World):
     bundle = load_bundle(world.bundles.fetch(good(world)), good(world))
     trial = Trial(bundle, replica="one", budget_seconds=5, write=lambda _: None, skipped=lambda _: None)

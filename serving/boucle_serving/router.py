@@ -24,7 +24,7 @@ class Routed:
     answering: Arm
     bundle: LoadedBundle
     trial: Trial | None = None
-    """Where an arm on trial computes its answers: beside the event loop, within a time."""
+    """Who computes the answers of an arm on trial, so that its faults are nobody's."""
     fallback: Fallback | None = None
     pinned: bool = False
     """Its caller chose the arm."""

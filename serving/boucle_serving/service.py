@@ -23,6 +23,7 @@ from boucle_serving.router import Routed
 from boucle_serving.trial import Scores, Shadow, Trial
 
 _LOGGER = logging.getLogger("boucle.serving")
+_DAY = timedelta(days=1)
 
 
 class Asked(NamedTuple):
@@ -227,8 +228,9 @@ class PredictionService:
         oldest = served.production.contract.max_feature_age_days
         row = snapshot.look_up(question.entity_key, question.as_of, max_age_days=oldest)
         found = Found(number, asked, row.values, snapshot.manifest.feature_names, row.as_of)
-        is_too_old = row.as_of <= question.as_of - timedelta(days=bundle.contract.max_feature_age_days)
-        return _given_to_production(found, served, Fallback.FAILED) if is_too_old else found
+        if asked.routed.trial is None or (question.as_of - row.as_of) / _DAY < bundle.contract.max_feature_age_days:
+            return found
+        return _given_to_production(found, served, Fallback.FAILED)
 
     def _answered(self, group: Sequence[Found]) -> dict[int, Prediction | BoucleError]:
         """Score rows of one arm here and now."""
