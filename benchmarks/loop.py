@@ -45,7 +45,18 @@ from boucle_platform.model_loop import dbt_build, dbt_project
 from boucle_platform.model_loop.automation import period_job_name, retrain_job_name
 from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps import evaluation, features, landing, monitoring, quarantine, skew, training
+from boucle_platform.model_loop.steps import (
+    evaluation,
+    features,
+    ground_truth,
+    landing,
+    monitoring,
+    performance,
+    prediction_log,
+    quarantine,
+    skew,
+    training,
+)
 
 PREPARED = ("1997-01", "1997-02", "1997-03", "1997-04")
 MEASURED = "1997-05"
@@ -221,12 +232,12 @@ def bare(one: Pass) -> None:
     with one.stage("online_features"):
         features.publish_online(home, spec, period)
     with one.stage("prediction_log"):
-        monitoring.collect_predictions(home, spec, [period])
+        prediction_log.collect_predictions(home, spec, [period])
         skew.training_serving_skew(home, spec, period)
     with one.stage("ground_truth"):
-        monitoring.join_outcomes(home, spec, period)
+        ground_truth.join_outcomes(home, spec, period)
     with one.stage("live_performance"):
-        monitoring.live_performance(home, spec, period)
+        performance.live_performance(home, spec, period)
     with one.stage("drift_report"):
         monitoring.drift(home, spec, period)
     bare_retraining(one)

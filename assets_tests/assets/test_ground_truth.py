@@ -13,13 +13,8 @@ from boucle.contracts.windows import Period
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import catalogue
-from boucle_platform.model_loop.steps.monitoring import (
-    Joined,
-    collect_predictions,
-    coverage_check,
-    join_outcomes,
-    outcomes,
-)
+from boucle_platform.model_loop.steps.ground_truth import Joined, coverage_check, join_outcomes, outcomes
+from boucle_platform.model_loop.steps.prediction_log import collect_predictions
 
 SPEC = catalogue.spec_of("repurchase")
 ASKED = day("1997-05-20")

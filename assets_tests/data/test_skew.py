@@ -18,7 +18,7 @@ from boucle_adapters.settings import Settings
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.steps.features import feature_names, publish_online
-from boucle_platform.model_loop.steps.monitoring import collect_predictions
+from boucle_platform.model_loop.steps.prediction_log import collect_predictions
 from boucle_platform.model_loop.steps.skew import Skew, training_serving_skew
 
 SPEC = catalogue.spec_of("repurchase")

@@ -1,4 +1,4 @@
-"""Documents of monitoring: what drifted, how the live versions did, and what was done about it."""
+"""Documents of monitoring: what drifted, and what was done about it."""
 
 from enum import StrEnum
 from typing import Literal
@@ -8,17 +8,6 @@ from pydantic import AwareDatetime
 from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, PeriodKey
 from boucle.contracts.verdict import Gate
-
-
-class WindowPerformance(Document):
-    """One version's realised performance on the predictions whose labels matured in one period."""
-
-    version: ModelVersion
-    predictions: int
-    positives: int
-    mean_score: float
-    positive_rate: float
-    log_loss: float
 
 
 class DriftReport(Document):

@@ -11,7 +11,7 @@ from boucle.stats.metrics import log_loss
 from boucle_adapters.home import Home
 from boucle_cli.demo.summary import Month
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.monitoring import outcomes
+from boucle_platform.model_loop.steps.ground_truth import outcomes
 
 
 def months(home: Home, spec: LoopSpec) -> list[Month]:

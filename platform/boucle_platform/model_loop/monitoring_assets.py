@@ -11,7 +11,9 @@ from boucle_platform.model_loop import presentation
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import asset_arguments, by_period, periods_of
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps import monitoring, skew
+from boucle_platform.model_loop.steps import ground_truth as truth
+from boucle_platform.model_loop.steps import monitoring, performance, skew
+from boucle_platform.model_loop.steps.prediction_log import collect_predictions
 from boucle_platform.resources.home import HomeResource
 
 NO_GAP = "Every replica's segments of the prediction log are there, and those that were closed are as they were then."
@@ -48,7 +50,7 @@ def _prediction_log(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) ->
     def prediction_log(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Predictions served in the period, once per prediction id, as an immutable snapshot."""
         ports, periods = home.connect(), periods_of(context, spec)
-        collected = monitoring.collect_predictions(ports, spec, periods)
+        collected = collect_predictions(ports, spec, periods)
         skewed = {period.key: skew.training_serving_skew(ports, spec, period) for period in periods}
         for key, found in collected.items():
             metadata = {
@@ -87,7 +89,7 @@ def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
         """Predictions whose outcome became known in the period, with the outcome."""
         ports, checks = home.connect(), []
         for period in periods_of(context, spec):
-            joined = monitoring.join_outcomes(ports, spec, period)
+            joined = truth.join_outcomes(ports, spec, period)
             metadata = {
                 "dagster/row_count": joined.rows,
                 "positives": joined.positives,
@@ -96,7 +98,7 @@ def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
                 "file": dg.MetadataValue.path(joined.file),
             }
             context.add_asset_metadata(metadata, partition_key=period.key)
-            checks.append(monitoring.coverage_check(joined))
+            checks.append(truth.coverage_check(joined))
         failed = [check for check in checks if not check.passed]
         return dg.MaterializeResult(check_results=[(failed or checks)[-1]])
 
@@ -113,10 +115,10 @@ def _live_performance(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) 
         """Realised log loss and calibration of each version on the outcomes of the period."""
         ports = home.connect()
         for period in periods_of(context, spec):
-            performance = monitoring.live_performance(ports, spec, period)
-            versions = presentation.table([item.model_dump(mode="json") for item in performance])
+            measured = performance.live_performance(ports, spec, period)
+            versions = presentation.table([item.model_dump(mode="json") for item in measured])
             context.add_asset_metadata({"versions": versions}, partition_key=period.key)
-        history = monitoring.performance_history(ports, spec)
+        history = performance.performance_history(ports, spec)
         if not history:
             return dg.MaterializeResult()
         plot = presentation.line_plot(

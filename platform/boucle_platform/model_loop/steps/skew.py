@@ -19,7 +19,7 @@ from boucle.policy.limits import GateLimit
 from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.monitoring import predictions_of
+from boucle_platform.model_loop.steps.prediction_log import predictions_of
 
 NAME = "training_serving_skew"
 LIMIT = GateLimit(limit=0, unit="predictions that differ")
