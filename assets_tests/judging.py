@@ -19,8 +19,9 @@ from boucle.contracts.facts import (
     SlicesFacts,
 )
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
-from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome
+from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.profile import Histogram, ReferenceProfile
+from boucle.contracts.trigger import Trigger, TriggerOutcome
 from boucle.contracts.verdict import Bound, Gate, Verdict
 
 MODEL = ModelName("repurchase")

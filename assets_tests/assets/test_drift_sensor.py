@@ -12,7 +12,8 @@ from assets_tests.bundles import promote
 from assets_tests.judging import MODEL, day, drift_report, gate, training_manifest
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelVersion
-from boucle.contracts.monitoring import DriftReport, TriggerOutcome
+from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.trigger import TriggerOutcome
 from boucle.contracts.verdict import Verdict
 from boucle.errors import ConflictError, StateStoreError
 from boucle_adapters.home import Home

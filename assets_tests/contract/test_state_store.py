@@ -11,8 +11,8 @@ from assets_tests.judging import drift_report
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, PeriodKey
 from boucle.contracts.ledger import verify_chain
-from boucle.contracts.monitoring import Trigger, TriggerOutcome, judged_report
 from boucle.contracts.traffic_plan import NewPlan, Strategy
+from boucle.contracts.trigger import Trigger, TriggerOutcome, judged_report
 from boucle.errors import ConflictError
 from boucle.ports import StateStore
 from boucle_adapters.memory import MemoryStateStore

@@ -13,7 +13,7 @@ import pytest
 from assets_tests.integration.dagster_ui import DagsterUI, get, predict
 from boucle.contracts.decision import DecisionKind
 from boucle.contracts.ids import ModelName, PeriodKey
-from boucle.contracts.monitoring import TriggerOutcome
+from boucle.contracts.trigger import TriggerOutcome
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_adapters.snapshots import SnapshotStore

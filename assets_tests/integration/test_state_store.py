@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from assets_tests.scenarios import MODEL, NOON, digest_of, version
 from boucle.contracts.decision import MOVES, DecisionKind, NewDecision
 from boucle.contracts.ledger import verify_chain
-from boucle.contracts.monitoring import Trigger, TriggerOutcome
 from boucle.contracts.traffic_plan import Arm, NewPlan, Role, Strategy
+from boucle.contracts.trigger import Trigger, TriggerOutcome
 from boucle.errors import ConflictError, LedgerError, StateStoreError
 from boucle_adapters import sql_state
 from boucle_adapters.sql_state import REVISION, SqlStateStore, migrate

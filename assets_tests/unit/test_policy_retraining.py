@@ -5,7 +5,8 @@ from datetime import datetime
 
 from assets_tests.judging import day, drift_report, gate, trigger
 from boucle.contracts.ids import ModelVersion
-from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome, judged_report
+from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.trigger import Trigger, TriggerOutcome, judged_report
 from boucle.contracts.verdict import Verdict
 from boucle.policy.retraining import RetrainingPolicy
 from boucle.policy.retraining import decide_trigger as decide

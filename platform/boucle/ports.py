@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol, TypeVar
 from boucle.contracts.decision import Decision, NewDecision
 from boucle.contracts.feedback import FeedbackFields, FeedbackRecord
 from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
-from boucle.contracts.monitoring import Trigger
 from boucle.contracts.prediction import PredictionFields, PredictionRecord
 from boucle.contracts.rank import RankFields, RankRecord
 from boucle.contracts.shadow import ShadowFields, ShadowRecord
 from boucle.contracts.traffic_plan import NewPlan, TrafficPlan
+from boucle.contracts.trigger import Trigger
 
 
 class Clock(Protocol):

@@ -9,8 +9,8 @@ from time import monotonic
 from boucle.contracts.decision import GENESIS, MOVES, PLANNED, Decision, NewDecision
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.ledger import row_hash, verify_chain
-from boucle.contracts.monitoring import Trigger
 from boucle.contracts.traffic_plan import NewPlan, TrafficPlan, next_plan, plan_moved
+from boucle.contracts.trigger import Trigger
 from boucle.errors import ConflictError, RegistryError
 from boucle.ports import RegisteredVersion
 

@@ -14,8 +14,8 @@ from boucle.contracts.decision import GENESIS, MOVES, PLANNED, Decision, NewDeci
 from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.ledger import Link, row_hash, verify_links
-from boucle.contracts.monitoring import Trigger
 from boucle.contracts.traffic_plan import NewPlan, TrafficPlan, next_plan, plan_moved
+from boucle.contracts.trigger import Trigger
 from boucle.errors import ConflictError, LedgerError, NotSetUpError, StateStoreError
 from boucle_adapters.clock import wall_now
 

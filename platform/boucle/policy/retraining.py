@@ -6,7 +6,8 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.ids import ModelVersion, version_text
-from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome
+from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.trigger import Trigger, TriggerOutcome
 from boucle.contracts.verdict import Verdict
 
 

@@ -9,7 +9,8 @@ import dagster as dg
 
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, PeriodKey
-from boucle.contracts.monitoring import DriftReport, Trigger, TriggerOutcome, judged_report
+from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.trigger import Trigger, TriggerOutcome, judged_report
 from boucle.contracts.windows import next_period
 from boucle.errors import ConflictError
 from boucle.features.arrivals import Arrival, arrivals
