@@ -17,12 +17,14 @@ from boucle_adapters.tokens import Role, TokenStore, roles_of
 
 EVIDENCE, OTHER = evidence(2, against=1), "b" * 64
 REPORT = EVIDENCE.digest()
-VERBS = ("promote", "approve", "reject", "rollback")
+VERBS = ("promote", "approve", "reject", "rollback", "pin", "unpin")
 BODIES = {
     "promote": {"version": 2, "evidence_digest": REPORT, "reason": "calibrated"},
     "approve": {"version": 2, "reason": "calibrated"},
     "reject": {"version": 2, "reason": "unfair"},
     "rollback": {"reason": "answers look wrong"},
+    "pin": {"reason": "the sale is on"},
+    "unpin": {"reason": "the sale is over"},
 }
 
 
@@ -59,7 +61,9 @@ def test_without_a_known_token_nobody_decides(world: World, verb: str, token: st
     assert kinds(world) == ["promote"]
 
 
-@pytest.mark.parametrize(("verb", "role"), [("approve", Role.OPERATOR), ("rollback", Role.APPROVER)])
+@pytest.mark.parametrize(
+    ("verb", "role"), [("approve", Role.OPERATOR), ("rollback", Role.APPROVER), ("pin", Role.APPROVER)]
+)
 def test_a_token_allows_only_what_its_role_does(world: World, verb: str, role: Role):
     answer = say(world, verb, token=ada(world, role))
     assert answer.status_code == 403
@@ -192,3 +196,12 @@ def test_a_torn_file_of_tokens_lets_nobody_in_and_says_what_to_do(tmp_path: Path
 def test_a_token_is_a_person_s_and_has_a_role(actor: str, names: list[str], words: str):
     with pytest.raises(ConfigurationError, match=words):
         roles_of(actor, names)
+
+
+def test_a_pin_is_on_record_and_taken_away_again(world: World):
+    token = ada(world)
+    pinned = say(world, "pin", token=token)
+    assert (pinned.status_code, pinned.json()["kind"], pinned.json()["version"]) == (200, "pin", 1)
+    assert say(world, "unpin", token=token).json()["kind"] == "unpin"
+    assert say(world, "unpin", token=token).status_code == 409
+    assert kinds(world) == ["promote", "pin", "unpin"]

@@ -24,7 +24,7 @@ from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.look import RolloutLook
 from boucle.contracts.rollout import Phase
 from boucle.contracts.traffic_plan import Strategy
-from boucle.operations import promotion, traffic
+from boucle.operations import pins, promotion, traffic
 from boucle.policy.ab import AbPolicy, Better
 from boucle.policy.bandit import BanditPolicy
 from boucle.policy.canary import CanaryPolicy, CanaryStep, Metric, Say, ShadowStep
@@ -225,8 +225,21 @@ def test_a_version_that_crashes_is_aborted_and_no_caller_sees_it(shop: Shop):
     assert (row.from_version, row.to_version, shop.home.state.production(MODEL)) == (version, 1, 1)
 
 
-def test_a_version_with_worse_outcomes_is_stopped_before_anybody_is_answered_by_it(shop: Shop):
+def test_a_version_with_worse_outcomes_is_stopped_before_anybody_is_answered_by_it_but_not_while_it_is_pinned(
+    shop: Shop,
+):
     shop.promote(shop.bundle(WRONG))
+    actor = shop.home.actor("user:ada", MODEL)
+    pins.pin(shop.home.state, MODEL, reason="I want to see it", actor=actor)
+    said = ""
+    while "aborted" not in said:
+        shop.ask()
+        wait_for(shop._shadowed)
+        shop.pass_an_hour()
+        said = shop.look().said
+    assert "It stays where it is: version 2 of 'repurchase' is pinned by user:ada" in said
+    assert shop.home.state.production(MODEL) == 2
+    pins.unpin(shop.home.state, MODEL, reason="I saw it", actor=actor)
     looks = shop.until_over()
     assert max(seen.rollout.weight for seen in looks) == 0
     assert shop.home.state.production(MODEL) == 1

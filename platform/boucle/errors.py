@@ -45,6 +45,10 @@ class ConflictError(BoucleError):
     """Somebody else decided first: compare-and-set found another state than expected; nothing changed."""
 
 
+class PinnedError(ConflictError):
+    """A person keeps the version that is in production where it is; nothing changed."""
+
+
 class LedgerError(BoucleError):
     """The chain of decisions is broken: a row was edited, deleted, reordered or cut off."""
 

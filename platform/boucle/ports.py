@@ -92,10 +92,12 @@ class StateStore(Protocol):
         expected_production: ModelVersion | None,
         plan: NewPlan,
         expected_revision: int | None = None,
+        judged_up_to: int | None = None,
     ) -> tuple[Decision, TrafficPlan]:
         """Append a decision and the plan it causes in one transaction.
 
-        Raises ConflictError when production, or with `expected_revision` the plan, is not what the caller saw.
+        Raises ConflictError when production, or with `expected_revision` the plan, is not what the caller saw, or, with
+        `judged_up_to`, another decision followed the newest one about the model that the caller knew.
         """
 
     def publish_plan(

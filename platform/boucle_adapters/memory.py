@@ -78,13 +78,14 @@ class MemoryStateStore:
         expected_production: ModelVersion | None,
         plan: NewPlan,
         expected_revision: int | None = None,
+        judged_up_to: int | None = None,
     ) -> tuple[Decision, TrafficPlan]:
         """Append a decision and the plan it causes in one transaction. Raises ConflictError."""
         with self._lock:
             current = self.plan(new.model)
             if expected_revision is not None and expected_revision != (current.revision if current else 0):
                 raise ConflictError(plan_moved(new, expected_revision))
-            decision = self.record(new, expected_production=expected_production)
+            decision = self.record(new, expected_production=expected_production, judged_up_to=judged_up_to)
             return decision, self.publish_plan(decision, plan=plan, actor=new.actor, at=new.at)
 
     def publish_plan(

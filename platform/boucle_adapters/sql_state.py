@@ -168,12 +168,7 @@ class SqlStateStore:
         """Append a decision if production is what the caller saw and no decision came since. Raises ConflictError."""
         with self._write() as connection:
             _lock_ledger(connection)
-            newest = connection.execute(_newest_first(new.model).limit(1)).first()
-            if judged_up_to is not None and judged_up_to != (newest.decision_id if newest else 0):
-                raise ConflictError(
-                    f"Decisions about '{new.model}' were recorded after this {new.kind} was judged. Nothing was "
-                    "changed; look at the history and decide again."
-                )
+            _expect_newest(connection, new, judged_up_to)
             return _append(connection, new, expected_production)
 
     def record_with_plan(
@@ -183,6 +178,7 @@ class SqlStateStore:
         expected_production: ModelVersion | None,
         plan: NewPlan,
         expected_revision: int | None = None,
+        judged_up_to: int | None = None,
     ) -> tuple[Decision, TrafficPlan]:
         """Append a decision and the plan it causes in one transaction. Raises ConflictError."""
         with self._write() as connection:
@@ -190,6 +186,7 @@ class SqlStateStore:
             current = _plan(connection, new.model)
             if expected_revision is not None and expected_revision != (current.revision if current else 0):
                 raise ConflictError(plan_moved(new, expected_revision))
+            _expect_newest(connection, new, judged_up_to)
             decision = _append(connection, new, expected_production)
             return decision, _publish(connection, decision, plan, actor=new.actor, at=new.at)
 
@@ -397,6 +394,15 @@ def _last_move(connection: sa.Connection, model: ModelName) -> int | None:
     """The newest decision that says which version is production; few rows come after it."""
     found = (_decision(row) for row in connection.execute(_newest_first(model)))
     return next((row.decision_id for row in found if row.decision.kind in MOVES), None)
+
+
+def _expect_newest(connection: sa.Connection, new: NewDecision, judged_up_to: int | None) -> None:
+    newest = connection.execute(_newest_first(new.model).limit(1)).first()
+    if judged_up_to is not None and judged_up_to != (newest.decision_id if newest else 0):
+        raise ConflictError(
+            f"Decisions about '{new.model}' were recorded after this {new.kind} was judged. Nothing was changed; look "
+            "at the history and decide again."
+        )
 
 
 def _append(connection: sa.Connection, new: NewDecision, expected: ModelVersion | None) -> Decision:

@@ -33,6 +33,28 @@ def reject(version: Version, model: Model, *, reason: Reason, as_json: Json = Fa
     _decide("reject", version, model, reason, as_json=as_json)
 
 
+def pin(model: Model, *, reason: Reason, as_json: Json = False) -> None:
+    """Keep the version that is in production there: nothing automatic promotes over it or rolls it back."""
+    from boucle.operations import pins
+
+    with errors_for_people():
+        home = open_home()
+        row = pins.pin(home.state, ModelName(model), reason=reason, actor=home.actor(acting_user(), ModelName(model)))
+    _say_pinned(
+        row, f"version {row.decision.to_version} of '{model}' is pinned by {row.decision.actor}", as_json=as_json
+    )
+
+
+def unpin(model: Model, *, reason: Reason, as_json: Json = False) -> None:
+    """Let gates, guard and canary move production again."""
+    from boucle.operations import pins
+
+    with errors_for_people():
+        home = open_home()
+        row = pins.unpin(home.state, ModelName(model), reason=reason, actor=home.actor(acting_user(), ModelName(model)))
+    _say_pinned(row, f"version {row.decision.to_version} of '{model}' may move again", as_json=as_json)
+
+
 def explain(version: Version, model: Model, as_json: Json = False) -> None:
     """Why a version is or is not in production: its gates, the policy, the people, every decision in order."""
     from boucle_cli.people import explanation
@@ -160,6 +182,13 @@ def _decide(verb: str, version: int, model: str, reason: str, *, as_json: bool) 
         OUT.print(f"In production: {done['production'] or 'nothing yet'}.")
     if done["failed"]:
         raise typer.Exit(FAILED)
+
+
+def _say_pinned(row: Decision, said: str, *, as_json: bool) -> None:
+    if as_json:
+        show_json(_record(row))
+    else:
+        OUT.print(f"Decision {row.decision_id}: {said}.", markup=False, highlight=False)
 
 
 def _run(job: str, tags: dict[str, str]) -> Any:

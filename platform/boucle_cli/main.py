@@ -24,6 +24,8 @@ for verb in (
     decisions.promote,
     decisions.approve,
     decisions.reject,
+    decisions.pin,
+    decisions.unpin,
     decisions.explain,
     decisions.report,
     decisions.reproduce,
@@ -151,7 +153,7 @@ def token(
     actor: Annotated[str, typer.Argument(help="Whose it is: user:ada, as the ledger names people; service:shop.")],
     role: Annotated[
         list[str] | None,
-        typer.Option(help="approver, operator (rolls back), caller (predicts), tester (chooses an arm)."),
+        typer.Option(help="approver, operator (rolls back, pins), caller (predicts), tester (chooses an arm)."),
     ] = None,
     revoke: Annotated[bool, typer.Option("--revoke", help="Forget every token of this actor instead.")] = False,
     as_json: Json = False,

@@ -9,6 +9,7 @@ from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.errors import BoucleError, ConfigurationError, ConflictError, LedgerError, RegistryError, StateStoreError
 from boucle.operations import promotion, traffic
+from boucle.policy.pins import pin_in_force, pinned_by
 from boucle_adapters.feedback import prediction_ids, read_feedback
 from boucle_adapters.home import Home
 from boucle_adapters.rank_facts import ranked_ids
@@ -64,12 +65,14 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
     fresh = {source: freshness(home, spec, source).sentence for source in spec.sources}
 
     plan = home.state.plan(spec.name)
+    pin = pin_in_force(home.state.decisions(spec.name))
     live = home.state.replicas(max_age_seconds=home.settings.replica_timeout_seconds)
     triggers = home.state.triggers(spec.name)
     return {
         "now": home.clock(spec.name).now().isoformat(timespec="seconds"),
         "production": home.state.production(spec.name),
         "previous": promotion.previous_version(home.state, spec.name),
+        "pinned": pinned_by(pin) if pin else "no",
         "traffic": None
         if plan is None
         else f"revision {plan.revision}: "

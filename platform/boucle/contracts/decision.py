@@ -24,6 +24,8 @@ class DecisionKind(StrEnum):
     SERVED = "served"
     ROLLOUT = "rollout"
     ABORT = "abort"
+    PIN = "pin"
+    UNPIN = "unpin"
 
 
 MOVES = frozenset({DecisionKind.PROMOTE, DecisionKind.ROLLBACK})
@@ -40,7 +42,8 @@ class NewDecision(Document):
     promotion or rollback once every live replica answered with it; its `seconds` are those from the plan's publication
     until then, those of an `approve` how long its `request` had waited. `requester` is the person who counts as having
     asked where the actor is none: the author of the commit. A `rollout` row is a step of a rollout, from its start to
-    its end, an `abort` row one that was ended before: both name the challenger as `subject_version`.
+    its end, an `abort` row one that was ended before: both name the challenger as `subject_version`. A `pin` names the
+    version that a person keeps in production, an `unpin` the one that may move again.
     """
 
     schema_version: Literal[1] = 1

@@ -10,11 +10,12 @@ from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.traffic_plan import NewPlan, Strategy, TrafficPlan
 from boucle.contracts.verdict import Verdict, overall
-from boucle.errors import ConflictError, NoProductionModelError, PromotionRefusedError, RegistryError
+from boucle.errors import ConflictError, NoProductionModelError, PinnedError, PromotionRefusedError, RegistryError
 from boucle.operations import approval
 from boucle.operations.actor import Actor
-from boucle.policy.approval import Consent, PromotionMode, Standing, standing
+from boucle.policy.approval import Consent, PromotionMode, Standing, is_person, standing
 from boucle.policy.limits import PromotionPolicy
+from boucle.policy.pins import pin_in_force, pinned_by
 from boucle.policy.promotion import PromotionDecision, PromotionOutcome, decide
 from boucle.policy.risk import Asked, RiskFacts
 from boucle.policy.rollout import direct_arms
@@ -140,8 +141,10 @@ def judge(
         at=at,
     )
     production = state.production(evidence.model)
-    if production != evidence.version and (open_rollout := rollout_under_way(state, evidence.model)):
-        doubts = (*doubts, open_rollout)
+    if production != evidence.version:
+        pin = pin_in_force(state.decisions(evidence.model))
+        hindered = (rollout_under_way(state, evidence.model), pinned_by(pin) if pin else "")
+        doubts = (*doubts, *(sentence for sentence in hindered if sentence))
     decision = decide(
         policy,
         evidence,
@@ -166,7 +169,8 @@ def roll_back(
     """Put an earlier version back, in ledger and traffic at once; `to` defaults to the one promoted before.
 
     The registry is not on this path: `reconcile_aliases` follows. Two who see one incident undo it once: the rollback
-    that was made is the answer when it left `leaving` or went `to`, and without either a second one is refused.
+    that was made is the answer when it left `leaving` or went `to`, and without either a second one is refused. Who is
+    no person moves nothing that a person pinned.
 
     Args:
         state: Ledger and plans.
@@ -178,8 +182,10 @@ def roll_back(
 
     Raises:
         NoProductionModelError: Nothing is in production, or there is no earlier version to go back to.
+        PinnedError: A person keeps production where it is, and the actor is none.
         ConflictError: Production is not `leaving`, was rolled back just before, or moved in between.
     """
+    rows = state.decisions(model)
     current = known_version(state.production(model), model)
     move, plan = last_move(state, model), state.plan(model)
     back_already = move.decision.kind is DecisionKind.ROLLBACK
@@ -196,6 +202,9 @@ def roll_back(
             f"{undone.actor} (decision {move.decision_id}: {undone.reason}); version {current} is in production. If "
             f"that one is wrong too, say so: `--from {current}`. Nothing was changed."
         )
+    pin = None if is_person(actor.name) else pin_in_force(rows)
+    if pin is not None:
+        raise PinnedError(f"Nothing was rolled back: {pinned_by(pin)}. Nothing was changed.")
     bundles = promoted_bundles(state, model)
     target = to if to is not None else previous_version(state, model)
     if target is None or target == current or target not in bundles:
@@ -217,7 +226,9 @@ def roll_back(
         dagster_run_id=actor.dagster_run_id,
     )
     back = direct_plan(state, model, production=target, came_from=current)
-    return state.record_with_plan(new, expected_production=current, plan=back)
+    # A pin may have come since the look above; what a person decides is not looked over.
+    judged_up_to = None if is_person(actor.name) else rows[-1].decision_id
+    return state.record_with_plan(new, expected_production=current, plan=back, judged_up_to=judged_up_to)
 
 
 def _said(wanted: ModelVersion | None, found: ModelVersion | None) -> bool:

@@ -1,4 +1,4 @@
-"""POST /models/{model}/promote, approve, reject, rollback, abort: decisions over HTTP, by those whose token may."""
+"""POST /models/{model}/VERB: decisions over HTTP (promote, approve, reject, rollback, abort, pin, unpin), by token."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -11,7 +11,7 @@ from boucle.contracts.decision import Decision
 from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.errors import ApprovalError, ConflictError, NoProductionModelError
-from boucle.operations import approval
+from boucle.operations import approval, pins
 from boucle.operations.actor import Actor
 from boucle.ports import Clock, StateStore
 from boucle_adapters import rolling_back
@@ -47,6 +47,10 @@ class Request(_Said):
 
 class Abort(_Said):
     """The end of the open rollout."""
+
+
+class Pin(_Said):
+    """What is in production stays there, or may move again."""
 
 
 class Rollback(_Said):
@@ -139,7 +143,32 @@ def verbs_router(
         )
         return {**_recorded(done.decision), **done.as_json()}
 
+    _add_pins(router, open_state, actor, operator)
     return router
+
+
+def _add_pins(
+    router: APIRouter,
+    open_state: Callable[[], StateStore],
+    actor: Callable[[Bearer, str], Actor],
+    operator: Callable[[str], Bearer],
+) -> None:
+    def said(deed: Callable[..., Decision], model: str, asked: Pin, bearer: Bearer) -> dict[str, Any]:
+        try:
+            row = deed(open_state(), ModelName(model), reason=asked.reason, actor=actor(bearer, model))
+        except NoProductionModelError as error:
+            raise ConflictError(str(error)) from error
+        return _recorded(row)
+
+    @router.post("/models/{model}/pin", summary="Keep the version that is in production there")
+    def pin(model: _Model, asked: Pin, bearer: Annotated[Bearer, Depends(operator)]) -> dict[str, Any]:
+        """Nothing automatic promotes over it or rolls it back, until a person unpins it or rolls it back."""
+        return said(pins.pin, model, asked, bearer)
+
+    @router.post("/models/{model}/unpin", summary="Let production move again")
+    def unpin(model: _Model, asked: Pin, bearer: Annotated[Bearer, Depends(operator)]) -> dict[str, Any]:
+        """Gates, guard and canary decide again. 409 where nothing is pinned."""
+        return said(pins.unpin, model, asked, bearer)
 
 
 def _judged(evidence: EvidenceFiles, model: str, version: int, digest: str | None) -> Evidence:

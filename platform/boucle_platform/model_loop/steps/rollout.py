@@ -20,6 +20,7 @@ from boucle.policy.ab import ab_gates, ab_outcome
 from boucle.policy.bandit import BanditPolicy, arm_rewards, bandit_outcome, seeded, settled, weights
 from boucle.policy.canary import canary_gates, requests_needed
 from boucle.policy.interleaving import decided_requests_needed, interleaving_gates, interleaving_outcome
+from boucle.policy.pins import pin_in_force, pinned_by
 from boucle.policy.rollout import next_rollout
 from boucle.policy.trials import shadow_outcome, weights_moved
 from boucle.stats.intervals import wilson_interval
@@ -88,7 +89,8 @@ def look(home: Home, spec: LoopSpec, *, who: str) -> RolloutLook | None:
     )
     seen = _Seen(spec=spec, plan=plan, rollout=rollout, history=history, home=home, logs=_logs(home, spec), at=actor.at)
     judged = _JUDGES[plan.strategy](seen)
-    more = _carried_out(home, seen, judged, actor)
+    held = _pinned(home, plan)
+    more = "" if held else _carried_out(home, seen, judged, actor)
     found = RolloutLook(
         model=spec.name,
         at=actor.at,
@@ -100,7 +102,7 @@ def look(home: Home, spec: LoopSpec, *, who: str) -> RolloutLook | None:
         needed=dict(judged.needed),
         estimates=judged.estimates,
         moved=bool(more),
-        said=f"{judged.said} {more}".strip(),
+        said=f"{judged.said} {held or more}".strip(),
     )
     home.looks.write(found)
     return found
@@ -274,6 +276,12 @@ def _carried_out(home: Home, seen: _Seen, judged: Judged, actor: Actor) -> str:
     if followed.complete:
         traffic.note_served(home.state, after, seconds=followed.seconds, actor=actor)
     return f"{followed.sentence()}."
+
+
+def _pinned(home: Home, plan: TrafficPlan) -> str:
+    """Why a canary neither goes on nor ends by itself: a person pinned its version. A trial moves no production."""
+    pin = pin_in_force(home.state.decisions(plan.model)) if plan.strategy is Strategy.CANARY else None
+    return f"It stays where it is: {pinned_by(pin)}." if pin else ""
 
 
 def _ask_for_promotion(home: Home, seen: _Seen, result: TrialResult, actor: Actor) -> str:
