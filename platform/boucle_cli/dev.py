@@ -1,4 +1,4 @@
-"""`boucle dev`: Dagster UI and daemon, MLflow UI and the API together; one Ctrl-C ends all."""
+"""`boucle dev`: Dagster UI and daemon, MLflow UI, the API and the exporter together; one Ctrl-C ends all."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,11 +19,12 @@ class Ports:
     dagster: int
     mlflow: int
     api: int
+    metrics: int
 
 
 def services(settings: Settings, ports: Ports) -> list[Service]:
-    """The three services of a home."""
-    api, dagster, mlflow = free_ports([ports.api, ports.dagster, ports.mlflow])
+    """The services of a home."""
+    api, dagster, mlflow, metrics = free_ports([ports.api, ports.dagster, ports.mlflow, ports.metrics])
     base = "http://127.0.0.1"
     artifacts = str(settings.home_dir / "mlflow_artifacts")
     return [
@@ -53,6 +54,12 @@ def services(settings: Settings, ports: Ports) -> list[Service]:
             ],
             url=f"{base}:{dagster}",
             health=f"{base}:{dagster}/server_info",
+        ),
+        Service(
+            name="exporter",
+            command=[tool("boucle"), "exporter", "--host", "127.0.0.1", "--port", str(metrics)],
+            url=f"{base}:{metrics}/metrics",
+            health=f"{base}:{metrics}/metrics",
         ),
     ]  # fmt: skip
 

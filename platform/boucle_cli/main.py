@@ -69,13 +69,31 @@ def demo(
 
 
 @app.command()
-def dev(dagster: Port = 3000, mlflow: Port = 5000, api: Port = 8000, as_json: Json = False) -> None:
-    """Start Dagster UI and daemon, MLflow UI and the API; one Ctrl-C ends all. A taken port is replaced, 0 is any."""
+def dev(
+    dagster: Port = 3000, mlflow: Port = 5000, api: Port = 8000, metrics: Port = 9108, as_json: Json = False
+) -> None:
+    """Start Dagster UI and daemon, MLflow UI, the API and the exporter; one Ctrl-C ends all.
+
+    A taken port is replaced, 0 is any.
+    """
     from boucle_cli.dev import Ports
     from boucle_cli.dev import dev as start
 
     with errors_for_people():
-        start(Settings(), Ports(dagster=dagster, mlflow=mlflow, api=api), as_json=as_json)
+        start(Settings(), Ports(dagster=dagster, mlflow=mlflow, api=api, metrics=metrics), as_json=as_json)
+
+
+@app.command()
+def exporter(
+    host: Annotated[str, typer.Option(help="Where to answer; $BOUCLE_HOST, else 127.0.0.1, by default.")] = "",
+    port: Port = 9108,
+) -> None:
+    """Answer `GET /metrics` with what the platform did and what it watches, read from this home at each scrape."""
+    from boucle_cli.exporter import export
+
+    with errors_for_people():
+        settings = Settings()
+        export(settings, host=host or settings.host, port=port)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from boucle.contracts.decision import Decision, DecisionKind
+from boucle.contracts.decision import MOVES, Decision, DecisionKind
 from boucle.contracts.ids import Digest, ModelVersion
 
 PERSON = "user:"
@@ -125,6 +125,26 @@ def refusal_in_force(policy: ApprovalPolicy, about: Sequence[Decision], *, evide
             return None
         request = row if row.decision.kind is DecisionKind.REQUEST else request
     return refusals[-1]
+
+
+def open_requests(decisions: Sequence[Decision]) -> list[Decision]:
+    """Requests that nobody has answered, oldest first, one a version: its newest.
+
+    A word about the version answers it, and so does any move of production: what was asked for was judged against the
+    one before. Whether a request has expired is for the policy to say (`standing`).
+
+    Args:
+        decisions: Those of one model, oldest first.
+    """
+    waiting: dict[ModelVersion | None, Decision] = {}
+    for row in decisions:
+        if row.decision.kind is DecisionKind.REQUEST:
+            waiting[row.decision.subject_version] = row
+        elif row.decision.kind in MOVES:
+            waiting.clear()
+        elif row.decision.kind in {DecisionKind.APPROVE, DecisionKind.REJECT}:
+            waiting.pop(row.decision.subject_version, None)
+    return list(waiting.values())
 
 
 def why_not(policy: ApprovalPolicy, request: Decision, actor: str) -> str:

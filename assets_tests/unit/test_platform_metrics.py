@@ -1,0 +1,147 @@
+"""What the exporter says of a home: what is on record, and never a zero for what nobody could read."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from assets_tests.bundles import MODEL, promote
+from assets_tests.scenarios import digest_of, version
+from boucle.contracts.decision import DecisionKind, NewDecision
+from boucle.contracts.ids import PeriodKey
+from boucle.contracts.monitoring import Trigger, TriggerOutcome
+from boucle_adapters.clock import HomeClock
+from boucle_adapters.exposition import ReadAtScrape
+from boucle_adapters.platform_metrics import PlatformSources
+from boucle_adapters.settings import Settings
+from boucle_adapters.sql_state import SqlStateStore
+
+NOON = datetime(1997, 11, 1, 12, tzinfo=UTC)
+Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, state_url="", replica_timeout_seconds=60)
+
+
+@pytest.fixture
+def state(settings: Settings) -> Iterator[SqlStateStore]:
+    store = SqlStateStore.create(settings.state_store_url)
+    promote(store, version=1, digest=digest_of(1))
+    yield store
+    store.close()
+
+
+def decided(kind: DecisionKind, *, production: int = 1, about: int | None = None, **more: object) -> NewDecision:
+    return NewDecision(
+        kind=kind,
+        model=MODEL,
+        at=NOON,
+        actor="user:ada",
+        reason="because",
+        from_version=version(production),
+        to_version=version(production),
+        subject_version=version(about) if about else None,
+        **more,
+    )
+
+
+def scraped(settings: Settings) -> Values:
+    registry = CollectorRegistry()
+    registry.register(ReadAtScrape(PlatformSources(settings=settings)))
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def value(values: Values, name: str, **labels: str) -> float | None:
+    return values.get((name, frozenset(labels.items())))
+
+
+def test_promotions_are_counted_by_what_became_of_versions_zeros_too(settings, state):
+    promote(state, version=2, digest=digest_of(2))
+    state.record(decided(DecisionKind.REJECT, production=2, about=3), expected_production=version(2))
+    found = scraped(settings)
+    counts = {o: value(found, "boucle_promotions_total", model=MODEL, outcome=o) for o in ("promoted", "rejected")}
+    assert counts == {"promoted": 2, "rejected": 1}
+    assert value(found, "boucle_promotions_total", model=MODEL, outcome="rolled_back") == 0
+    assert value(found, "boucle_production_version", model=MODEL) == 2
+
+
+def test_only_what_followed_a_rollback_is_the_duration_of_a_rollback(settings, state):
+    state.record(decided(DecisionKind.SERVED, seconds=7.0), expected_production=version(1))
+    promote(state, version=2, digest=digest_of(2))
+    back = decided(DecisionKind.ROLLBACK).model_copy(update={"from_version": version(2)})
+    state.record(back, expected_production=version(2))
+    state.record(decided(DecisionKind.SERVED, seconds=0.3), expected_production=version(1))
+    found = scraped(settings)
+    assert value(found, "boucle_rollback_duration_seconds_count", model=MODEL) == 1
+    assert value(found, "boucle_rollback_duration_seconds_sum", model=MODEL) == 0.3
+    bucket = "boucle_rollback_duration_seconds_bucket"
+    assert value(found, bucket, model=MODEL, le="0.2") == 0
+    assert value(found, bucket, model=MODEL, le="0.5") == 1
+
+
+def test_an_unanswered_request_grows_older_by_the_models_clock_until_it_is_answered(settings, state):
+    HomeClock(settings.clock_file(MODEL)).set(NOON + timedelta(hours=2))
+    state.record(decided(DecisionKind.REQUEST, about=2), expected_production=version(1))
+    waiting = value(scraped(settings), "boucle_approval_open_seconds", model=MODEL, version="2")
+    assert waiting == pytest.approx(7_200, abs=60)
+    state.record(decided(DecisionKind.APPROVE, about=2, seconds=7_200.0), expected_production=version(1))
+    found = scraped(settings)
+    assert value(found, "boucle_approval_open_seconds", model=MODEL, version="2") is None
+    assert value(found, "boucle_approval_wait_seconds_sum", model=MODEL) == 7_200
+
+
+def test_triggers_are_counted_fired_and_suppressed(settings, state):
+    for period, outcome in (("1997-08", "suppressed"), ("1997-09", "suppressed"), ("1997-10", "fired")):
+        trigger = Trigger(
+            model=MODEL,
+            period=PeriodKey(period),
+            production_version=version(1),
+            outcome=TriggerOutcome(outcome),
+            reason="drift",
+            run_key=period,
+        )
+        state.record_trigger(trigger, NOON)
+    found = scraped(settings)
+    assert value(found, "boucle_retraining_triggers_total", model=MODEL, fired="true") == 1
+    assert value(found, "boucle_retraining_triggers_total", model=MODEL, fired="false") == 2
+
+
+def test_replicas_that_serve_an_older_plan_are_behind(settings, state):
+    for name, revision in (("one", 1), ("two", 0)):
+        state.heartbeat(name, {MODEL: revision}, "")
+    found = scraped(settings)
+    assert value(found, "boucle_replicas_live", model=MODEL) == 2
+    assert value(found, "boucle_replicas_behind", model=MODEL) == 1
+
+
+def test_a_broken_chain_is_told_apart_from_a_store_that_is_away(settings, state):
+    assert value(scraped(settings), "boucle_ledger_intact") == 1
+    with state._engine.begin() as connection:
+        connection.exec_driver_sql("update decision set document = replace(document, 'better', 'worse')")
+    found = scraped(settings)
+    assert value(found, "boucle_ledger_intact") == 0
+    assert value(found, "boucle_exporter_up", source="ledger", model="") == 1
+
+
+def test_a_store_that_is_away_has_no_figures_and_says_so(settings):
+    (settings.data_dir / MODEL / "versions").mkdir(parents=True)
+    found = scraped(settings)
+    assert value(found, "boucle_exporter_up", source="ledger", model="") == 0
+    assert value(found, "boucle_exporter_up", source="state_store", model=MODEL) == 0
+    assert {name for name, _ in found} == {"boucle_exporter_up"}
+
+
+def test_a_store_that_comes_back_is_read_by_the_next_scrape(settings):
+    registry = CollectorRegistry()
+    registry.register(ReadAtScrape(PlatformSources(settings=settings)))
+    assert b"boucle_production_version" not in generate_latest(registry)
+    store = SqlStateStore.create(settings.state_store_url)
+    promote(store, version=4, digest=digest_of(4))
+    assert b'boucle_production_version{model="repurchase"} 4.0' in generate_latest(registry)
+    store.close()
