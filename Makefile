@@ -10,7 +10,7 @@ WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install demo dev test test-fast check lint types imports sql definitions lock clean
+.PHONY: help install demo dev test test-fast check lint types imports sql definitions rules promtool lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,10 +36,10 @@ dev: install ## Dagster UI, MLflow UI and API; one Ctrl-C ends all
 test: install check ## Everything: checks, unit, contract, data, model, assets, dbt, integration, loop, faults
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-fast: install ## What is fast and stable: unit, contract, data, model gates, assets
+test-fast: install promtool ## What is fast and stable: unit, contract, data, model gates, assets
 	$(BIN)/pytest -m "not integration and not loop" $(ARGS)
 
-check: lint types imports sql definitions ## ruff, mypy --strict, import-linter, sqlfluff, dbt parse, Dagster definitions
+check: lint types imports sql definitions rules ## ruff, mypy --strict, import-linter, sqlfluff, dbt parse, Dagster definitions, alert rules
 
 lint: install
 	$(BIN)/ruff check .
@@ -59,6 +59,13 @@ definitions: install
 	BOUCLE_HOME=$${BOUCLE_HOME:-.boucle} DAGSTER_DISABLE_TELEMETRY=yes $(BIN)/dagster definitions validate -w workspace.yaml
 	cd platform && BOUCLE_HOME=$${BOUCLE_HOME:-../.boucle} ../$(BIN)/dg check defs
 	cd platform && BOUCLE_HOME=$${BOUCLE_HOME:-../.boucle} ../$(BIN)/dg list defs | grep -q repurchase/production_alias
+
+promtool: install
+	@.ci/promtool $(BIN)
+
+rules: promtool ## promtool: configuration, alert rules, and their unit tests
+	cd platform/deploy/prometheus && $(abspath $(BIN))/promtool check config prometheus.yml local.yml >/dev/null
+	cd platform/deploy/prometheus && $(abspath $(BIN))/promtool test rules tests/*.yml
 
 lock: ## Resolve the newest versions that fit into the lock files
 	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --all-extras --generate-hashes --no-annotate --no-header --quiet -o requirements.lock

@@ -37,8 +37,9 @@ class Entry(NamedTuple):
 
 
 def entries() -> list[Entry]:
+    """All but those that alerts point to, which say where to look first."""
     found = []
-    for section in RUNBOOK.read_text().split("\n## ")[1:]:
+    for section in RUNBOOK.read_text().partition("\n# Alerts\n")[0].split("\n## ")[1:]:
         commands = re.search(r"```sh\n(.*?)```\n", section, re.DOTALL)
         seen = re.search(r"^To see: (.*?)(?:\. |\.\n)", section, re.DOTALL | re.MULTILINE)
         assert commands, section

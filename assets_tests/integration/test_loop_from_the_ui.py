@@ -46,7 +46,7 @@ def stack(tmp_path_factory):
     home = tmp_path_factory.mktemp("ui") / "home"
     log = (home.parent / "dev.log").open("w")
     process = subprocess.Popen(
-        [tool("boucle"), "dev", "--dagster", "0", "--mlflow", "0", "--api", "0", "--json"],
+        [tool("boucle"), "dev", "--dagster", "0", "--mlflow", "0", "--api", "0", "--metrics", "0", "--json"],
         env={**os.environ, "BOUCLE_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=log,

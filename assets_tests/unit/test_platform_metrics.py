@@ -1,7 +1,7 @@
 """What the exporter says of a home: what is on record, and never a zero for what nobody could read."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,17 +9,18 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from assets_tests.bundles import MODEL, promote
+from assets_tests.judging import drift_report, gate, trigger
 from assets_tests.scenarios import digest_of, version
-from boucle.contracts.decision import DecisionKind, NewDecision
-from boucle.contracts.ids import PeriodKey
-from boucle.contracts.monitoring import Trigger, TriggerOutcome
+from assets_tests.watched_home import NOON, begin_trial, decided, exposed, put_document
+from boucle.contracts.decision import DecisionKind
+from boucle.contracts.trigger import TriggerOutcome
+from boucle.contracts.verdict import Verdict
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import ReadAtScrape
 from boucle_adapters.platform_metrics import PlatformSources
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
 
-NOON = datetime(1997, 11, 1, 12, tzinfo=UTC)
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -36,24 +37,8 @@ def state(settings: Settings) -> Iterator[SqlStateStore]:
     store.close()
 
 
-def decided(kind: DecisionKind, *, production: int = 1, about: int | None = None, **more: object) -> NewDecision:
-    return NewDecision(
-        kind=kind,
-        model=MODEL,
-        at=NOON,
-        actor="user:ada",
-        reason="because",
-        from_version=version(production),
-        to_version=version(production),
-        subject_version=version(about) if about else None,
-        **more,
-    )
-
-
 def scraped(settings: Settings) -> Values:
-    registry = CollectorRegistry()
-    registry.register(ReadAtScrape(PlatformSources(settings=settings)))
-    families = text_string_to_metric_families(generate_latest(registry).decode())
+    families = text_string_to_metric_families(exposed(settings))
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 
@@ -97,16 +82,13 @@ def test_an_unanswered_request_grows_older_by_the_models_clock_until_it_is_answe
 
 
 def test_triggers_are_counted_fired_and_suppressed(settings, state):
-    for period, outcome in (("1997-08", "suppressed"), ("1997-09", "suppressed"), ("1997-10", "fired")):
-        trigger = Trigger(
-            model=MODEL,
-            period=PeriodKey(period),
-            production_version=version(1),
-            outcome=TriggerOutcome(outcome),
-            reason="drift",
-            run_key=period,
-        )
-        state.record_trigger(trigger, NOON)
+    said = (
+        ("1997-08", TriggerOutcome.SUPPRESSED),
+        ("1997-09", TriggerOutcome.SUPPRESSED),
+        ("1997-10", TriggerOutcome.FIRED),
+    )
+    for period, outcome in said:
+        state.record_trigger(trigger(period, outcome, production=1), NOON)
     found = scraped(settings)
     assert value(found, "boucle_retraining_triggers_total", model=MODEL, fired="true") == 1
     assert value(found, "boucle_retraining_triggers_total", model=MODEL, fired="false") == 2
@@ -145,3 +127,44 @@ def test_a_store_that_comes_back_is_read_by_the_next_scrape(settings):
     promote(store, version=4, digest=digest_of(4))
     assert b'boucle_production_version{model="repurchase"} 4.0' in generate_latest(registry)
     store.close()
+
+
+def test_a_trial_that_is_open_says_how_often_it_disagrees(settings, state):
+    begin_trial(state, settings)
+    found = scraped(settings)
+    assert value(found, "boucle_shadow_disagreement_ratio", model=MODEL, version="2") == 0.25
+    assert value(found, "boucle_shadow_pairs", model=MODEL, version="2") == 4
+
+
+def test_the_newest_drift_report_says_what_drifted_how_far_and_how_old_it_is(settings, state):
+    passed = drift_report(period="1997-07")
+    failed = gate("score_drift", Verdict.FAILED)
+    newest = drift_report(feature_psi={"recency": 0.3}, gates=(failed, gate("log_loss_drift", Verdict.INCONCLUSIVE)))
+    for report in (passed, newest):
+        put_document(settings, "drift_report", report.period, report)
+    HomeClock(settings.clock_file(MODEL)).set(newest.window_end + timedelta(days=3))
+    found = scraped(settings)
+    assert value(found, "boucle_drift_score", model=MODEL, feature="recency") == 0.3
+    verdicts = {
+        v: value(found, "boucle_drift_gate_verdict", model=MODEL, gate="score_drift", verdict=v) for v in Verdict
+    }
+    assert verdicts == {"passed": 0, "failed": 1, "inconclusive": 0}
+    assert value(found, "boucle_drift_gate_limit", model=MODEL, gate="score_drift") == failed.limit
+    assert value(found, "boucle_drift_report_age_seconds", model=MODEL) == pytest.approx(3 * 86_400, abs=60)
+    assert value(found, "boucle_drift_report_window_seconds", model=MODEL) == 31 * 86_400
+
+
+def test_what_could_not_be_measured_has_no_figure(settings, state):
+    unknown = gate("log_loss_drift", Verdict.INCONCLUSIVE).model_copy(update={"measured": None})
+    put_document(settings, "drift_report", "1997-08", drift_report(gates=(unknown,)))
+    assert value(scraped(settings), "boucle_drift_gate_measured", model=MODEL, gate="log_loss_drift") is None
+
+
+def test_a_document_that_cannot_be_read_takes_no_other_figure_with_it(settings, state):
+    folder = settings.data_dir / "documents" / MODEL / "drift_report"
+    folder.mkdir(parents=True)
+    (folder / "1997-08.json").write_text("{}")
+    found = scraped(settings)
+    assert value(found, "boucle_exporter_up", source="drift_report", model=MODEL) == 0
+    assert value(found, "boucle_exporter_up", source="state_store", model=MODEL) == 1
+    assert value(found, "boucle_production_version", model=MODEL) == 1

@@ -10,7 +10,7 @@ from assets_tests.scenarios import MODEL, NOON, evidence, version
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest
 from boucle.operations.promotion import judge
-from boucle.policy.approval import ApprovalPolicy, Consent, PromotionMode, Standing, standing
+from boucle.policy.approval import ApprovalPolicy, Consent, PromotionMode, Standing, open_requests, standing
 from boucle.policy.limits import PromotionPolicy
 from boucle.policy.promotion import PromotionOutcome
 from boucle_adapters.memory import MemoryStateStore
@@ -188,3 +188,24 @@ def test_nobody_says_anything_about_another_version():
         at=NOON,
     )
     assert said.consent is Consent.MISSING
+
+
+@pytest.mark.parametrize(
+    ("said", "waits"),
+    [
+        ([], False),
+        ([(REQUEST, SENSOR)], True),
+        ([(REQUEST, SENSOR), (APPROVE, ADA)], False),
+        ([(REQUEST, SENSOR), (REJECT, ADA)], False),
+        ([(REQUEST, SENSOR), (REJECT, ADA), (REQUEST, SENSOR)], True),
+        ([(REQUEST, SENSOR), (DecisionKind.ROLLBACK, ADA)], False),
+        ([(REQUEST, SENSOR), (DecisionKind.RETRAIN, SENSOR)], True),
+    ],
+)
+def test_a_request_waits_until_it_is_answered_or_production_moves(said: list[tuple[object, ...]], waits: bool):
+    assert bool(open_requests(ledger(*said).decisions())) is waits
+
+
+def test_of_one_version_the_newest_request_waits():
+    (request,) = open_requests(ledger((REQUEST, SENSOR), (REQUEST, BOB)).decisions())
+    assert request.decision.actor == BOB

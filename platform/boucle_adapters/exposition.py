@@ -38,11 +38,14 @@ class Family:
 
 
 class Sample(NamedTuple):
-    """A value: of a gauge, to be added to a counter, or one observation of a histogram."""
+    """A value: of a gauge, to be added to a counter, or one observation of a histogram; None: it has none yet.
+
+    A histogram that appears with its first observation shows Prometheus no increase, so it is shown empty before.
+    """
 
     family: Family
     labels: tuple[str, ...]
-    value: float
+    value: float | None
 
 
 class Source(NamedTuple):
@@ -90,7 +93,8 @@ def _read(source: Source) -> Sequence[Sample] | None:
 def _by_family(samples: Sequence[Sample]) -> dict[Family, dict[tuple[str, ...], list[float]]]:
     families: dict[Family, dict[tuple[str, ...], list[float]]] = {}
     for sample in samples:
-        families.setdefault(sample.family, {}).setdefault(sample.labels, []).append(sample.value)
+        values = families.setdefault(sample.family, {}).setdefault(sample.labels, [])
+        values += [] if sample.value is None else [sample.value]
     return families
 
 
@@ -107,7 +111,8 @@ def _metric(family: Family, values: Mapping[tuple[str, ...], list[float]]) -> Me
         return counter
     gauge = GaugeMetricFamily(family.name, family.text, labels=family.labels)
     for labels, seen in values.items():
-        gauge.add_metric(labels, seen[-1])
+        if seen:
+            gauge.add_metric(labels, seen[-1])
     return gauge
 
 

@@ -13,13 +13,14 @@ from itertools import pairwise
 
 from boucle.contracts.decision import MOVES, Decision, DecisionKind
 from boucle.contracts.ids import ModelName
-from boucle.contracts.monitoring import TriggerOutcome
 from boucle.contracts.traffic_plan import TrafficPlan
+from boucle.contracts.trigger import TriggerOutcome
 from boucle.errors import BoucleError, LedgerError
 from boucle.policy.approval import open_requests
 from boucle.ports import StateStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import Family, Kind, Sample, Source
+from boucle_adapters.monitoring_metrics import of_drift
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
@@ -95,6 +96,7 @@ class PlatformSources:
             sources += [
                 Source("state_store", model, partial(self._of_state, model)),
                 Source("shadow_log", model, partial(self._of_trial, model)),
+                Source("drift_report", model, partial(of_drift, self.settings, model)),
             ]
         return sources
 
@@ -177,6 +179,8 @@ def _counted(model: ModelName, decisions: Sequence[Decision]) -> Iterator[Sample
         yield Sample(DECISIONS, (model, kind), float(kinds[kind]))
     for kind, outcome in OUTCOMES.items():
         yield Sample(PROMOTIONS, (model, outcome), float(kinds[kind]))
+    for family in (APPROVAL_SECONDS, ROLLBACK_SECONDS):
+        yield Sample(family, (model,), None)
     for row in decisions:
         if row.decision.kind is DecisionKind.APPROVE and row.decision.seconds is not None:
             yield Sample(APPROVAL_SECONDS, (model,), row.decision.seconds)
