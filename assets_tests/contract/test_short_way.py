@@ -290,7 +290,7 @@ def test_what_comes_while_an_answer_is_awaited_is_answered_after_it(tmp_path: Pa
     with with_a_version_that_stalls(tmp_path, monkeypatch) as server, server.connect() as connection:
         first, second = (request(body, "/predict", f"x-request-id: {n}") for n, body in enumerate((QUESTION, STRANGER)))
         connection.sendall(first)
-        threading.Event().wait(0.05)
+        wait_for(lambda: server.short == 2)
         connection.sendall(second[:30])
         threading.Event().wait(0.05)
         connection.sendall(second[30:])
@@ -302,7 +302,7 @@ def test_an_answer_that_is_awaited_is_given_by_a_server_that_is_told_to_stop(
 ):
     with with_a_version_that_stalls(tmp_path, monkeypatch) as server, server.connect() as connection:
         connection.sendall(request(QUESTION))
-        threading.Event().wait(0.05)
+        wait_for(lambda: server.short == 2)
         server.server.should_exit = True
         status, headers, _ = answer_of(connection)
         assert (status, headers["connection"], connection.recv(1)) == (200, "close", b"")

@@ -54,6 +54,7 @@ class PlanWatch:
         self._refused: dict[ModelName, tuple[TrafficPlan, float, str]] = {}
         self.looked = threading.Event()
         self._stop = threading.Event()
+        self._looking = threading.Lock()
         self._beat = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -74,14 +75,15 @@ class PlanWatch:
         self._send_heartbeat({})
 
     def poll(self) -> None:
-        """Look once: newer plans, newer snapshots."""
-        self._read_plans()
-        for model in self.wanted:
-            if model not in self.online:
-                self.online[model] = self._open_online(model)
-            self.online[model].refresh()
-        for plan in self.wanted.values():
-            self._follow(plan)
+        """Look once: newer plans, newer snapshots. Whoever looks at the same time waits: a plan is applied once."""
+        with self._looking:
+            self._read_plans()
+            for model in self.wanted:
+                if model not in self.online:
+                    self.online[model] = self._open_online(model)
+                self.online[model].refresh()
+            for plan in self.wanted.values():
+                self._follow(plan)
 
     def problems(self) -> tuple[str, ...]:
         """What is not as it should be, a sentence each; none of it stops what is served from answering."""

@@ -12,7 +12,6 @@ for the entity, which would be on both sides of an A/B test. The rank log has wh
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import wait
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -245,9 +244,7 @@ def _scores_of(arm: Arm, served: ServedModel, predictions: Sequence[Prediction])
         return Fallback.CUT
     fallback = Fallback.FAILED
     try:
-        answer = trial.ask([one.found.values(trial.bundle) for one in predictions])
-        wait([answer], trial.budget_seconds)
-        given = None if answer.cancel() or not answer.done() else answer.result()
+        given = trial.ask_and_wait([one.found.values(trial.bundle) for one in predictions])
         if given is not None:
             scores = [trial.bundle.checked(score) for score in given]
             trial.note(answered=True)

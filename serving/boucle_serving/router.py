@@ -28,6 +28,8 @@ class Routed:
     fallback: Fallback | None = None
     pinned: bool = False
     """Its caller chose the arm."""
+    strictest_age_days: float | None = None
+    """How old the features may be of which it answers, where that is less than production's own contract allows."""
 
     @cached_property
     def answered_by(self) -> tuple[str, str]:
@@ -97,17 +99,19 @@ class Routes:
     @cached_property
     def _arms(self) -> dict[int, Routed]:
         """Each arm that is in memory, by version."""
-        return {
-            arm.version: Routed(
-                self.plan,
-                arm,
-                arm,
-                self.bundles[arm.bundle_digest],
-                trial=self.trials.get(arm.bundle_digest) if arm.role is Role.CHALLENGER else None,
-            )
-            for arm in self.plan.arms
-            if arm.bundle_digest in self.bundles
-        }
+        return {arm.version: self._routed(arm) for arm in self.plan.arms if arm.bundle_digest in self.bundles}
+
+    def _routed(self, arm: Arm) -> Routed:
+        bundle = self.bundles[arm.bundle_digest]
+        if arm.role is not Role.CHALLENGER:
+            return Routed(self.plan, arm, arm, bundle)
+        trial = self.trials.get(arm.bundle_digest)
+        return Routed(self.plan, arm, arm, bundle, trial=trial, strictest_age_days=self._stricter_age(bundle))
+
+    def _stricter_age(self, bundle: LoadedBundle) -> float | None:
+        production = self.bundles.get(self.plan.production.bundle_digest)
+        days = bundle.contract.max_feature_age_days
+        return None if production and days >= production.contract.max_feature_age_days else days
 
     @cached_property
     def _draw(self) -> Callable[[EntityKey], Arm]:

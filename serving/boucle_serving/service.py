@@ -135,6 +135,26 @@ class PredictionService:
     def begin(self, served: ServedModel, asked: Sequence[Asked | InvalidRequestError]) -> Begun:
         """Look up, then score what production answers at once. Nothing may leave before `log` has taken it."""
         outcomes: dict[int, Prediction | BoucleError] = {}
+        held = []
+        for group in self._by_arm(served, asked, outcomes):
+            trial = group[0].asked.routed.trial
+            if trial is None:
+                outcomes.update(self._answered(group))
+            elif (rows := _rows_for(trial, group)) is None:
+                outcomes.update(self._finished(served, trial, group, [None] * len(group)))
+            elif trial.is_quick:
+                outcomes.update(self._finished(served, trial, group, trial.ask_now(rows)))
+            else:
+                held.append(Held(trial, group, trial.ask(rows)))
+        return Begun(outcomes, held)
+
+    def _by_arm(
+        self,
+        served: ServedModel,
+        asked: Sequence[Asked | InvalidRequestError],
+        outcomes: dict[int, Prediction | BoucleError],
+    ) -> Iterable[Sequence[Found]]:
+        """The questions with their features, those of one arm together; what has none is an outcome already."""
         groups: dict[int, list[Found]] = {}
         for number, one in enumerate(asked):
             if isinstance(one, InvalidRequestError):
@@ -146,18 +166,7 @@ class PredictionService:
                 outcomes[number] = error
             else:
                 groups.setdefault(id(found.asked.routed), []).append(found)
-        held = []
-        for group in groups.values():
-            trial = group[0].asked.routed.trial
-            if trial is None:
-                outcomes.update(self._answered(group))
-                continue
-            waiting = Held(trial, group, self._ask(trial, group))
-            if waiting.answer.done():
-                outcomes.update(self.finish(served, waiting, waiting.answer.result()))
-            else:
-                held.append(waiting)
-        return Begun(outcomes, held)
+        return groups.values()
 
     def finish(self, served: ServedModel, held: Held, scores: Scores | None) -> dict[int, Prediction | BoucleError]:
         """What comes of rows that a version on trial was asked for; production answers those it has no answer for.
@@ -167,14 +176,17 @@ class PredictionService:
             held: As `begin` gave it.
             scores: Its answers; None when they did not come in time.
         """
-        why = Fallback.FAILED if scores else Fallback.STALLED
-        outcomes: dict[int, Prediction | BoucleError] = {}
-        if scores:
-            outcomes = self._scored(held.found, held.trial.bundle, scores)
-        left = [found for found in held.found if not isinstance(outcomes.get(found.number), Prediction)]
-        if not held.found[0].asked.routed.pinned:
-            held.trial.note(answered=not left)
+        return self._finished(served, held.trial, held.found, scores)
+
+    def _finished(
+        self, served: ServedModel, trial: Trial, group: Sequence[Found], scores: Scores | None
+    ) -> dict[int, Prediction | BoucleError]:
+        outcomes = self._scored(group, trial.bundle, scores) if scores else {}
+        left = [found for found in group if not isinstance(outcomes.get(found.number), Prediction)]
+        if not group[0].asked.routed.pinned:
+            trial.note(answered=not left)
         if left:
+            why = Fallback.FAILED if scores else Fallback.STALLED
             outcomes.update(self._answered([_given_to_production(found, served, why) for found in left]))
         return outcomes
 
@@ -215,7 +227,7 @@ class PredictionService:
             trial.shadow(shadows)
 
     def _found(self, number: int, asked: Asked, served: ServedModel) -> Found:
-        question, bundle = asked.question, asked.routed.bundle
+        question = asked.question
         if isinstance(question, FeatureRow):
             return Found(number, asked, question.values, served.production.contract.feature_names, None)
         online = self._online.get(served.plan.model)
@@ -228,7 +240,8 @@ class PredictionService:
         oldest = served.production.contract.max_feature_age_days
         row = snapshot.look_up(question.entity_key, question.as_of, max_age_days=oldest)
         found = Found(number, asked, row.values, snapshot.manifest.feature_names, row.as_of)
-        if asked.routed.trial is None or (question.as_of - row.as_of) / _DAY < bundle.contract.max_feature_age_days:
+        strictest = asked.routed.strictest_age_days
+        if strictest is None or (question.as_of - row.as_of) / _DAY < strictest:
             return found
         return _given_to_production(found, served, Fallback.FAILED)
 
@@ -246,15 +259,6 @@ class PredictionService:
             scores = bundle.scores([values for _, values in rows])
             outcomes.update(self._scored([found for found, _ in rows], bundle, scores))
         return outcomes
-
-    def _ask(self, trial: Trial, group: Sequence[Found]) -> "Future[Scores | None]":
-        """Ask a version on trial; it has no answer for rows that lack what it needs."""
-        try:
-            return trial.ask([found.values(trial.bundle) for found in group])
-        except FeatureLookupError:
-            nothing: Future[Scores | None] = Future()
-            nothing.set_result([None] * len(group))
-            return nothing
 
     def _scored(
         self, group: Sequence[Found], bundle: LoadedBundle, scores: Scores
@@ -294,6 +298,14 @@ class PredictionService:
             pinned=routed.pinned,
         )
         return Prediction(found, record)
+
+
+def _rows_for(trial: Trial, group: Sequence[Found]) -> Sequence[Sequence[float]] | None:
+    """What to ask a version on trial; None where the rows lack what it needs: then it has no answer for them."""
+    try:
+        return [found.values(trial.bundle) for found in group]
+    except FeatureLookupError:
+        return None
 
 
 def _given_to_production(found: Found, served: ServedModel, why: Fallback) -> Found:

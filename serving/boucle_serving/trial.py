@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from datetime import datetime
 from queue import SimpleQueue
 from time import monotonic, perf_counter, sleep
@@ -67,6 +67,8 @@ class Trial:
         budget_seconds: How long a caller waits for it, at most.
         write: Takes the shadow answers.
         skipped: Is told how many shadows were skipped.
+
+    `is_quick` says whether it may be asked in the event loop.
     """
 
     def __init__(
@@ -93,28 +95,39 @@ class Trial:
         self._slow_in_a_row = 0
         self._threads = [self._started(self._answer_forever), self._started(self._shadow_forever)]
         self._started(self._watch)
-        self._is_quick = self._was_quick([[0.0] * len(bundle.contract.features)])
+        self.is_quick = self._was_quick([[0.0] * len(bundle.contract.features)])
 
-    def ask(self, rows: Rows) -> "Future[Scores | None]":
+    def ask_now(self, rows: Rows) -> Scores | None:
         """The scores of feature rows, in the contract's order, None for rows that it fails on; None if it was too late.
 
-        A quick one has answered when this returns. Of any other whoever asks waits no longer than the budget, then
-        cancels.
+        For a version that `is_quick`: it is asked in the thread of whoever asks.
         """
+        started = perf_counter()
+        scores = self._scores(self.bundle, rows)
+        seconds = perf_counter() - started
+        self._judge(seconds, len(rows))
+        return None if seconds > self.budget_seconds else scores
+
+    def ask(self, rows: Rows) -> "Future[Scores | None]":
+        """What `ask_now` says, from a thread of its own: whoever asks waits no longer than the budget, then cancels."""
         question = _Question(rows, Future())
-        if self._is_quick:
-            started = perf_counter()
-            scores = self._scores(self.bundle, rows)
-            seconds = perf_counter() - started
-            self._judge(seconds, len(rows))
-            question.answer.set_result(None if seconds > self.budget_seconds else scores)
-        else:
-            self._queue.put(question)
+        self._queue.put(question)
         return question.answer
+
+    def ask_and_wait(self, rows: Rows) -> Scores | None:
+        """What `ask_now` says, wherever it is asked; waits no longer than the budget."""
+        if self.is_quick:
+            return self.ask_now(rows)
+        answer = self.ask(rows)
+        wait([answer], self.budget_seconds)
+        return answer.result() if not answer.cancel() and answer.done() else None
 
     def note(self, *, answered: bool) -> None:
         """Whether a caller got an answer; several without in a row, and nobody is sent here."""
-        self._failures = 0 if answered else self._failures + 1
+        if answered:
+            self._failures = 0
+            return
+        self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             self._cut_until = monotonic() + PROBE_SECONDS
 
@@ -163,7 +176,7 @@ class Trial:
         if rows <= _FEW_ROWS:
             self._slow_in_a_row = self._slow_in_a_row + 1 if seconds > _STILL_QUICK_SECONDS else 0
         if self._slow_in_a_row >= _SLOW_IN_A_ROW or seconds > self.budget_seconds:
-            self._is_quick = False
+            self.is_quick = False
 
     def _watch(self) -> None:
         """Tell runs that take too long to end; they do between two nodes of their graph."""

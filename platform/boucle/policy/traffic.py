@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from hashlib import blake2b
 from math import inf, log
+from struct import Struct
 
 from boucle.contracts.ids import EntityKey
 from boucle.contracts.traffic_plan import Arm, Strategy, TrafficPlan
 
 _PLACES = 2.0**64
+_EIGHT_NUMBERS = Struct(">8Q")
+"""What a digest holds: one for each arm that a plan may have."""
 
 
 def rollout_id(plan: TrafficPlan) -> str:
@@ -26,26 +29,28 @@ def place(salt: str, entity_key: EntityKey) -> float:
     >>> place("repurchase", EntityKey("4")) == place("repurchase", EntityKey("4"))
     True
     """
-    return _place(blake2b(f"{salt}/{entity_key}".encode()).digest()[:8])
+    digest = blake2b(f"{salt}/{entity_key}".encode()).digest()
+    first: int = _EIGHT_NUMBERS.unpack(digest)[0]
+    return (first + 0.5) / _PLACES
 
 
 def draw(plan: TrafficPlan) -> Callable[[EntityKey], Arm]:
     """What `assign` does for one plan, with all that does not depend on the entity worked out once."""
-    answering = [(slice(8 * number, 8 * number + 8), arm) for number, arm in enumerate(plan.arms) if arm.weight > 0]
+    answering = [(number, arm.weight, arm) for number, arm in enumerate(plan.arms) if arm.weight > 0]
     salted = blake2b(f"{rollout_id(plan)}/".encode())
 
     def drawn(entity_key: EntityKey) -> Arm:
         own = salted.copy()
         own.update(entity_key.encode())
-        digest = own.digest()
-        first, shortest = answering[0][1], inf
-        for part, arm in answering:
-            waited = -log(_place(digest[part])) / arm.weight
+        numbers = _EIGHT_NUMBERS.unpack(own.digest())
+        first, shortest = answering[0][2], inf
+        for number, weight, arm in answering:
+            waited = -log((numbers[number] + 0.5) / _PLACES) / weight
             if waited < shortest:
                 first, shortest = arm, waited
         return first
 
-    return drawn if len(answering) > 1 else lambda _entity_key: answering[0][1]
+    return drawn if len(answering) > 1 else lambda _entity_key: answering[0][2]
 
 
 def assign(plan: TrafficPlan, entity_key: EntityKey) -> Arm:
@@ -64,7 +69,3 @@ def is_shadowed(plan: TrafficPlan, entity_key: EntityKey) -> bool:
     return plan.shadow_share == 100 or (
         plan.shadow_share > 0 and place(f"{rollout_id(plan)}/shadow", entity_key) * 100 < plan.shadow_share
     )
-
-
-def _place(digest: bytes) -> float:
-    return (int.from_bytes(digest, "big") + 0.5) / _PLACES
