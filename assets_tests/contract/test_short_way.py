@@ -249,9 +249,10 @@ def test_a_request_that_has_begun_is_finished_by_a_server_that_is_told_to_stop(s
     head, _, body = request(QUESTION).partition(b"\r\n\r\n")
     with server.connect() as connection:
         connection.sendall(head + b"\r\n\r\n")
-        threading.Event().wait(0.1)
+        wait_for(lambda: any(one._held for one in server.server.server_state.connections))
+        (begun,) = [one._held[0] for one in server.server.server_state.connections]
         server.server.should_exit = True
-        threading.Event().wait(0.2)
+        wait_for(lambda: not begun.keep_alive)
         connection.sendall(body)
         status, headers, _ = answer_of(connection)
     assert (status, headers["connection"]) == (200, "close")

@@ -369,11 +369,11 @@ def test_a_large_batch_makes_no_quick_version_slow(world: World):
     trial = Trial(bundle, replica="one", budget_seconds=5, write=lambda _: None, skipped=lambda _: None)
     try:
         trial._judge(1.0, 1_000)
-        assert trial._is_quick
+        assert trial.is_quick
         for _ in range(3):
-            assert trial._is_quick
+            assert trial.is_quick
             trial._judge(0.05, 1)
-        assert not trial._is_quick
+        assert not trial.is_quick
     finally:
         trial.close(seconds=5)
 
@@ -382,7 +382,7 @@ def test_what_a_trial_is_doing_when_it_is_closed_is_ended_too(world: World):
     digest = put_stalling_bundle(world.bundles, world.root / "scratch", turns=100_000_000)
     bundle = load_bundle(world.bundles.fetch(digest), digest)
     trial = Trial(bundle, replica="one", budget_seconds=0.2, write=lambda _: None, skipped=lambda _: None)
-    trial._is_quick = False
+    trial.is_quick = False
     answer = trial.ask([[3.0, 5.0]])
     trial.close()
     assert answer.result(timeout=20) == [None]
