@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +24,7 @@ from boucle.contracts.shadow import ShadowRecord
 from boucle.contracts.traffic_plan import Arm, NewPlan, Strategy
 from boucle.contracts.traffic_plan import Role as ArmRole
 from boucle_adapters.tokens import Role
-from boucle_serving.bundles import load_bundle
+from boucle_serving.bundles import LoadedBundle, load_bundle
 from boucle_serving.predict_endpoint import Reply
 from boucle_serving.trial import FAILURES_IN_A_ROW, PROBE_SECONDS, Trial
 
@@ -386,3 +388,27 @@ def test_what_a_trial_is_doing_when_it_is_closed_is_ended_too(world: World):
     answer = trial.ask([[3.0, 5.0]])
     trial.close()
     assert answer.result(timeout=20) == [None]
+
+
+def test_a_plan_is_applied_once_whoever_looks_at_the_same_time(world: World, monkeypatch: pytest.MonkeyPatch):
+    opened, may_open = [], threading.Event()
+    open_trial = Trial.__init__
+
+    def slowly(trial: Trial, bundle: LoadedBundle, **arguments: Any) -> None:
+        opened.append(bundle.digest)
+        may_open.wait(10)
+        open_trial(trial, bundle, **arguments)
+
+    monkeypatch.setattr(Trial, "__init__", slowly)
+    lookers = [threading.Thread(target=world.poll) for _ in range(2)]
+    with monkeypatch.context() as unseen:
+        unseen.setattr(world, "poll", lambda: None)
+        try_version_2(world, good(world), weight=100)
+    for looker in lookers:
+        looker.start()
+    wait_for(lambda: opened)
+    lookers[1].join(0.2)  # long enough to open one too, if nothing held it
+    may_open.set()
+    for looker in lookers:
+        looker.join(10)
+    assert len(opened) == 1
