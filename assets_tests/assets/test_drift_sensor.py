@@ -16,22 +16,19 @@ from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.trigger import TriggerOutcome
 from boucle.contracts.verdict import Verdict
 from boucle.errors import ConflictError, StateStoreError
+from boucle.policy.retraining import RetrainingPolicy
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_platform.instance import CODE_SERVER_TAG, DAGSTER_YAML, NO_RETRIES, PROCESS_TAG, end_dead_runs
 from boucle_platform.model_loop import catalogue
-from boucle_platform.model_loop.automation import (
-    RETRAINS_TAG,
-    TRIGGER_TAG,
-    drift_sensor,
-    jobs,
-    refuse_second_retraining,
-)
+from boucle_platform.model_loop.automation import RETRAINS_TAG, jobs, refuse_second_retraining
 from boucle_platform.model_loop.keys import key_of
+from boucle_platform.model_loop.retraining import TRIGGER_TAG, drift_sensor, note_answers
 from boucle_platform.model_loop.steps.store import document_file, version_dir, write_document
 from boucle_platform.resources.home import HomeResource
 
-SPEC = catalogue.spec_of("repurchase")
+ONE_WINDOW = RetrainingPolicy(failed_windows=1, of_windows=1)
+SPEC = catalogue.spec_of("repurchase").model_copy(update={"retraining": ONE_WINDOW})
 DRIFTED = (gate("calibration_drift", Verdict.FAILED),)
 FIRED, SUPPRESSED = TriggerOutcome.FIRED, TriggerOutcome.SUPPRESSED
 
@@ -246,6 +243,7 @@ def test_a_retraining_that_ended_without_a_decision_is_named_with_what_to_do(wor
     world.write("1997-08", gates=DRIFTED)
     (key,) = world.requests()
     run_id = world.run(dg.DagsterRunStatus.FAILURE, **{TRIGGER_TAG: key})
+    note_answers(world.instance, world.home, SPEC, None)
     answer = world.tick()
     assert f"asked for ended without a decision: run {run_id[:8]}" in str(answer.skip_reason)
     assert "boucle retrain repurchase" in str(answer.skip_reason)

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from assets_tests.bundles import MODEL, promote
-from assets_tests.judging import drift_report
+from assets_tests.judging import drift_report, trigger
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, PeriodKey
 from boucle.contracts.ledger import verify_chain
 from boucle.contracts.traffic_plan import NewPlan, Strategy
-from boucle.contracts.trigger import Trigger, TriggerOutcome, judged_report
+from boucle.contracts.trigger import AlertRequest, AlertState, AnswerKind, Gain, Trigger, TriggerAnswer, TriggerOutcome
 from boucle.errors import ConflictError
+from boucle.policy.retraining import report_run_key
 from boucle.ports import StateStore
 from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.sql_state import SqlStateStore
@@ -126,7 +127,10 @@ def retraining(production: int | None) -> NewDecision:
 
 
 def fired(production: int | None) -> Trigger:
-    return judged_report(drift_report(production_version=production), TriggerOutcome.FIRED, "drift")
+    report = drift_report(production_version=production)
+    return trigger(report.period, TriggerOutcome.FIRED, production=production).model_copy(
+        update={"run_key": report_run_key(report), "reason": "drift"}
+    )
 
 
 def test_a_trigger_and_its_decision_are_on_record_together(state: StateStore):
@@ -151,13 +155,42 @@ def test_a_trigger_about_a_version_that_is_no_longer_production_leaves_nothing(s
 
 
 def test_a_trigger_is_kept_once_per_run_key(state: StateStore):
-    trigger = Trigger(
+    once = Trigger(
         model=MODEL, period=PeriodKey("1997-10"), outcome=TriggerOutcome.FIRED, reason="drift", run_key="drift-1997-10"
     )
-    assert state.record_trigger(trigger, NOON)
-    assert not state.record_trigger(trigger, NOON)
-    assert list(state.triggers(MODEL)) == [(NOON, trigger)]
+    assert state.record_trigger(once, NOON)
+    assert not state.record_trigger(once, NOON)
+    assert list(state.triggers(MODEL)) == [(NOON, once)]
     assert list(state.triggers(OTHER)) == []
+
+
+def test_of_a_triggers_answer_what_was_last_known_is_kept(state: StateStore):
+    first = TriggerAnswer(
+        run_key="k", model=MODEL, kind=AnswerKind.WAITING, reason="asks ada", dagster_run_id="run", at=NOON
+    )
+    then = first.model_copy(update={"kind": AnswerKind.PROMOTED, "realised_gain": Gain(nats=0.01, rows=900)})
+    for answer in (first, then):
+        state.record_answer(answer)
+    assert dict(state.answers(MODEL)) == {"k": then}
+    assert dict(state.answers(OTHER)) == {}
+
+
+def test_an_incident_is_kept_as_it_was_last_heard_of(state: StateStore):
+    firing = AlertRequest(
+        model=MODEL,
+        fingerprint="a1",
+        starts_at=NOON,
+        state=AlertState.FIRING,
+        name="RefundsUp",
+        actor="service:alertmanager",
+        received_at=NOON,
+    )
+    earlier = firing.model_copy(update={"starts_at": NOON - timedelta(days=1)})
+    resolved = firing.model_copy(update={"state": AlertState.RESOLVED})
+    for alert in (firing, earlier, resolved):
+        state.record_alert(alert)
+    assert list(state.alerts(MODEL)) == [earlier, resolved]
+    assert list(state.alerts(OTHER)) == []
 
 
 def test_what_was_in_production_at_a_moment(state: StateStore):

@@ -282,6 +282,18 @@ def test_a_document_that_cannot_be_read_is_an_error_that_names_it(url, store, ta
         store.plan(MODEL) if table == "traffic_plan" else store.triggers(MODEL)
 
 
+def test_a_store_of_the_first_release_is_brought_up_to_date_with_its_triggers(url, store):
+    trigger = Trigger(model=MODEL, period="1997-06", outcome=TriggerOutcome.FIRED, reason="drift", run_key="k")
+    store.record_trigger(trigger, NOON)
+    for table in ("trigger_answer", "alert"):
+        change(url, f"drop table {table}")
+    set_revision(url, "0001")
+    upgraded = SqlStateStore.create(url)
+    assert upgraded.triggers(MODEL) == [(NOON, trigger)]
+    assert (upgraded.answers(MODEL), upgraded.alerts(MODEL)) == ({}, [])
+    upgraded.close()
+
+
 def test_migrating_again_keeps_every_row(url, store):
     store.record(promotion(1), expected_production=None)
     migrate(url)

@@ -13,7 +13,7 @@ from boucle.contracts.prediction import PredictionFields, PredictionRecord
 from boucle.contracts.rank import RankFields, RankRecord
 from boucle.contracts.shadow import ShadowFields, ShadowRecord
 from boucle.contracts.traffic_plan import NewPlan, TrafficPlan
-from boucle.contracts.trigger import Trigger
+from boucle.contracts.trigger import AlertRequest, Trigger, TriggerAnswer
 
 
 class Clock(Protocol):
@@ -141,6 +141,18 @@ class StateStore(Protocol):
 
     def triggers(self, model: ModelName) -> Sequence[tuple[datetime, Trigger]]:
         """All triggers of a model, oldest first."""
+
+    def record_answer(self, answer: TriggerAnswer) -> None:
+        """Keep what became of a trigger, in place of what was known before."""
+
+    def answers(self, model: ModelName) -> Mapping[str, TriggerAnswer]:
+        """What became of the triggers of a model, by run key."""
+
+    def record_alert(self, alert: AlertRequest) -> None:
+        """Keep what was last said of an incident."""
+
+    def alerts(self, model: ModelName) -> Sequence[AlertRequest]:
+        """Every incident of a model, as last heard of, in the order of their starts."""
 
 
 class OnlineRow(NamedTuple):

@@ -10,7 +10,7 @@ from boucle.contracts.decision import GENESIS, MOVES, PLANNED, Decision, NewDeci
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.ledger import row_hash, verify_chain
 from boucle.contracts.traffic_plan import NewPlan, TrafficPlan, next_plan, plan_moved
-from boucle.contracts.trigger import Trigger
+from boucle.contracts.trigger import AlertRequest, Trigger, TriggerAnswer
 from boucle.errors import ConflictError, RegistryError
 from boucle.ports import RegisteredVersion
 
@@ -24,6 +24,8 @@ class MemoryStateStore:
         self._plans: dict[ModelName, list[TrafficPlan]] = {}
         self._replicas: dict[str, tuple[float, dict[ModelName, int], str]] = {}
         self._triggers: dict[str, tuple[datetime, Trigger]] = {}
+        self._answers: dict[str, TriggerAnswer] = {}
+        self._alerts: dict[tuple[ModelName, str], AlertRequest] = {}
 
     def decisions(self, model: ModelName | None = None) -> Sequence[Decision]:
         """All decisions, or those of one model, oldest first."""
@@ -174,6 +176,27 @@ class MemoryStateStore:
         with self._lock:
             rows = [row for row in self._triggers.values() if row[1].model == model]
         return sorted(rows, key=lambda row: (row[0], row[1].run_key))
+
+    def record_answer(self, answer: TriggerAnswer) -> None:
+        """Keep what became of a trigger, in place of what was known before."""
+        with self._lock:
+            self._answers[answer.run_key] = answer
+
+    def answers(self, model: ModelName) -> Mapping[str, TriggerAnswer]:
+        """What became of the triggers of a model, by run key."""
+        with self._lock:
+            return {key: answer for key, answer in self._answers.items() if answer.model == model}
+
+    def record_alert(self, alert: AlertRequest) -> None:
+        """Keep what was last said of an incident."""
+        with self._lock:
+            self._alerts[alert.model, alert.incident] = alert
+
+    def alerts(self, model: ModelName) -> Sequence[AlertRequest]:
+        """Every incident of a model, as last heard of, in the order of their starts."""
+        with self._lock:
+            found = [alert for alert in self._alerts.values() if alert.model == model]
+        return sorted(found, key=lambda alert: (alert.starts_at, alert.fingerprint))
 
 
 class MemoryRegistry:

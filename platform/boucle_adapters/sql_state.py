@@ -5,22 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import sqlalchemy as sa
 from pydantic import ValidationError
 
 from boucle.contracts.decision import GENESIS, MOVES, PLANNED, Decision, NewDecision
-from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.ledger import Link, row_hash, verify_links
 from boucle.contracts.traffic_plan import NewPlan, TrafficPlan, next_plan, plan_moved
 from boucle.contracts.trigger import Trigger
 from boucle.errors import ConflictError, LedgerError, NotSetUpError, StateStoreError
 from boucle_adapters.clock import wall_now
+from boucle_adapters.sql_triggers import METADATA, TriggerTables, read_row
 
-D = TypeVar("D", bound=Document)
-METADATA = sa.MetaData()
 DECISION = sa.Table(
     "decision",
     METADATA,
@@ -56,7 +54,7 @@ TRIGGER = sa.Table(
 )
 
 
-REVISION = "0001"
+REVISION = "0002"
 _KIND, _AT = re.compile('"kind":"([^"]+)"'), re.compile('"at":"([^"]+)"')
 """The newest schema in `migrations/versions`: the one that these tables are."""
 LOCK_SECONDS = 10
@@ -94,7 +92,7 @@ def migrate(url: str) -> None:
         engine.dispose()
 
 
-class SqlStateStore:
+class SqlStateStore(TriggerTables):
     """`boucle.ports.StateStore` over SQLAlchemy Core."""
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -212,7 +210,7 @@ class SqlStateStore:
             sa.select(TRAFFIC_PLAN.c.document).where(TRAFFIC_PLAN.c.model == model).order_by(TRAFFIC_PLAN.c.revision)
         )
         with self._read() as connection:
-            return [_document(TrafficPlan, row) for row in connection.execute(query)]
+            return [read_row(TrafficPlan, row) for row in connection.execute(query)]
 
     def plan(self, model: ModelName) -> TrafficPlan | None:
         """The plan of the highest revision, or None."""
@@ -230,7 +228,7 @@ class SqlStateStore:
             newest, (TRAFFIC_PLAN.c.model == newest.c.model) & (TRAFFIC_PLAN.c.revision == newest.c.revision)
         )
         with self._read() as connection:
-            plans = [_document(TrafficPlan, row) for row in connection.execute(query)]
+            plans = [read_row(TrafficPlan, row) for row in connection.execute(query)]
         return {plan.model: plan for plan in plans}
 
     def heartbeat(self, replica: str, revisions: Mapping[ModelName, int], address: str) -> None:
@@ -280,7 +278,7 @@ class SqlStateStore:
         query = sa.select(TRIGGER).where(TRIGGER.c.model == model).order_by(TRIGGER.c.at, TRIGGER.c.run_key)
         with self._read() as connection:
             return [
-                (row.at.replace(tzinfo=row.at.tzinfo or UTC), _document(Trigger, row))
+                (row.at.replace(tzinfo=row.at.tzinfo or UTC), read_row(Trigger, row))
                 for row in connection.execute(query)
             ]
 
@@ -358,16 +356,6 @@ def _decision(row: sa.Row[Any]) -> Decision:
     )
 
 
-def _document(kind: type[D], row: sa.Row[Any]) -> D:
-    try:
-        return kind.model_validate_json(row.document)
-    except ValidationError as error:
-        raise StateStoreError(
-            f"The state store holds a {kind.__name__} that cannot be read ({row.document[:40]!r}): it was changed, or "
-            "a newer release wrote it. Restore the state store from its backup. Nothing was changed."
-        ) from error
-
-
 def _production(connection: sa.Connection, model: ModelName) -> ModelVersion | None:
     # Every row names production after it, moved or not, so the newest row of the model is the answer.
     row = connection.execute(_newest_first(model).limit(1)).first()
@@ -443,7 +431,7 @@ def _plan(connection: sa.Connection, model: ModelName) -> TrafficPlan | None:
         .limit(1)
     )
     row = connection.execute(query).first()
-    return None if row is None else _document(TrafficPlan, row)
+    return None if row is None else read_row(TrafficPlan, row)
 
 
 def _publish(

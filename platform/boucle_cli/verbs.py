@@ -14,6 +14,7 @@ from boucle_adapters.feedback import prediction_ids, read_feedback
 from boucle_adapters.home import Home
 from boucle_adapters.rank_facts import ranked_ids
 from boucle_adapters.segment_log import Segments
+from boucle_cli.triggers import last_trigger
 from boucle_platform.instance import Runner, end_dead_runs
 from boucle_platform.model_loop import dbt_project
 from boucle_platform.model_loop.automation import refuse_second_retraining, retrain_job_name
@@ -67,7 +68,6 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
     plan = home.state.plan(spec.name)
     pin = pin_in_force(home.state.decisions(spec.name))
     live = home.state.replicas(max_age_seconds=home.settings.replica_timeout_seconds)
-    triggers = home.state.triggers(spec.name)
     return {
         "now": home.clock(spec.name).now().isoformat(timespec="seconds"),
         "production": home.state.production(spec.name),
@@ -82,9 +82,7 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
         or "none live",
         **_registry_status(home, spec.name),
         "data": "; ".join(f"{source}: {sentence}" for source, sentence in fresh.items()),
-        "last trigger": f"{triggers[-1][1].period} {triggers[-1][1].outcome}: {triggers[-1][1].reason}"
-        if triggers
-        else None,
+        "last trigger": last_trigger(home.state.triggers(spec.name), home.state.answers(spec.name)),
     }
 
 

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from boucle_adapters.sql_state import METADATA
+from boucle_adapters.sql_triggers import METADATA
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA)
 with context.begin_transaction():

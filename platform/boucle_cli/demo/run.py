@@ -26,8 +26,9 @@ from boucle_cli.demo.traffic import Caller, Persistent, Tally, send_over, wait_f
 from boucle_cli.output import ERR, OUT, show_json
 from boucle_cli.services import Service, free_port, python, running, wait_healthy
 from boucle_platform.instance import Runner
-from boucle_platform.model_loop.automation import TRIGGER_TAG, period_job_name, retrain_job_name
+from boucle_platform.model_loop.automation import period_job_name, retrain_job_name
 from boucle_platform.model_loop.catalogue import spec_of
+from boucle_platform.model_loop.retraining import TRIGGER_TAG
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import landing
 from boucle_platform.model_loop.steps.features import known_entities
@@ -203,6 +204,8 @@ class Replay:
                 for request in requests:
                     with self._stage("retrain and judge"):
                         self._retrain(dict(request.tags))
+        with self._stage("features and monitoring"), self.runner.tick(f"{self.spec.model}_answers"):
+            pass  # the sensor only notes what the retrainings gained
         if serve and self.home.state.production(self.spec.name) is not None:
             with self._stage("serve the month"):
                 self._serve()

@@ -7,36 +7,31 @@ from typing import Any
 
 import dagster as dg
 
-from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, PeriodKey
-from boucle.contracts.monitoring import DriftReport
-from boucle.contracts.trigger import Trigger, TriggerOutcome, judged_report
 from boucle.contracts.windows import next_period
 from boucle.errors import ConflictError
 from boucle.features.arrivals import Arrival, arrivals
 from boucle.operations import promotion
 from boucle.policy.promotion import PromotionOutcome
-from boucle.policy.retraining import decide_trigger
-from boucle_adapters.home import Home
 from boucle_platform.model_loop.keys import ACTOR_TAG, FIRST_PARTITION_TAG, FRESH, LAST_PARTITION_TAG, key_of
 from boucle_platform.model_loop.loaded import loaded_periods
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import landing as landing_step
 from boucle_platform.model_loop.steps.risk import risk_of
-from boucle_platform.model_loop.steps.store import newest_evidence, read_drift_report, trained_up_to
+from boucle_platform.model_loop.steps.store import newest_evidence
 from boucle_platform.resources.home import HomeResource
 
-# The trigger that a retrain run answers, whoever executes it.
-TRIGGER_TAG = "boucle/trigger_key"
 # One retrain run of a model at a time: `dagster.yaml` limits the queue by it.
 RETRAINS_TAG = "boucle/retrains"
 # Set by Dagster on a failed run that its daemon starts again.
 WILL_RETRY_TAG = "dagster/will_retry"
+# Seconds after which Dagster's run monitoring, which the home's `dagster.yaml` switches on, ends a run.
+MAX_RUNTIME_TAG = "dagster/max_runtime"
+MAX_RETRIES_TAG = "dagster/max_retries"
 PARTITION_TAG = "dagster/partition"
 FAILED_RUNS_LOOKED_AT = 20
 # The landed content that a run of the period job is to load.
 LANDING_TAG = "boucle/landing"
-REPORTS_PER_TICK = 100
 PROMOTE_ASSETS = ("production_alias", "traffic_plan")
 RETRAIN_ASSETS = ("training_set", "candidate_model", "evaluation_report", *PROMOTE_ASSETS)
 # The daemon looks every five seconds: asking for five makes it every ten (traps of the sensor daemon's loop).
@@ -85,7 +80,12 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
         dg.define_asset_job(
             retrain_job_name(spec),
             retrain,
-            tags={RETRAINS_TAG: spec.model},
+            tags={
+                RETRAINS_TAG: spec.model,
+                MAX_RUNTIME_TAG: str(round(spec.training.max_run_minutes * 60)),
+                # Dagster starts a run again that it stopped for its time, as one whose process died: once is enough.
+                MAX_RETRIES_TAG: "1",
+            },
             description="Training set, candidate, evaluation, promotion, traffic; a gate that does not pass ends it.",
         ),
         dg.define_asset_job(
@@ -208,31 +208,6 @@ def _failed_together(instance: dg.DagsterInstance, spec: LoopSpec, arrival: Arri
     )
 
 
-def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
-    """Evaluates the retraining policy on each drift report in order; records the trigger, fired or suppressed."""
-
-    @dg.sensor(
-        name=f"{spec.model}_drift",
-        job_name=retrain_job_name(spec),
-        minimum_interval_seconds=EVERY_TICK_SECONDS,
-        description="A drift report outside its limits, or no production model yet, requests retraining once a window.",
-    )
-    def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult | dg.SkipReason:
-        busy = _unfinished_retraining(context.instance, spec)
-        if busy:
-            return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {busy[0].job_name} is not finished.")
-        trigger, cursor = _next_trigger(context, home.connect(), spec)
-        if trigger is None:
-            reason = _unanswered(context.instance, home.connect(), spec) or "No drift report that was not judged."
-            return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=cursor)
-        if trigger.outcome is not TriggerOutcome.FIRED:
-            return dg.SensorResult(skip_reason=dg.SkipReason(trigger.reason), cursor=cursor)
-        tags = {ACTOR_TAG: context.sensor_name, TRIGGER_TAG: trigger.run_key, "boucle/trigger": trigger.reason[:250]}
-        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=trigger.run_key, tags=tags)], cursor=cursor)
-
-    return evaluate
-
-
 def promotion_sensor(spec: LoopSpec) -> dg.SensorDefinition:
     """Carries out, once, what a person asked for or approved; nothing waits inside a run, and rollback stays armed."""
 
@@ -255,7 +230,7 @@ def promotion_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         )
         if judged.outcome is not PromotionOutcome.PROMOTE or people.answer is None:
             return dg.SkipReason(f"Version {evidence.version}: {judged.reason}")
-        if busy := _unfinished_retraining(context.instance, spec):
+        if busy := unfinished_retraining(context.instance, spec):
             return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {busy[0].job_name} is not finished.")
         return dg.RunRequest(
             run_key=f"{spec.model}/{people.answer.row_hash}",
@@ -265,90 +240,16 @@ def promotion_sensor(spec: LoopSpec) -> dg.SensorDefinition:
     return evaluate
 
 
-def judge(home: Home, spec: LoopSpec, report: DriftReport, *, actor: str) -> Trigger | None:
-    """Decide on one drift report and put the trigger on record, with the decision to retrain when it fired.
-
-    None when somebody else recorded the same trigger in between: the run is theirs to request.
-    """
-    production = home.state.production(spec.name)
-    earlier = [trigger for _, trigger in home.state.triggers(spec.name)]
-    outcome, reason = decide_trigger(
-        spec.retraining, report, earlier, production=production, trained_up_to=trained_up_to(home, spec)
-    )
-    trigger = judged_report(report, outcome, reason)
-    who = home.actor(f"sensor:{actor}", spec.name)
-    decision = NewDecision(
-        kind=DecisionKind.RETRAIN,
-        model=spec.name,
-        at=who.at,
-        actor=who.name,
-        reason=reason,
-        from_version=production,
-        to_version=production,
-        git_commit=who.git_commit,
-    )
-    fired = outcome is TriggerOutcome.FIRED
-    return trigger if home.state.record_trigger(trigger, who.at, decision if fired else None) else None
-
-
-def _next_trigger(context: dg.SensorEvaluationContext, home: Home, spec: LoopSpec) -> tuple[Trigger | None, str | None]:
-    """Judge the oldest drift report that was not judged; also the cursor behind it.
-
-    A report on record is passed over: another daemon, or `boucle demo`, judged it. Only a trigger that fired and has
-    no run comes back, because its tick was killed between recording and requesting.
-    """
-    on_record = {trigger.report_digest: trigger for _, trigger in home.state.triggers(spec.name)}
-    cursor = context.cursor
-    for record in _reports(context.instance, spec, after=cursor):
-        report = read_drift_report(home, spec, record.partition_key or "")
-        trigger, cursor = on_record.get(report.digest()), str(record.storage_id)
-        if trigger is None:
-            return judge(home, spec, report, actor=context.sensor_name), cursor
-        if _lost_its_run(context.instance, home, trigger):
-            return trigger, cursor
-    return None, cursor
-
-
-def _reports(instance: dg.DagsterInstance, spec: LoopSpec, *, after: str | None) -> Sequence[dg.EventLogRecord]:
-    """Materialisations of the drift report, oldest first; those of an unreadable cursor start at the beginning."""
-    newer = int(after) if after and after.isdecimal() else None
-    wanted = dg.AssetRecordsFilter(asset_key=key_of(spec, "drift_report"), after_storage_id=newer)
-    return instance.fetch_materializations(wanted, limit=REPORTS_PER_TICK, ascending=True).records
-
-
-def _lost_its_run(instance: dg.DagsterInstance, home: Home, trigger: Trigger) -> bool:
-    production = home.state.production(trigger.model)
-    if trigger.outcome is not TriggerOutcome.FIRED or trigger.production_version != production:
-        return False
-    return not instance.get_runs(dg.RunsFilter(tags={TRIGGER_TAG: trigger.run_key}), limit=1)
-
-
-def _unanswered(instance: dg.DagsterInstance, home: Home, spec: LoopSpec) -> str:
-    """What to do about a retraining that ended without a decision on a candidate; empty when there is none.
-
-    A refused candidate is an answer. A registry that was away is not, and nothing asks again within the window.
-    """
-    fired = [trigger for _, trigger in home.state.triggers(spec.name) if trigger.outcome is TriggerOutcome.FIRED]
-    runs = instance.get_runs(dg.RunsFilter(tags={TRIGGER_TAG: fired[-1].run_key}), limit=1) if fired else []
-    decided = {row.decision.dagster_run_id for row in home.state.decisions(spec.name)}
-    if not runs or runs[0].status is dg.DagsterRunStatus.SUCCESS or runs[0].run_id in decided:
-        return ""
-    return (
-        f"The retraining that {fired[-1].period} asked for ended without a decision: run {runs[0].run_id[:8]} is "
-        f"{runs[0].status.value}. Execute it again from the Dagster UI, or `boucle retrain {spec.model} --reason …`."
-    )
-
-
 def refuse_second_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> None:
     """Raise while a retrain run of the model is under way: both would write the same documents."""
-    if busy := _unfinished_retraining(instance, spec):
+    if busy := unfinished_retraining(instance, spec):
         raise ConflictError(
             f"Run {busy[0].run_id[:8]} is training or promoting '{spec.model}' already (it is {busy[0].status.value}). "
             "Wait for its end, or end it in the Dagster UI. Nothing was started."
         )
 
 
-def _unfinished_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> Sequence[dg.DagsterRun]:
+def unfinished_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> Sequence[dg.DagsterRun]:
     """Runs to or of a promotion that are under way, or that died and Dagster is about to start again."""
     found: list[dg.DagsterRun] = []
     failure, retried = [dg.DagsterRunStatus.FAILURE], {WILL_RETRY_TAG: "true"}

@@ -6,14 +6,15 @@ import dagster as dg
 from pydantic import BaseModel
 
 from boucle.contracts.windows import Cadence
-from boucle_platform.model_loop.automation import checks_schedule, drift_sensor, jobs, landing_sensor, promotion_sensor
+from boucle_platform.model_loop.automation import checks_schedule, jobs, landing_sensor, promotion_sensor
 from boucle_platform.model_loop.data_assets import data_assets, freshness_checks
 from boucle_platform.model_loop.guard import guard_sensor
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import mlflow_key, model_assets, model_checks
 from boucle_platform.model_loop.monitoring_assets import monitoring_assets
+from boucle_platform.model_loop.retraining import answers_sensor, drift_sensor, retrain_schedule
 from boucle_platform.model_loop.rollout_sensor import rollout_sensor
-from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.spec import Level, LoopSpec
 from boucle_platform.resources.mlflow_run import mlflow_run
 
 
@@ -56,13 +57,14 @@ def loop_definitions(spec: LoopSpec) -> dg.Definitions:
         guard_sensor(spec),
         rollout_sensor(spec),
     ]
-    sensors += [drift_sensor(spec)] if spec.level else []
+    sensors += [answers_sensor(spec)] if spec.level >= Level.SCHEDULED else []
+    sensors += [drift_sensor(spec)] if spec.level >= Level.EVENT else []
     return dg.Definitions(
         assets=assets,
         asset_checks=[*freshness_checks(spec), *model_checks(spec)],
         jobs=jobs(spec, period),
         sensors=sensors,
-        schedules=[checks_schedule(spec)],
+        schedules=[checks_schedule(spec), *([retrain_schedule(spec)] if spec.retrain_cron else [])],
         resources={mlflow_key(spec): mlflow_run.configured({"experiment_name": spec.model})},
     )
 

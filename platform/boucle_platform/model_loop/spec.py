@@ -2,14 +2,15 @@
 
 import hashlib
 from datetime import datetime
+from enum import IntEnum
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.windows import Cadence, Period, period_asking, period_at, period_of
@@ -59,6 +60,16 @@ class TrainingSettings(_Section):
     holdout_periods: int = Field(default=1, ge=1, description="newest mature as_of that no model learns from")
     min_rows: int = Field(default=2_000, ge=1, description="training rows")
     min_positives: int = Field(default=100, ge=1, description="positive training labels")
+    max_run_minutes: float = Field(default=60, gt=0, description="wall time after which a retrain run is stopped")
+
+
+class Level(IntEnum):
+    """What starts a retraining. Each level has what those below it have; a person may always ask."""
+
+    MANUAL = 0
+    SCHEDULED = 1
+    STATEFUL = 2
+    EVENT = 3
 
 
 class LoopSpec(_Section):
@@ -74,7 +85,10 @@ class LoopSpec(_Section):
     first_period: str
     last_period: str = Field(default="", description="where the source's history ends; empty: it goes on")
     horizon_days: int = Field(ge=1, description="a label is known this long after its as_of")
-    level: Literal[0, 3] = Field(default=3, description="0: retraining by hand; 3: the drift sensor requests it")
+    level: Level = Field(
+        default=Level.EVENT, description="0: retraining by hand; 1: by cron; 2: also warm; 3: by drift, labels, alerts"
+    )
+    retrain_cron: str = Field(default="", description="when levels 1 and 2 retrain, in UTC; at level 3 beside events")
     periods_per_run: int = Field(default=1, ge=1, description="landed periods that one run loads, where several wait")
     check_periods: int = Field(
         default=4, ge=1, description="periods of the sample on which `boucle check` runs the loop"
@@ -87,6 +101,19 @@ class LoopSpec(_Section):
     retraining: RetrainingPolicy = RetrainingPolicy()
     service: ServicePolicy = ServicePolicy()
     traffic: TrafficPolicy = TrafficPolicy()
+
+    @model_validator(mode="after")
+    def _cron_fits_the_level(self) -> Self:
+        if self.level is Level.MANUAL and self.retrain_cron:
+            raise ValueError(f"retrain_cron is '{self.retrain_cron}', but level 0 retrains by hand only: name a level.")
+        if self.level in {Level.SCHEDULED, Level.STATEFUL} and not self.retrain_cron:
+            raise ValueError(f"level {self.level} retrains by the calendar: say when, as in retrain_cron: '0 6 1 * *'.")
+        return self
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether a training set begins with the rows of the one before."""
+        return self.level >= Level.STATEFUL
 
     @property
     def name(self) -> ModelName:

@@ -1,0 +1,180 @@
+"""Facts for the retraining policy, its decision on record, and what became of what it asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from boucle.contracts.decision import Decision, DecisionKind, NewDecision
+from boucle.contracts.evidence import Evidence
+from boucle.contracts.ids import ModelVersion
+from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.trigger import (
+    AlertRequest,
+    AnswerKind,
+    Gain,
+    Trigger,
+    TriggerAnswer,
+    TriggerCause,
+    TriggerOutcome,
+)
+from boucle.contracts.verdict import Gate
+from boucle.policy.retraining import TriggerFacts, budget_used, decide_trigger, recorded
+from boucle_adapters.home import Home
+from boucle_adapters.snapshots import SnapshotStore
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.gains import expected_gain
+from boucle_platform.model_loop.steps.store import document_file, newest_evidence, read_drift_report, trained_up_to
+
+OPEN_ANSWERS = 5
+"""So many of the newest triggers are looked after."""
+DECIDED = frozenset({AnswerKind.PROMOTED, AnswerKind.REFUSED})
+GAIN_GATE, COST_GATE = "no_regression", "within_compute_budget"
+"""The gates whose measured values are the paired gain on the holdout (nats), and the CPU seconds of the fit."""
+
+
+def report_periods(home: Home, spec: LoopSpec) -> list[str]:
+    """Periods that have a drift report, oldest first."""
+    folder = document_file(home, spec, "drift_report", "any").parent
+    return sorted(file.stem for file in folder.glob("*.json") if spec.is_period(file.stem))
+
+
+def newest_report(home: Home, spec: LoopSpec) -> DriftReport | None:
+    """The drift report of the newest period that has one."""
+    periods = report_periods(home, spec)
+    return read_drift_report(home, spec, periods[-1]) if periods else None
+
+
+def facts_about(
+    home: Home,
+    spec: LoopSpec,
+    report: DriftReport,
+    *,
+    cause: TriggerCause = TriggerCause.DRIFT,
+    alert: AlertRequest | None = None,
+) -> TriggerFacts:
+    """All that a decision about this report, or about what asks on top of it, rests on."""
+    triggers, now = home.state.triggers(spec.name), home.clock(spec.name).now()
+    before = [period for period in report_periods(home, spec) if period < report.period]
+    trained = trained_up_to(home, spec)
+    return TriggerFacts(
+        report=report,
+        production=home.state.production(spec.name),
+        trained_up_to=trained,
+        budget=budget_used(spec.retraining, triggers, home.state.answers(spec.name), at=now),
+        cause=cause,
+        recent=[read_drift_report(home, spec, period) for period in before[-spec.retraining.of_windows :]],
+        earlier=[trigger for _, trigger in triggers],
+        new_mature_periods=_new_mature(home, spec, report.window_end, trained),
+        expected_gain=expected_gain(home, spec, report),
+        alert=alert,
+    )
+
+
+def judge(home: Home, spec: LoopSpec, facts: TriggerFacts, *, run_key: str, actor: str) -> Trigger | None:
+    """Decide, and put the trigger on record, with the decision to retrain when it fired.
+
+    None when somebody else recorded the same trigger in between: the run is theirs to request.
+    """
+    trigger = recorded(facts, decide_trigger(spec.retraining, facts), run_key=run_key)
+    who = home.actor(f"sensor:{actor}", spec.name)
+    decision = NewDecision(
+        kind=DecisionKind.RETRAIN,
+        model=spec.name,
+        at=who.at,
+        actor=who.name,
+        reason=trigger.reason,
+        from_version=facts.production,
+        to_version=facts.production,
+        git_commit=who.git_commit,
+    )
+    fired = trigger.outcome is TriggerOutcome.FIRED
+    return trigger if home.state.record_trigger(trigger, who.at, decision if fired else None) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedRun:
+    """A retrain run that is over: whether it was stopped for its time, its wall time, and the error it ended with."""
+
+    run_id: str
+    succeeded: bool
+    stopped: bool
+    wall_seconds: float
+    error: str
+
+
+def answer_of(home: Home, spec: LoopSpec, trigger: Trigger, run: EndedRun) -> TriggerAnswer:
+    """What became of a trigger, by what its run put in the ledger; without a decision, by how the run ended."""
+    decided = [row for row in home.state.decisions(spec.name) if row.decision.dagster_run_id == run.run_id]
+    evidence = _evidence(home, spec, decided, run)
+    kind, reason = _ended(home, spec, decided, evidence, run)
+    gates = {gate.name: gate for gate in evidence.gates} if evidence else {}
+    gain, cost = gates.get(GAIN_GATE), gates.get(COST_GATE)
+    return TriggerAnswer(
+        run_key=trigger.run_key,
+        model=spec.name,
+        kind=kind,
+        reason=reason,
+        dagster_run_id=run.run_id,
+        compared_with=evidence.production_version if evidence else trigger.production_version,
+        version=evidence.version if evidence else None,
+        holdout_gain=_measured_gain(gain),
+        cpu_seconds=cost.measured if cost is not None and cost.measured is not None else run.wall_seconds,
+        at=home.clock(spec.name).now(),
+    )
+
+
+def _measured_gain(gate: Gate | None) -> Gain | None:
+    if gate is None or gate.measured is None:
+        return None
+    return Gain(nats=gate.measured, rows=gate.sample_size, low=gate.low, high=gate.high)
+
+
+def _ended(
+    home: Home, spec: LoopSpec, decided: list[Decision], evidence: Evidence | None, run: EndedRun
+) -> tuple[AnswerKind, str]:
+    by_kind = {row.decision.kind: row.decision for row in decided}
+    later = _promoted_later(home, spec, evidence.version) if evidence else None
+    promoted = by_kind.get(DecisionKind.PROMOTE) or later
+    if promoted is not None:
+        return AnswerKind.PROMOTED, promoted.reason
+    if refused := by_kind.get(DecisionKind.REJECT):
+        return AnswerKind.REFUSED, refused.reason
+    if evidence is not None and run.succeeded:
+        asked = by_kind.get(DecisionKind.REQUEST)
+        return AnswerKind.WAITING, asked.reason if asked else "it passed its gates and waits for a person"
+    if run.stopped:
+        return AnswerKind.STOPPED, f"stopped after {run.wall_seconds:.0f} s: {run.error or 'its time was over'}"
+    if run.succeeded:
+        return AnswerKind.REFUSED, "the same version came out again: nothing new was learnt, nothing was decided"
+    return AnswerKind.FAILED, run.error or "the run ended without a decision about a candidate"
+
+
+def _promoted_later(home: Home, spec: LoopSpec, version: ModelVersion) -> NewDecision | None:
+    said = (row.decision for row in home.state.decisions(spec.name) if row.decision.kind is DecisionKind.PROMOTE)
+    return next((decision for decision in said if decision.to_version == version), None)
+
+
+def _evidence(home: Home, spec: LoopSpec, decided: list[Decision], run: EndedRun) -> Evidence | None:
+    """What the run measured, where it came so far."""
+    versions = {row.decision.subject_version or row.decision.to_version for row in decided}
+    found = [home.evidence.newest(spec.name, version) for version in versions if version is not None]
+    found.append(newest_evidence(home, spec))
+    return next((one for one in found if one is not None and one.run_id == run.run_id), None)
+
+
+def _new_mature(home: Home, spec: LoopSpec, known_at: datetime, trained: datetime | None) -> int:
+    """How many periods became mature by then that the last training did not look at."""
+    horizon = timedelta(days=spec.horizon_days)
+    ends = [spec.period(key).end for key in SnapshotStore(home.settings.home_dir).periods(spec.name)]
+    return sum(end + horizon <= known_at and (trained is None or end > trained) for end in ends)
+
+
+def open_answers(home: Home, spec: LoopSpec) -> list[tuple[Trigger, TriggerAnswer | None]]:
+    """The newest triggers that fired and about whose candidate nothing is decided yet, oldest first.
+
+    A run that failed or was stopped may be executed again, a person may still agree.
+    """
+    answers: Mapping[str, TriggerAnswer] = home.state.answers(spec.name)
+    fired = [trigger for _, trigger in home.state.triggers(spec.name) if trigger.outcome is TriggerOutcome.FIRED]
+    known = [(trigger, answers.get(trigger.run_key)) for trigger in fired[-OPEN_ANSWERS:]]
+    return [(trigger, one) for trigger, one in known if one is None or one.kind not in DECIDED]
