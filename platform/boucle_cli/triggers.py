@@ -32,7 +32,8 @@ def triggers(
         show_json({"budget": used.model_dump(mode="json"), "triggers": [_record(row, answers) for row in shown]})
         return
     show_table(f"triggers of {model}", [_line(row, answers) for row in shown], empty=f"Nothing asked yet ({model}).")
-    OUT.print(f"{_policy(spec.retraining)}; {budget_sentence(used)}. Gains in 1/1000 nats a row, above 0 is better.")
+    OUT.print("Gain: expected, on the holdout, realised so far; in 1/1000 nats a row, above 0 is better, – unknown.")
+    OUT.print(f"{_policy(spec.retraining)}; {budget_sentence(used)}.")
 
 
 def _policy(policy: RetrainingPolicy) -> str:
@@ -50,19 +51,17 @@ def _line(row: Row, answers: Mapping[str, TriggerAnswer]) -> dict[str, object]:
     at, trigger = row
     answer = answers.get(trigger.run_key)
     return {
-        "at": f"{at:%Y-%m-%d %H:%M}",
+        "at": f"{at:%Y-%m-%d}",
         "window": trigger.period,
-        "asked by": trigger.cause.value,
-        "outcome": trigger.outcome.value,
-        "expected": _milli(trigger.expected_gain),
-        "holdout": _milli(answer.holdout_gain if answer else None),
-        "realised": _milli(answer.realised_gain if answer else None),
+        "asked by": f"{trigger.cause}\n{trigger.outcome}",
+        "gain": f"{_milli(trigger.expected_gain)} {_milli(answer.holdout_gain if answer else None)} "
+        f"{_milli(answer.realised_gain if answer else None)}",
         "why, and what came of it": trigger.reason if answer is None else f"{trigger.reason}\n{_became(answer)}",
     }
 
 
 def _milli(gain: Gain | None) -> str:
-    return "" if gain is None else f"{1000 * gain.nats:+.2f}"
+    return "–" if gain is None else f"{1000 * gain.nats:+.2f}"
 
 
 def _became(answer: TriggerAnswer) -> str:
