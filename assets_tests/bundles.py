@@ -25,6 +25,7 @@ from boucle.contracts.bundle import (
 )
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
+from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.traffic_plan import Arm, NewPlan, Role, Strategy, TrafficPlan
 from boucle.ports import BundleStore, StateStore
 from boucle_adapters.online_store import publish_snapshot
@@ -97,7 +98,14 @@ def publish_users(directory: Path, *, watermark: datetime = NOVEMBER) -> None:
     )
 
 
-def promote(state: StateStore, *, version: int, digest: Digest, model: ModelName = MODEL) -> TrafficPlan:
+def promote(
+    state: StateStore,
+    *,
+    version: int,
+    digest: Digest,
+    model: ModelName = MODEL,
+    service: ServiceObjectives | None = None,
+) -> TrafficPlan:
     """Record the promotion and put all traffic on the version; the one before stays as warm standby."""
     before = state.plan(model)
     new = NewDecision(
@@ -116,7 +124,7 @@ def promote(state: StateStore, *, version: int, digest: Digest, model: ModelName
     if before is not None and before.production.version != version:
         arms += (before.production.model_copy(update={"weight": 0, "role": Role.STANDBY}),)
     return state.record_with_plan(
-        new, expected_production=new.from_version, plan=NewPlan(strategy=Strategy.DIRECT, arms=arms)
+        new, expected_production=new.from_version, plan=NewPlan(strategy=Strategy.DIRECT, arms=arms, service=service)
     )[1]
 
 

@@ -26,10 +26,13 @@ from boucle.operations import promotion
 from boucle_adapters.home import Home
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.guard import guard_sensor
+from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.home import HomeResource
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
-SPEC = catalogue.spec_of("repurchase")
+DECLARED = catalogue.spec_of("repurchase")
+SPEC = DECLARED.model_copy(update={"service": DECLARED.service.model_copy(update={"fast": ()})})
+"""The sensor alone: the guard inside the replica would be faster than its tick."""
 
 
 @dataclass
@@ -40,7 +43,7 @@ class World:
     home: Home
     cursor: str | None = None
 
-    def tick(self) -> Any:
+    def tick(self, spec: LoopSpec = SPEC) -> Any:
         """Evaluate the sensor as a daemon does."""
         with (
             dg.DagsterInstance.ephemeral() as instance,
@@ -51,7 +54,7 @@ class World:
                 resources={"home": HomeResource.of(self.replica.settings)},
             ) as context,
         ):
-            answer = guard_sensor(SPEC)(context)
+            answer = guard_sensor(spec)(context)
         self.cursor = answer.cursor or self.cursor
         return answer
 
@@ -67,6 +70,21 @@ class World:
             for row in self.home.state.decisions(MODEL)
             if row.decision.kind is DecisionKind.ROLLBACK
         ]
+
+
+def test_replicas_put_it_back_by_themselves_and_once_and_the_sensor_brings_the_alias(world: World):
+    two = Replica(world.replica.settings.home, "two").start()
+    try:
+        assert "has the objectives of defs.yaml" in world.tick(DECLARED).skip_reason.skip_message
+        with httpx.Client(base_url=two.address, timeout=5) as client:
+            wait_for(lambda: client.post("/predict", json=QUESTION).status_code == 200 or world.ask(10) == {200})
+        ((actor, to),) = world.moves()
+        assert (actor in {"guard:one", "guard:two"}, to) == (True, 1)
+        wait_for(lambda: world.replica.version() == 1)
+        world.tick(DECLARED)
+        assert world.home.registry.alias(MODEL, "production") == 1
+    finally:
+        two.kill()
 
 
 def boucle_rollback(world: World) -> "subprocess.CompletedProcess[str]":
@@ -169,11 +187,11 @@ def test_a_replica_that_could_not_be_read_is_counted_from_when_it_can_be_again(w
         with httpx.Client(base_url=two.address, timeout=5) as client:
             wait_for(lambda: client.post("/predict", json=QUESTION).status_code == 500)
             assert {client.post("/predict", json=QUESTION).status_code for _ in range(100)} == {500}
-        window = json.loads(world.cursor or "")
-        world.cursor = json.dumps({**window, "decision": 2})  # it looked at version 2 before the second one came
+        watch = json.loads(world.cursor or "")
+        world.cursor = json.dumps({**watch, "decision": 2})  # it looked at version 2 before the second one came
         wait_for(lambda: set(world.home.state.replicas(max_age_seconds=3)) == {"one", "two"})
         assert "failed_requests: inconclusive" in world.tick().skip_reason.skip_message
-        assert set(json.loads(world.cursor)["base"]) == {"one", "two"}
+        assert set(json.loads(world.cursor)["history"][-1][1]) == {"one", "two"}
         assert world.moves() == []
     finally:
         two.kill()

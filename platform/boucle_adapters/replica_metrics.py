@@ -2,19 +2,21 @@
 
 import urllib.request
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from boucle.contracts.facts import ServiceFacts
 from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.measuring import CLIENT_LEFT, MODEL_ERROR
+from boucle.policy.burn import Seen
 from boucle.ports import StateStore
 
 READ_TIMEOUT_SECONDS = 1.0
-MODEL_ERROR = "500"
-"""The version answered, and what it said was no answer. Other errors of the 500s are not the version's own."""
-CLIENT_LEFT = "499"
+FULL = "concurrency"
+"""The reason with which a full replica turns a request away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class Counted:
 
 
 NOTHING = ServiceFacts(requests=0, failed=0, slow=0)
+_NAMES = tuple(field.name for field in fields(ServiceFacts))
 
 
 def read_counts(
@@ -52,20 +55,12 @@ def counts_of(text: str, model: ModelName, version: ModelVersion, *, slow_second
     started = 0.0
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            labels = sample.labels
             if sample.name == "process_start_time_seconds":
                 started = sample.value
-            if (labels.get("model"), labels.get("version")) != (model, str(version)):
-                continue
-            if sample.name == "boucle_requests_total" and labels["code"] != CLIENT_LEFT:
-                counts["requests"] += int(sample.value)
-                counts["failed"] += int(sample.value) if labels["code"] == MODEL_ERROR else 0
-            elif sample.name == "boucle_request_duration_seconds_count":
-                counts["slow"] += int(sample.value)
-            elif sample.name.endswith("_duration_seconds_bucket") and float(labels["le"]) == slow_seconds:
-                counts["slow"] -= int(sample.value)
-    facts = ServiceFacts(requests=counts["requests"], failed=counts["failed"], slow=counts["slow"])
-    return Counted(started=started, facts=facts)
+            counts.update(_of_replica(sample))
+            if (sample.labels.get("model"), sample.labels.get("version")) == (model, str(version)):
+                counts.update(_of_version(sample, slow_seconds))
+    return Counted(started=started, facts=ServiceFacts(**{name: counts[name] for name in _NAMES}))
 
 
 def since(now: Mapping[str, Counted], before: Mapping[str, Counted]) -> ServiceFacts:
@@ -74,15 +69,43 @@ def since(now: Mapping[str, Counted], before: Mapping[str, Counted]) -> ServiceF
     A process that started in between counts from its start. A replica that was not counted before says nothing: how
     much of its count is from before is not known.
     """
-    requests = failed = slow = 0
+    sums: Counter[str] = Counter()
     for name in now.keys() & before.keys():
-        counted, base = now[name].facts, before[name].facts
-        if now[name].started != before[name].started:
-            base = NOTHING
-        requests += counted.requests - base.requests
-        failed += counted.failed - base.failed
-        slow += counted.slow - base.slow
-    return ServiceFacts(requests=requests, failed=failed, slow=slow)
+        base = before[name].facts if now[name].started == before[name].started else NOTHING
+        for count in _NAMES:
+            sums[count] += getattr(now[name].facts, count) - getattr(base, count)
+    return ServiceFacts(**{name: sums[name] for name in _NAMES})
+
+
+def base_at(history: Sequence[Seen[Mapping[str, Counted]]], moment: float) -> dict[str, Counted]:
+    """What each replica had counted at a moment, by the newest look until then that read it.
+
+    One that was first read later is counted from then.
+    """
+    base: dict[str, Counted] = {}
+    for seen in history:
+        base.update({name: counts for name, counts in seen.counted.items() if name not in base or seen.at <= moment})
+    return base
+
+
+def _of_replica(sample: Sample) -> dict[str, int]:
+    """What a sample says of the replica as a whole, whoever answered."""
+    if sample.name == "boucle_requests_total" and sample.labels["code"] != str(CLIENT_LEFT):
+        return {"asked": int(sample.value)}
+    if sample.name == "boucle_refused_requests_total" and sample.labels["reason"] == FULL:
+        return {"refused": int(sample.value)}
+    return {}
+
+
+def _of_version(sample: Sample, slow_seconds: float) -> dict[str, int]:
+    count, labels = int(sample.value), sample.labels
+    if sample.name == "boucle_requests_total" and labels["code"] != str(CLIENT_LEFT):
+        return {"requests": count, "failed": count if labels["code"] == str(MODEL_ERROR) else 0}
+    if sample.name == "boucle_request_duration_seconds_count":
+        return {"slow": count}
+    if sample.name == "boucle_request_duration_seconds_bucket" and float(labels["le"]) == slow_seconds:
+        return {"slow": -count}
+    return {}
 
 
 def _metrics_of(address: str) -> str | None:

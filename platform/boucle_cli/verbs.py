@@ -129,7 +129,9 @@ def repair(home: Home, spec: LoopSpec, *, who: str) -> tuple[str, ...]:
     _verified(home, spec.name)
     mended = []
     if wrong := traffic.traffic_difference(home.state, spec.name):
-        plan = traffic.start_traffic(home.state, spec.name, policy=spec.traffic, actor=home.actor(who, spec.name))
+        plan = traffic.start_traffic(
+            home.state, spec.name, policy=spec.traffic, actor=home.actor(who, spec.name), objectives=spec.service
+        )
         mended.append(f"{wrong}: revision {plan.revision} gives them to version {plan.production.version} (by {who})")
     moved = promotion.reconcile_aliases(home.state, home.registry, spec.name)
     return (*mended, *(f"{sentence} (put back by {who})" for sentence in moved))

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from boucle.contracts.ids import ModelName
+from boucle.contracts.measuring import CLIENT_LEFT
 from boucle.errors import BoucleError
 from boucle.ports import BundleStore, Clock, FeedbackLog, PredictionLog, RankLog, ShadowLog, StateStore
 from boucle_adapters.evidence_files import EvidenceFiles
@@ -24,11 +25,12 @@ from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Admission, Limits
 from boucle_serving.bundles import LoadedBundle
 from boucle_serving.feedback import FeedbackKeeper, FeedbackService
+from boucle_serving.guard import ReplicaGuard
 from boucle_serving.log_keeper import LogKeeper, RecordKeeper, ShadowKeeper
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.middleware import AnswerHeaders
 from boucle_serving.plan_watch import PlanWatch
-from boucle_serving.predict_endpoint import CLIENT_LEFT, PredictEndpoint
+from boucle_serving.predict_endpoint import PredictEndpoint
 from boucle_serving.predictor import Predictor
 from boucle_serving.problems import FieldError, InvalidRequestError, http_problem, problem_of
 from boucle_serving.ranking import RankingService, RankKeeper
@@ -122,19 +124,30 @@ def create_app(parts: Parts) -> FastAPI:
         default_model=parts.default_model,
         all_models_known=lambda: watch.plans_known,
     )
+    open_state = _opened_once(parts.open_state)
+    guard = ReplicaGuard(
+        predictor=predictor,
+        metrics=metrics,
+        newest=keeper.newest,
+        open_state=open_state,
+        open_clock=parts.open_clock,
+        replica=parts.replica,
+        replica_timeout_seconds=parts.replica_timeout_seconds,
+    )
     app = FastAPIOffline(
         title="boucle serving",
         version=version("boucle"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(watch, keepers, predictor, parts.address),
+        lifespan=_lifespan(watch, guard, keepers, predictor, parts.address),
     )
     app.state.watch = watch
     app.state.keeper = keeper
+    app.state.guard = guard
     admission = Admission(parts.limits, parts.tokens, metrics)
     endpoint = PredictEndpoint(service, admission, metrics)
     app.state.predict_endpoint = endpoint
     rows = RowsService(service, metrics, admission)
-    readiness = Readiness(predictor, watch, keepers, parts.replica)
+    readiness = Readiness(predictor, watch, (*keepers, guard), parts.replica)
     app.include_router(predict_router(endpoint, rows))
     app.include_router(feedback_router(_feedback_service(parts, service, feedback_keeper), rows.body))
     app.include_router(rank_router(RankingService(service, rank_keeper, metrics, replica=parts.replica), rows.body))
@@ -144,7 +157,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(models_router(predictor, service, parts.looks))
     app.include_router(
         verbs_router(
-            _opened_once(parts.open_state),
+            open_state,
             parts.tokens,
             parts.evidence,
             parts.open_clock,
@@ -199,7 +212,11 @@ def _opened_once(open_state: Callable[[], StateStore]) -> Callable[[], StateStor
 
 
 def _lifespan(
-    watch: PlanWatch, keepers: Sequence[RecordKeeper[Any]], predictor: Predictor, address: str
+    watch: PlanWatch,
+    guard: ReplicaGuard,
+    keepers: Sequence[RecordKeeper[Any]],
+    predictor: Predictor,
+    address: str,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -208,7 +225,9 @@ def _lifespan(
         watch.start(address)
         # Whoever is sent here by a shared socket or a load balancer must not be told that there is no model yet.
         await asyncio.to_thread(watch.looked.wait, _FIRST_LOOK_SECONDS)
+        guard.start()
         yield
+        guard.stop()
         watch.stop()
         predictor.close()
         for keeper in keepers:

@@ -3,6 +3,7 @@
 import logging
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -17,6 +18,7 @@ from boucle_serving.problems import LogUnavailableError
 _LOGGER = logging.getLogger("boucle.serving")
 _SEALING_SECONDS = 1.0
 """How often segments are looked at where every record goes to the disk by itself."""
+_NEWEST = 256
 _Fields = TypeVar("_Fields")
 
 
@@ -155,10 +157,13 @@ class LogKeeper(RecordKeeper[PredictionFields]):
             log, PREDICTION_WORDS, replica=replica, sync_seconds=sync_seconds, serve_unlogged=serve_unlogged
         )
         self._metrics = metrics
+        self.newest: deque[PredictionFields] = deque(maxlen=_NEWEST)
+        """A few of the newest records, for whoever looks at what is answered beside the requests."""
 
     def _count(self, records: Sequence[PredictionFields], *, written: bool) -> None:
         counter = self._metrics.logged if written else self._metrics.dropped
         counter.labels(records[0]["model"]).inc(len(records))
+        self.newest.extend(records)
 
 
 class ShadowKeeper(RecordKeeper[ShadowFields]):

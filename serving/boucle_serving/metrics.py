@@ -8,7 +8,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, Process
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from boucle.contracts.measuring import LATENCY_BOUNDS_SECONDS
+from boucle.contracts.facts import ServiceFacts
+from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.measuring import CLIENT_LEFT, LATENCY_BOUNDS_SECONDS, MODEL_ERROR
 
 _ANSWER = ("model", "version", "route")
 _WEIGHT = ("model", "version")
@@ -30,6 +32,9 @@ class ServingMetrics:
         self.dropped = self._counter("boucle_prediction_log_dropped_total", "Predictions that could not be", ("model",))
         self.refused = self._counter("boucle_refused_requests_total", "Requests that were not let in", ("reason",))
         self.shadow_skipped = self._counter("boucle_shadow_skipped_total", "Shadows that were not scored", ("model",))
+        self.guard_breached = self._gauge("boucle_guard_breached", "1 while an objective is surely missed", ("model",))
+        self.guard_held = self._gauge("boucle_guard_held", "1 while a breach cannot be undone", ("model",))
+        self.guard_rollbacks = self._counter("boucle_guard_rollbacks_total", "Promotions undone here", ("model",))
         self._answers = _Answers()
         self.registry.register(self._answers)
 
@@ -41,6 +46,16 @@ class ServingMetrics:
         """Count the rows of one request by (version, route, code), and its time once for each of these."""
         for (version, route, code), rows in counts.items():
             self._answers.add((model, version, route), code, rows, seconds)
+
+    def counted(self, model: ModelName, version: ModelVersion, *, slow_seconds: float) -> ServiceFacts:
+        """What a version answered since this process started; any thread may ask.
+
+        Args:
+            model: Of which.
+            version: Which of it.
+            slow_seconds: A bound of the histogram of durations; beyond it a request is slow.
+        """
+        return self._answers.counted(model, str(version), slow_from=LATENCY_BOUNDS_SECONDS.index(slow_seconds) + 1)
 
     def text(self) -> bytes:
         """The exposition format that Prometheus scrapes."""
@@ -72,6 +87,24 @@ class _Answers(Collector):
             buckets = self._buckets[answer] = [0] * (len(LATENCY_BOUNDS_SECONDS) + 1)
         buckets[bisect_left(LATENCY_BOUNDS_SECONDS, seconds)] += 1
         self._seconds[answer] = self._seconds.get(answer, 0.0) + seconds
+
+    def counted(self, model: str, version: str, *, slow_from: int) -> ServiceFacts:
+        """The counts of one version over its routes; slow are those in the buckets from this one on."""
+        asked = [
+            (code, count)
+            for ((of, by, _), code), count in list(self._requests.items())
+            if (of, by) == (model, version) and code != CLIENT_LEFT
+        ]
+        slow = sum(
+            sum(buckets[slow_from:])
+            for (of, by, _), buckets in list(self._buckets.items())
+            if (of, by) == (model, version)
+        )
+        return ServiceFacts(
+            requests=sum(count for _, count in asked),
+            failed=sum(count for code, count in asked if code == MODEL_ERROR),
+            slow=slow,
+        )
 
     def collect(self) -> Iterator[Metric]:
         """Both families as Prometheus knows them; any thread may ask."""

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from boucle.contracts.ids import ModelName
+from boucle.contracts.measuring import CLIENT_LEFT
 from boucle.contracts.traffic_plan import Role
 from boucle.errors import BoucleError
 from boucle_serving.admission import ARM, Admission
@@ -36,8 +37,6 @@ from boucle_serving.service import Asked, Held, Prediction, PredictionService
 from boucle_serving.trial import Scores
 
 MAX_BODY_BYTES = 64 * 1024
-CLIENT_LEFT = 499
-"""Counted, never seen: the caller went away in the middle of its request. Not an error of ours."""
 _LOGGER = logging.getLogger("boucle.serving")
 
 Headers = tuple[tuple[bytes, bytes], ...]

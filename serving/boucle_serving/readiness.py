@@ -1,11 +1,10 @@
 """Whether this replica can answer, and what is missing when it cannot."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from boucle.contracts.traffic_plan import Role
 from boucle.errors import FeatureLookupError
-from boucle_serving.log_keeper import RecordKeeper
 from boucle_serving.plan_watch import PlanWatch
 from boucle_serving.predictor import Predictor, ServedModel
 
@@ -15,18 +14,25 @@ _NOTHING_PLANNED = (
 )
 
 
+class Watched(Protocol):
+    """Something of a replica that may not be as it should be."""
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with it, a sentence each; it stops nothing from answering."""
+
+
 class Readiness:
     """Reads what the watcher and the predictor hold; asks nobody else."""
 
-    def __init__(self, predictor: Predictor, watch: PlanWatch, logs: Sequence[RecordKeeper[Any]], replica: str) -> None:
-        self._logs = logs
+    def __init__(self, predictor: Predictor, watch: PlanWatch, others: Sequence[Watched], replica: str) -> None:
+        self._others = others
         self._predictor = predictor
         self._watch = watch
         self._replica = replica
 
     def document(self) -> dict[str, Any]:
         """Ready when at least one model answers: one broken model must not take the others out of rotation."""
-        problems = [*self._watch.problems(), *(problem for log in self._logs for problem in log.problems())]
+        problems = [*self._watch.problems(), *(problem for one in self._others for problem in one.problems())]
         models = {name: self._model(served) for name, served in self._predictor.served.items()}
         ready = any(model["snapshot_watermark"] is not None for model in models.values())
         missing = [] if ready else problems or [_NOTHING_PLANNED]

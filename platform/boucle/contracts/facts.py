@@ -21,11 +21,48 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceFacts:
-    """Requests that one version answered in a window: all, those that ended as its error, and those that were slow."""
+    """Requests that one version answered in a window: all, those that ended as its error, and those that were slow.
+
+    `asked` and `refused` are of the replicas as a whole: all requests, and those turned away because one was full.
+    """
 
     requests: int
     failed: int
     slow: int
+    asked: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BurnFacts:
+    """What was answered in the long and in the short window of a burn rule; the short one is the end of the long."""
+
+    long: ServiceFacts
+    short: ServiceFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadFacts:
+    """What was asked of replicas, and what they turned away because they were full, in so many seconds."""
+
+    asked: int
+    refused: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFacts:
+    """What production and the version before it answer to the same rows, each row counted once.
+
+    `commonest` rows got the answer of production that most rows got, `commonest_before` that of the version before.
+    `shift` is the mean of the differences, `deviation` the standard deviation of the answers of the version before.
+    """
+
+    rows: int
+    commonest: int
+    commonest_before: int
+    shift: Interval
+    deviation: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,12 @@ LATENCY_BOUNDS_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05,
 """Upper bounds of the histogram of request durations."""
 
 
+MODEL_ERROR = 500
+"""The version answered, and what it said was no answer. Other errors of the 500s are not the version's own."""
+CLIENT_LEFT = 499
+"""Counted, never seen: the caller went away in the middle of its request. Nobody's error."""
+
+
 class CostMatrix(Document):
     """What a wrong answer costs, in one unit; a right one costs nothing."""
 

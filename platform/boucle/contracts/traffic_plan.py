@@ -2,14 +2,15 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from boucle.contracts.decision import Decision, NewDecision
 from boucle.contracts.document import Document
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.rollout import Rollout
+from boucle.contracts.service import ServiceObjectives
 
 
 class Strategy(StrEnum):
@@ -48,13 +49,15 @@ class NewPlan(Document):
     """A plan before it has a revision.
 
     While a rollout is open, `rollout` says where it is, and `shadow_share` of the entities, in per cent, are scored by
-    the other arm as well.
+    the other arm as well. `service` is what replicas hold production to; a plan that says nothing of it leaves it as it
+    was, so that a rollback needs nobody who knows the objectives.
     """
 
     strategy: Strategy
     arms: tuple[Arm, ...] = Field(max_length=MOST_ARMS)
     rollout: Rollout | None = None
     shadow_share: float = Field(default=0.0, ge=0, le=100)
+    service: ServiceObjectives | None = None
 
     @model_validator(mode="after")
     def _weights_cover_everyone(self) -> Self:
@@ -90,17 +93,27 @@ class TrafficPlan(NewPlan):
     created_by: str
     reason: str
 
+    @model_serializer(mode="wrap")
+    def _as_ever(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without objectives it is written as before there were any: replicas of the release before read it."""
+        written: dict[str, Any] = write(self)
+        return written if self.service is not None else {k: v for k, v in written.items() if k != "service"}
+
     def says(self, new: NewPlan) -> bool:
         """Whether this is what another plan would say."""
-        return all(getattr(self, name) == getattr(new, name) for name in NewPlan.model_fields)
+        same = all(getattr(self, name) == getattr(new, name) for name in NewPlan.model_fields if name != "service")
+        return same and new.service in {None, self.service}
 
 
 def next_plan(
     current: TrafficPlan | None, decision: Decision, new: NewPlan, *, actor: str, at: datetime
 ) -> TrafficPlan:
     """The revision that follows `current` for a decision."""
+    said = {name: getattr(new, name) for name in NewPlan.model_fields}
+    if new.service is None and current is not None:
+        said["service"] = current.service
     return TrafficPlan(
-        **{name: getattr(new, name) for name in NewPlan.model_fields},
+        **said,
         model=decision.decision.model,
         revision=1 if current is None else current.revision + 1,
         decision_id=decision.decision_id,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from boucle.contracts.decision import Decision, DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.rollout import Rollout
+from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.traffic_plan import NewPlan, Strategy, TrafficPlan
 from boucle.errors import ConflictError
 from boucle.operations import promotion
@@ -14,12 +15,19 @@ from boucle.policy.trials import TrafficPolicy, first_weight, new_trial, rollout
 from boucle.ports import StateStore
 
 
-def start_traffic(state: StateStore, model: ModelName, *, policy: TrafficPolicy, actor: Actor) -> TrafficPlan:
+def start_traffic(
+    state: StateStore,
+    model: ModelName,
+    *,
+    policy: TrafficPolicy,
+    actor: Actor,
+    objectives: ServiceObjectives | None = None,
+) -> TrafficPlan:
     """Bring the version that the ledger calls production into traffic, as the policy says; twice is once.
 
     Direct: it answers everybody, and the one to go back to is kept warm. Canary: a rollout begins, in which the version
     that was production before answers all but the first step; without such a version there is nothing to compare with,
-    and it is direct.
+    and it is direct. With `objectives`, replicas hold production to these from now on.
 
     Raises:
         NoProductionModelError: Nothing was promoted yet.
@@ -38,7 +46,29 @@ def start_traffic(state: StateStore, model: ModelName, *, policy: TrafficPolicy,
         rollout = first_rollout(policy.canary, model, challenger=target, production=before, at=actor.at)
         plan = rollout_plan(Strategy.CANARY, rollout, bundles, shadow_share=policy.shadow_share)
     seen = history[-1].revision if history else 0
+    plan = plan.model_copy(update={"service": objectives})
     return state.publish_plan(move, plan=plan, actor=actor.name, at=actor.at, expected_revision=seen)
+
+
+def renew_objectives(
+    state: StateStore, model: ModelName, objectives: ServiceObjectives, *, actor: Actor
+) -> TrafficPlan | None:
+    """The plan that says these objectives, where the one in force says others; None where nothing has to change.
+
+    An open rollout is left alone: what is counted in it is counted by revision of the plan.
+
+    Raises:
+        NoProductionModelError: Nothing was promoted yet.
+        ConflictError: The plan or production moved in between.
+    """
+    plan = state.plan(model)
+    if plan is None or plan.service == objectives or promotion.rollout_under_way(state, model):
+        return None
+    said = {name: getattr(plan, name) for name in NewPlan.model_fields} | {"service": objectives}
+    move = promotion.last_move(state, model)
+    return state.publish_plan(
+        move, plan=NewPlan(**said), actor=actor.name, at=actor.at, expected_revision=plan.revision
+    )
 
 
 def try_version(

@@ -1,41 +1,21 @@
-"""Does production answer as it should? Judged over a window of requests; a breach undoes the newest promotion."""
+"""Does production answer as it should? What the objectives say of what was measured; a breach undoes a promotion."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
-from boucle.contracts.decision import DecisionKind, NewDecision
-from boucle.contracts.facts import ServiceFacts
+from boucle.contracts.decision import Decision, DecisionKind, NewDecision
+from boucle.contracts.facts import Interval, LoadFacts, OutputFacts
 from boucle.contracts.ids import ModelVersion
-from boucle.contracts.measuring import LATENCY_BOUNDS_SECONDS
+from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.verdict import Gate, Verdict
 from boucle.policy import gates
 from boucle.policy.limits import GateLimit
+from boucle.policy.pins import pinned_by
 from boucle.stats.intervals import wilson_interval
 
-
-class ServicePolicy(BaseModel):
-    """Service-level objectives of a model. A breach is sure, or it is none: the whole interval is above the limit."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_failed: float = Field(
-        default=0.01, ge=0, lt=1, description="ratio of requests that ended as an error of the model (code 500)"
-    )
-    max_slow: float = Field(default=0.05, ge=0, lt=1, description="ratio of requests slower than `slow_seconds`")
-    slow_seconds: float = Field(default=1.0, description="seconds; a bound of the histogram of durations")
-    min_requests: int = Field(default=50, ge=1, description="requests in the window; fewer say nothing")
-    window_seconds: float = Field(default=60, gt=0, description="seconds looked back on, at most")
-    confidence: float = Field(default=0.999, gt=0.5, lt=1, description="coverage of the intervals; judged every tick")
-
-    @field_validator("slow_seconds")
-    @classmethod
-    def _is_a_bound(cls, value: float) -> float:
-        if value not in LATENCY_BOUNDS_SECONDS:
-            raise ValueError(f"{value:g} s is not counted; choose one of {', '.join(map(str, LATENCY_BOUNDS_SECONDS))}")
-        return value
+MOST_MORE_LOAD = 1.25
+"""Where callers ask more than this times as often as before, a replica that is full says nothing of the version."""
 
 
 class GuardOutcome(StrEnum):
@@ -53,47 +33,117 @@ class GuardDecision:
     reason: str
 
 
-def service_gates(policy: ServicePolicy, facts: ServiceFacts) -> tuple[Gate, ...]:
-    """Failed and slow requests of production in the window, against their limits."""
-    slow = f"Slower than {policy.slow_seconds:g} s."
-    return (
-        _share("failed_requests", policy, facts, facts.failed, policy.max_failed, "Code 500: the model's own errors."),
-        _share("slow_requests", policy, facts, facts.slow, policy.max_slow, slow),
+def saturation_gate(objectives: ServiceObjectives, now: LoadFacts, before: LoadFacts | None) -> Gate:
+    """Requests that full replicas turned away, against the share that the same replicas did before the promotion.
+
+    A full replica is mostly a matter of load. It counts against the version only where the share surely rose with it,
+    and callers ask about as often as they did.
+    """
+    limit = GateLimit(limit=objectives.max_refused, unit="ratio of requests")
+    name = "refused_requests"
+    if now.asked == 0:
+        return gates.at_most(name, None, limit, sample_size=0, detail="Nothing was asked in this window.")
+    share = wilson_interval(now.refused, now.asked, level=objectives.confidence)
+    if before is None or min(before.asked, now.asked) < objectives.min_requests:
+        gate = gates.not_surely_above(name, share, limit)
+        return gates.inconclusive(gate, "What was refused just before the promotion is not known.")
+    usual = wilson_interval(before.refused, before.asked, level=objectives.confidence)
+    risen = replace(
+        share,
+        estimate=share.estimate - usual.estimate,
+        low=share.low - usual.high,
+        high=share.high - usual.low,
     )
+    gate = gates.not_surely_above(name, risen, limit, detail="More than before the promotion: replicas were full.")
+    more = (now.asked / now.seconds) / (before.asked / before.seconds)
+    if more > MOST_MORE_LOAD:
+        return gates.inconclusive(gate, f"Callers ask {more:.1f} times as often as before: that is no version's fault.")
+    return gate
 
 
-def guard(judged: Sequence[Gate], *, move: NewDecision, back_to: ModelVersion | None) -> GuardDecision:
+def output_gates(objectives: ServiceObjectives, facts: OutputFacts | None) -> tuple[Gate, ...]:
+    """Whether the answers are far from those of the version before on the same rows, or all the same.
+
+    Answers outside the contract never leave: they are withheld and count as failed requests.
+    """
+    if facts is None:
+        nothing = "No row was answered that the version before could answer as well."
+        return tuple(
+            gates.at_most(name, None, limit, sample_size=0, detail=nothing)
+            for name, limit in (("same_answer", _same(objectives)), ("score_shift", _shift(objectives)))
+        )
+    judged = (_same_answer(objectives, facts), _score_shift(objectives, facts))
+    if facts.rows >= objectives.min_rows:
+        return judged
+    few = f"{facts.rows} different rows; the objectives ask for {objectives.min_rows}."
+    return tuple(gates.inconclusive(gate, few) for gate in judged)
+
+
+def log_loss_gate(objectives: ServiceObjectives, loss: Interval | None, *, reference: float) -> Gate:
+    """Log loss of production on mature labels, less that on its reference holdout; without labels nothing is said."""
+    limit = GateLimit(limit=objectives.max_log_loss_increase or 0.0, unit="nats")
+    if loss is None:
+        return gates.at_most("log_loss", None, limit, sample_size=0, detail="No label is mature yet.")
+    risen = replace(loss, estimate=loss.estimate - reference, low=loss.low - reference, high=loss.high - reference)
+    return gates.not_surely_above("log_loss", risen, limit, detail=f"On the reference holdout {reference:.4f} nats.")
+
+
+def guard(
+    judged: Sequence[Gate], *, move: NewDecision, back_to: ModelVersion | None, pin: Decision | None = None
+) -> GuardDecision:
     """Roll back when an objective is surely missed by a version that was promoted, and there is one to go back to.
 
-    Only the newest promotion is undone: production that a rollback put there, a person's or the guard's, stays.
+    Only the newest promotion is undone: production that a rollback put there, a person's or the guard's, stays. So does
+    what a person pinned.
 
     Args:
-        judged: The objectives over the newest window.
+        judged: The objectives over the newest windows.
         move: The decision that made the version production.
         back_to: The version that a rollback would put back.
+        pin: What a person said to that, where one did.
     """
     broken = [gate.figures() for gate in judged if gate.verdict is Verdict.FAILED]
     if not broken:
         said = "; ".join(gate.figures() for gate in judged) or "nothing was measured"
         return GuardDecision(outcome=GuardOutcome.HOLD, reason=said)
     reason = "; ".join(broken)
-    if move.kind is not DecisionKind.PROMOTE:
-        held = (
-            f"{reason}; version {move.to_version} stays: it was put back by {move.actor}, and the guard goes no further"
-        )
-        return GuardDecision(outcome=GuardOutcome.HOLD, reason=held)
-    if back_to is None:
-        held = f"{reason}; version {move.to_version} stays: there is no earlier version to go back to"
-        return GuardDecision(outcome=GuardOutcome.HOLD, reason=held)
+    if held := _held(move, back_to, pin):
+        return GuardDecision(outcome=GuardOutcome.HOLD, reason=f"{reason}; version {move.to_version} stays: {held}")
     return GuardDecision(outcome=GuardOutcome.ROLL_BACK, reason=reason)
 
 
-def _share(name: str, policy: ServicePolicy, facts: ServiceFacts, count: int, most: float, detail: str) -> Gate:
-    limit = GateLimit(limit=most, unit="ratio of requests")
-    if facts.requests == 0:
-        return gates.at_most(name, None, limit, sample_size=0, detail="Nothing was asked in this window.")
-    interval = wilson_interval(count, facts.requests, level=policy.confidence)
-    gate = gates.not_surely_above(name, interval, limit, detail=detail)
-    if facts.requests < policy.min_requests:
-        return gates.inconclusive(gate, f"{facts.requests} requests; the policy asks for {policy.min_requests}.")
+def _held(move: NewDecision, back_to: ModelVersion | None, pin: Decision | None) -> str:
+    """Why nothing is undone; empty when something is."""
+    if pin is not None:
+        return pinned_by(pin)
+    if move.kind is not DecisionKind.PROMOTE:
+        return f"it was put back by {move.actor}, and the guard goes no further"
+    return "there is no earlier version to go back to" if back_to is None else ""
+
+
+def _same(objectives: ServiceObjectives) -> GateLimit:
+    return GateLimit(limit=objectives.max_same_answer, unit="ratio of different rows")
+
+
+def _shift(objectives: ServiceObjectives) -> GateLimit:
+    return GateLimit(limit=objectives.max_score_shift, unit="standard deviations")
+
+
+def _same_answer(objectives: ServiceObjectives, facts: OutputFacts) -> Gate:
+    limit = _same(objectives)
+    share = wilson_interval(facts.commonest, facts.rows, level=objectives.confidence)
+    gate = gates.not_surely_above("same_answer", share, limit, detail="One answer to rows that differ.")
+    before = wilson_interval(facts.commonest_before, facts.rows, level=objectives.confidence)
+    if before.high > limit.limit:
+        return gates.inconclusive(gate, "The version before hardly tells these rows apart either.")
     return gate
+
+
+def _score_shift(objectives: ServiceObjectives, facts: OutputFacts) -> Gate:
+    limit, by = _shift(objectives), facts.deviation
+    if by <= 0:
+        nothing = "The version before gives all these rows one answer: there is nothing to measure a shift by."
+        return gates.at_most("score_shift", None, limit, sample_size=facts.rows, detail=nothing)
+    low, high = facts.shift.low / by, facts.shift.high / by
+    scaled = replace(facts.shift, estimate=facts.shift.estimate / by, low=low, high=high)
+    return gates.within("score_shift", scaled, limit, detail="From the version before, on the same rows.")

@@ -105,6 +105,23 @@ def clustered_interval(values: Vector, entities: ArrayLike, *, level: float) -> 
     return Interval(estimate=mean, low=mean - half, high=mean + half, sample_size=len(values), entities=total)
 
 
+def normal_interval(values: Vector, *, level: float) -> Interval:
+    """The mean of values that are independent of each other, with its normal interval.
+
+    Raises:
+        NotEnoughDataError: There are fewer than two values.
+
+    >>> interval = normal_interval(np.array([0.0, 1.0, 0.0, 1.0]), level=0.95)
+    >>> (interval.estimate, round(interval.low, 3), round(interval.high, 3))
+    (0.5, -0.066, 1.066)
+    """
+    if len(values) < 2:
+        raise NotEnoughDataError(f"An interval needs at least two values, there is {len(values)}.")
+    mean = float(values.mean())
+    half = NormalDist().inv_cdf((1 + level) / 2) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return Interval(estimate=mean, low=mean - half, high=mean + half, sample_size=len(values), entities=len(values))
+
+
 def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
     """A proportion with its score interval (Wilson 1927): sensible for few trials, and at 0 and 1.
 

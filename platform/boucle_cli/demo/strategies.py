@@ -16,7 +16,7 @@ from boucle.contracts.ids import Digest, EntityKey, ModelName, ModelVersion
 from boucle.contracts.look import RolloutLook
 from boucle.contracts.traffic_plan import Strategy
 from boucle.errors import ConfigurationError, NotEnoughDataError
-from boucle.operations import promotion, traffic
+from boucle.operations import pins, promotion, traffic
 from boucle.operations.actor import Actor
 from boucle.policy.ab import AbPolicy, Better
 from boucle.policy.bandit import BanditPolicy
@@ -179,6 +179,8 @@ class Stage:
         self._promote(weak, constant)
         direct = self.spec.traffic.model_copy(update={"after_promotion": Strategy.DIRECT})
         plan = traffic.start_traffic(self.home.state, self.name, policy=direct, actor=self._actor())
+        # Else the guard would soon see that everybody gets one answer, and put the model back.
+        pins.pin(self.home.state, self.name, reason="demo: what a model is tried against", actor=self._actor())
         self._served(plan.revision)
         yield self._trial("the model", strategy, candidate, bundle, expected="promotion asked for")
         spoilt = self._spoilt(Fault.CRASHING, bundle)

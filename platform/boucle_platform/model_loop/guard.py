@@ -3,48 +3,56 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import dagster as dg
 
 from boucle.contracts.decision import MOVES, Decision, DecisionKind
-from boucle.contracts.facts import ServiceFacts
+from boucle.contracts.facts import BurnFacts, LoadFacts, ServiceFacts
+from boucle.contracts.service import ServiceObjectives
+from boucle.contracts.verdict import Gate
 from boucle.errors import ConflictError, NoProductionModelError, RegistryError
-from boucle.operations import promotion
-from boucle.policy.service import GuardOutcome, ServicePolicy, guard, service_gates
+from boucle.operations import promotion, traffic
+from boucle.operations.actor import Actor
+from boucle.policy.burn import Seen, burn_gates, looked, seen_before
+from boucle.policy.pins import pin_in_force
+from boucle.policy.service import GuardOutcome, guard, saturation_gate
 from boucle_adapters.home import Home
-from boucle_adapters.replica_metrics import NOTHING, Counted, read_counts, since
+from boucle_adapters.replica_metrics import Counted, base_at, read_counts, since
 from boucle_adapters.rolling_back import follow_in_registry, roll_back
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, checks_job_name
 from boucle_platform.model_loop.keys import ACTOR_TAG
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.home import HomeResource
 
+_A_MOMENT_SECONDS = 30.0
+"""The daemon ticks every few seconds; a guard that was silent for longer was not looking."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
-    """What the replicas had counted when a window began, about which decision's version.
+class Watch:
+    """What the replicas had counted at each look since a decision, and what they were asked before it.
 
-    `followed` is the newest rollback that the registry's aliases follow; `base` has the replicas that are counted.
+    `followed` is the newest rollback that the registry's aliases follow.
     """
 
     decision: int = 0
     followed: int = 0
-    began: float = 0.0
-    base: Mapping[str, Counted] = field(default_factory=dict)
+    history: tuple[Seen[Mapping[str, Counted]], ...] = ()
+    before: LoadFacts | None = None
 
     @classmethod
-    def read(cls, cursor: str | None) -> "Window":
-        """The window of a cursor; of one that cannot be read, none."""
+    def read(cls, cursor: str | None) -> "Watch":
+        """What a cursor says; of one that cannot be read, nothing."""
         try:
             found = json.loads(cursor or "{}")
-            base = {
-                name: Counted(started=float(counts["started"]), facts=ServiceFacts(**counts["facts"]))
-                for name, counts in found["base"].items()
-            }
-            numbers = {name: int(found[name]) for name in ("decision", "followed")}
-            return cls(**numbers, began=float(found["began"]), base=base)
+            return cls(
+                decision=int(found["decision"]),
+                followed=int(found["followed"]),
+                history=tuple(Seen(float(at), _counted(counts)) for at, counts in found["history"]),
+                before=LoadFacts(**found["before"]) if found["before"] else None,
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             return cls()
 
@@ -54,24 +62,36 @@ class Window:
             {
                 "decision": self.decision,
                 "followed": self.followed,
-                "began": self.began,
-                "base": {name: asdict(counts) for name, counts in self.base.items()},
+                "history": [(at, {name: asdict(one) for name, one in counts.items()}) for at, counts in self.history],
+                "before": asdict(self.before) if self.before else None,
             }
         )
 
+    def measured(self, seconds: float) -> ServiceFacts:
+        """What was answered in so many seconds before the newest look."""
+        at, counts = self.history[-1]
+        return since(counts, base_at(self.history, at - seconds))
+
+    def load(self, seconds: float) -> LoadFacts | None:
+        """What was asked in so many seconds before the newest look; None before there are two looks."""
+        if len(self.history) < 2:
+            return None
+        now = self.history[-1].at
+        facts, began = self.measured(seconds), seen_before(self.history, now - seconds).at
+        return LoadFacts(asked=facts.asked, refused=facts.refused, seconds=max(now - began, 1e-3))
+
 
 def guard_sensor(spec: LoopSpec) -> dg.SensorDefinition:
-    """Judges the service objectives; a breach rolls back at once, and the aliases follow any rollback.
+    """Judges the service objectives by their slow rules; a breach rolls back at once, the aliases follow any rollback.
 
-    The cursor holds what the replicas had counted when the window began: at the newest move of production, then again
-    whenever `window_seconds` are over.
+    The cursor holds what the replicas had counted at each look that a window may begin with.
     """
 
     @dg.sensor(
         name=f"{spec.model}_guard",
         job_name=checks_job_name(spec),
         minimum_interval_seconds=EVERY_TICK_SECONDS,
-        description="Failed or slow answers of a promoted version put the previous one back; the aliases follow.",
+        description="A promoted version that misses its objectives is taken back; the aliases follow any rollback.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult:
         ports = home.connect()
@@ -79,30 +99,45 @@ def guard_sensor(spec: LoopSpec) -> dg.SensorDefinition:
             move = promotion.last_move(ports.state, spec.name)
         except NoProductionModelError as error:
             return dg.SensorResult(skip_reason=str(error))
-        window, said = _followed(ports, move, Window.read(context.cursor))
-        window, measured = _measured(ports, spec, move, window)
-        judged = service_gates(spec.service, measured)
-        decision = guard(judged, move=move.decision, back_to=promotion.previous_version(ports.state, spec.name))
+        watch, said = _followed(ports, move, Watch.read(context.cursor))
+        actor = ports.actor(f"sensor:{context.sensor_name}", spec.name)
+        said += _renewed(ports, spec, actor)
+        watch = _looked(ports, spec, move, watch)
+        decision = guard(
+            _gates(spec.service, watch),
+            move=move.decision,
+            back_to=promotion.previous_version(ports.state, spec.name),
+            pin=pin_in_force(ports.state.decisions(spec.name)),
+        )
         if decision.outcome is GuardOutcome.HOLD:
-            return dg.SensorResult(skip_reason=" ".join([*said, decision.reason]), cursor=window.written())
-        return _rolled_back(ports, spec, move, reason=decision.reason, sensor=context.sensor_name)
+            return dg.SensorResult(skip_reason=" ".join([*said, decision.reason]), cursor=watch.written())
+        return _rolled_back(ports, spec, move, reason=decision.reason, actor=actor)
 
     return evaluate
 
 
-def _followed(home: Home, move: Decision, window: Window) -> tuple[Window, list[str]]:
+def _followed(home: Home, move: Decision, watch: Watch) -> tuple[Watch, list[str]]:
     """Put the aliases right once after a rollback, over HTTP or by the guard: neither waits for the registry."""
-    if move.decision.kind is not DecisionKind.ROLLBACK or window.followed == move.decision_id:
-        return window, []
+    if move.decision.kind is not DecisionKind.ROLLBACK or watch.followed == move.decision_id:
+        return watch, []
     try:
         aliases = follow_in_registry(home.registry, home.state, move)
     except RegistryError as error:
-        return window, [f"The registry does not follow decision {move.decision_id} yet: {error}."]
-    return replace(window, followed=move.decision_id), [f"{sentence}." for sentence in aliases]
+        return watch, [f"The registry does not follow decision {move.decision_id} yet: {error}."]
+    return replace(watch, followed=move.decision_id), [f"{sentence}." for sentence in aliases]
 
 
-def _measured(home: Home, spec: LoopSpec, move: Decision, window: Window) -> tuple[Window, ServiceFacts]:
-    """What production answered in the window, and the window that the next tick goes on with."""
+def _renewed(home: Home, spec: LoopSpec, actor: Actor) -> list[str]:
+    """Tell the replicas the objectives of `defs.yaml`, where the plan has others."""
+    try:
+        plan = traffic.renew_objectives(home.state, spec.name, spec.service, actor=actor)
+    except ConflictError:  # somebody decided meanwhile; the next tick looks again
+        return []
+    return [f"Revision {plan.revision} of the traffic plan has the objectives of defs.yaml."] if plan else []
+
+
+def _looked(home: Home, spec: LoopSpec, move: Decision, watch: Watch) -> Watch:
+    """What was known with one more look; with another decision all of it begins anew."""
     version = move.decision.to_version
     counts: dict[str, Counted] = {}
     if version is not None:
@@ -114,45 +149,76 @@ def _measured(home: Home, spec: LoopSpec, move: Decision, window: Window) -> tup
             replica_timeout_seconds=home.settings.replica_timeout_seconds,
         )
     now = time.time()
-    if window.decision != move.decision_id:
-        base = _zeros(counts) if _moved_since(home, window, move, spec.service, now) else counts
-        window = replace(window, decision=move.decision_id, began=now, base=base)
-    measured = since(counts, window.base)
-    if now - window.began > spec.service.window_seconds:
-        # Who cannot be read now is counted from when it can be again: its next count is not of one window.
-        window = replace(window, began=now, base=counts)
-    return replace(window, base={**counts, **window.base}), measured
+    if watch.decision == move.decision_id:
+        return replace(watch, history=looked(watch.history, Seen(now, counts), spec.service.slow))
+    if not _moved_since(home, watch, move, now):
+        return replace(watch, decision=move.decision_id, history=(Seen(now, counts),), before=None)
+    before = watch.load(_load_seconds(spec.service))
+    then, counted = watch.history[-1]
+    began: Seen[Mapping[str, Counted]] = Seen(then, _at_the_move(counts, counted))
+    return replace(watch, decision=move.decision_id, history=(began, Seen(now, counts)), before=before)
 
 
-def _moved_since(home: Home, window: Window, move: Decision, policy: ServicePolicy, now: float) -> bool:
+def _at_the_move(counts: Mapping[str, Counted], last: Mapping[str, Counted]) -> dict[str, Counted]:
+    """What replicas had counted when a version came: of it nothing, of all requests what the last look saw."""
+    began = {}
+    for name, now in counts.items():
+        then = last.get(name, now)
+        known = then if then.started == now.started else now
+        began[name] = replace(known, facts=replace(known.facts, requests=0, failed=0, slow=0))
+    return began
+
+
+def _moved_since(home: Home, watch: Watch, move: Decision, now: float) -> bool:
     """Whether all that the version answered it answered after the guard's last look.
 
     It must have looked until a moment ago, and the version be promoted for the first time: one that was production
     before, or while nobody looked, goes on counting where it was, and how far that was is not known.
     """
-    looked = window.decision != 0 and now - window.began <= policy.window_seconds + 3 * EVERY_TICK_SECONDS
+    was_looking = bool(watch.history) and now - watch.history[-1].at <= _A_MOMENT_SECONDS
     new = move.decision
     moves = [row for row in home.state.decisions(new.model) if row.decision.kind in MOVES]
     first = next(row.decision_id for row in moves if row.decision.to_version == new.to_version)
-    return looked and new.kind is DecisionKind.PROMOTE and first == move.decision_id
+    return was_looking and new.kind is DecisionKind.PROMOTE and first == move.decision_id
 
 
-def _zeros(counts: Mapping[str, Counted]) -> dict[str, Counted]:
-    return {name: replace(counted, facts=NOTHING) for name, counted in counts.items()}
+def _gates(objectives: ServiceObjectives, watch: Watch) -> tuple[Gate, ...]:
+    """The objectives that change slowly, or that no replica knows alone."""
+    burning = [
+        gate
+        for rule in objectives.slow
+        for gate in burn_gates(
+            objectives,
+            rule,
+            BurnFacts(long=watch.measured(rule.long_seconds), short=watch.measured(rule.short_seconds)),
+        )
+    ]
+    load = watch.load(_load_seconds(objectives)) or LoadFacts(asked=0, refused=0, seconds=1)
+    return (*burning, saturation_gate(objectives, load, watch.before))
 
 
-def _rolled_back(home: Home, spec: LoopSpec, move: Decision, *, reason: str, sensor: str) -> dg.SensorResult:
+def _load_seconds(objectives: ServiceObjectives) -> float:
+    return max((rule.long_seconds for rule in objectives.slow), default=0.0)
+
+
+def _counted(counts: Mapping[str, Any]) -> dict[str, Counted]:
+    return {
+        name: Counted(started=float(one["started"]), facts=ServiceFacts(**one["facts"])) for name, one in counts.items()
+    }
+
+
+def _rolled_back(home: Home, spec: LoopSpec, move: Decision, *, reason: str, actor: Actor) -> dg.SensorResult:
     try:
         done = roll_back(
             home.state,
             spec.name,
             reason=reason,
-            actor=home.actor(f"sensor:{sensor}", spec.name),
+            actor=actor,
             leaving=move.decision.to_version,
             replica_timeout_seconds=home.settings.replica_timeout_seconds,
         )
     except (ConflictError, NoProductionModelError) as error:
         return dg.SensorResult(skip_reason=f"{reason}, but: {error}")
-    tags: dict[str, Any] = {ACTOR_TAG: sensor, "boucle/trigger": reason[:250]}
+    tags: dict[str, Any] = {ACTOR_TAG: actor.name.removeprefix("sensor:"), "boucle/trigger": reason[:250]}
     # The cursor stays: the next tick sees a new decision, and the aliases follow it.
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"{spec.model}/{done.decision.row_hash}", tags=tags)])

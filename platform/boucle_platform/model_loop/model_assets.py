@@ -261,7 +261,9 @@ def _plan(spec: LoopSpec) -> dg.AssetsDefinition:
     def traffic_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Brings the production version into traffic: at once, or as a canary that is judged at each step."""
         ports = home.connect()
-        plan = traffic.start_traffic(ports.state, spec.name, policy=spec.traffic, actor=actor(context, ports, spec))
+        plan = traffic.start_traffic(
+            ports.state, spec.name, policy=spec.traffic, actor=actor(context, ports, spec), objectives=spec.service
+        )
         followed = wait_until_served(
             ports.state,
             spec.name,

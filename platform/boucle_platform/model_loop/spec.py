@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from boucle.contracts.ids import ModelName
+from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.windows import Cadence, Period, period_asking, period_at, period_of
 from boucle.errors import ConfigurationError
 from boucle.features.raw_source import RawSource
 from boucle.policy.limits import PromotionPolicy
 from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.retraining import RetrainingPolicy
-from boucle.policy.service import ServicePolicy
 from boucle.policy.trials import TrafficPolicy
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class LoopSpec(_Section):
     promotion: PromotionPolicy = PromotionPolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
-    service: ServicePolicy = ServicePolicy()
+    service: ServiceObjectives = ServiceObjectives()
     traffic: TrafficPolicy = TrafficPolicy()
 
     @model_validator(mode="after")

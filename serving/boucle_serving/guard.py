@@ -1,0 +1,242 @@
+"""The guard inside a replica: it looks at what production answers here, and undoes a promotion that broke it.
+
+It has a thread of its own and reads counters that are kept anyway, so that no request waits for it. What it does, it
+does through the ledger, as everybody does: every replica follows, and several that see one incident undo it once. While
+the state store is away it changes nothing, for a replica that answered otherwise than its plan says would be a second
+truth; it says so, and tries again.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+from boucle.contracts.facts import BurnFacts, ServiceFacts
+from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.prediction import PredictionFields
+from boucle.contracts.service import BurnRule, ServiceObjectives
+from boucle.contracts.traffic_plan import Role
+from boucle.contracts.verdict import Gate, Verdict
+from boucle.errors import BoucleError, ConflictError, NoProductionModelError
+from boucle.operations import promotion
+from boucle.operations.actor import Actor
+from boucle.policy.burn import Seen, burn_gates, looked, seen_before
+from boucle.policy.pins import pin_in_force
+from boucle.policy.service import GuardOutcome, guard, output_gates
+from boucle.ports import Clock, StateStore
+from boucle_adapters.rolling_back import roll_back
+from boucle_serving.metrics import ServingMetrics
+from boucle_serving.outputs import Outputs
+from boucle_serving.predictor import Predictor, ServedModel
+
+_LOGGER = logging.getLogger("boucle.serving")
+LOOK_SECONDS = 0.1
+_LATE_SECONDS = 0.5
+"""A look that comes so late says that the process, or the machine, stood still: whoever was slow then, it was not the
+version. What was under way is counted by nobody: it is answered within `_BLIND_SECONDS`."""
+_BLIND_SECONDS = 1.0
+_RETRY_SECONDS = 0.5
+"""A breach that cannot be undone is tried again this often: a pin may go, the state store may come back."""
+
+
+@dataclass
+class _Watched:
+    """What the guard knows of one model: its production version here, what was counted, what becomes of a breach."""
+
+    version: ModelVersion
+    history: tuple[Seen[ServiceFacts], ...]
+    outputs: Outputs = field(default_factory=Outputs)
+    output_verdicts: tuple[Gate, ...] = ()
+    held: str = ""
+    retry_at: float = 0.0
+    undoing: threading.Thread | None = None
+
+
+class ReplicaGuard:
+    """Judges production of each model by the objectives in its plan; without any, nothing is judged.
+
+    Args:
+        predictor: What is served here.
+        metrics: What was counted here, and where the guard says what it does.
+        newest: The newest records of the prediction log; they are taken out as they are looked at.
+        open_state: Where a rollback goes on record; may raise while there is no state store.
+        open_clock: The time of a model.
+        replica: Who this is: the ledger says `guard:<replica>`.
+        replica_timeout_seconds: How long a replica that is silent counts as live.
+        timer: Seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        *,
+        predictor: Predictor,
+        metrics: ServingMetrics,
+        newest: deque[PredictionFields],
+        open_state: Callable[[], StateStore],
+        open_clock: Callable[[ModelName], Clock],
+        replica: str,
+        replica_timeout_seconds: float,
+        timer: Callable[[], float] = monotonic,
+    ) -> None:
+        self._predictor = predictor
+        self._metrics = metrics
+        self._newest = newest
+        self._open_state = open_state
+        self._open_clock = open_clock
+        self._replica = replica
+        self._replica_timeout_seconds = replica_timeout_seconds
+        self._timer = timer
+        self._watched: dict[ModelName, _Watched] = {}
+        self._looked_at = timer()
+        self._blind_until = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look_forever, name="boucle-guard", daemon=True)
+
+    def start(self) -> None:
+        """Start looking."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking; a rollback under way goes on by itself."""
+        self._over.set()
+        self._thread.join(timeout=5)
+
+    def problems(self) -> tuple[str, ...]:
+        """Breaches that are not undone, and why, a sentence each."""
+        return tuple(watched.held for watched in list(self._watched.values()) if watched.held)
+
+    def look(self) -> None:
+        """Judge every model once, and begin to undo what is surely broken."""
+        now = self._timer()
+        if now - self._looked_at > _LATE_SECONDS:
+            self._blind_until = now + _BLIND_SECONDS
+        self._looked_at = now
+        records = self._newest.copy()
+        self._newest.clear()
+        for model, served in self._predictor.served.items():
+            objectives = served.plan.service
+            if objectives is None:
+                continue
+            watched = self._watching(model, served, objectives, now)
+            answered = [one for one in records if one["model"] == model and one["model_version"] == watched.version]
+            broken = self._broken(served, objectives, watched, answered)
+            self._metrics.guard_breached.labels(model).set(bool(broken))
+            if broken:
+                self._undo(model, watched, broken, now)
+            else:
+                watched.held = ""
+            self._metrics.guard_held.labels(model).set(bool(watched.held))
+
+    def wait(self) -> None:
+        """Wait until what is being undone is undone, or is not."""
+        for watched in list(self._watched.values()):
+            if watched.undoing is not None:
+                watched.undoing.join()
+
+    def _look_forever(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception:
+                _LOGGER.exception("the guard's look failed; the next one looks anew")
+
+    def _watching(self, model: ModelName, served: ServedModel, objectives: ServiceObjectives, now: float) -> _Watched:
+        """What is known with this look; it begins anew with another version, and the counts after a stand-still."""
+        version = served.plan.production.version
+        counted = self._metrics.counted(model, version, slow_seconds=objectives.slow_seconds)
+        seen = Seen(now, counted)
+        watched = self._watched.get(model)
+        if watched is None or watched.version != version:
+            watched = self._watched[model] = _Watched(version, (seen,))
+        elif now < self._blind_until:
+            watched.history = (seen,)
+        else:
+            watched.history = looked(watched.history, seen, objectives.fast)
+        return watched
+
+    def _broken(
+        self,
+        served: ServedModel,
+        objectives: ServiceObjectives,
+        watched: _Watched,
+        answered: Sequence[PredictionFields],
+    ) -> list[Gate]:
+        judged = [
+            gate for rule in objectives.fast for gate in burn_gates(objectives, rule, _facts(watched.history, rule))
+        ]
+        watched.outputs.add(answered)
+        if watched.outputs.has_more(objectives.min_rows):
+            watched.output_verdicts = _output_gates(served, objectives, watched.outputs)
+        return [gate for gate in (*judged, *watched.output_verdicts) if gate.verdict is Verdict.FAILED]
+
+    def _undo(self, model: ModelName, watched: _Watched, broken: Sequence[Gate], now: float) -> None:
+        """Roll back beside the looks: it waits for every replica, and perhaps for the state store."""
+        is_undoing = watched.undoing is not None and watched.undoing.is_alive()
+        if is_undoing or now < watched.retry_at:
+            return
+        watched.retry_at = now + _RETRY_SECONDS
+        watched.undoing = threading.Thread(
+            target=self._roll_back, args=(model, watched, broken), name=f"boucle-undo-{model}", daemon=True
+        )
+        watched.undoing.start()
+
+    def _roll_back(self, model: ModelName, watched: _Watched, broken: Sequence[Gate]) -> None:
+        version, said = watched.version, "; ".join(gate.figures() for gate in broken)
+        try:
+            state = self._open_state()
+            move = promotion.last_move(state, model)
+            if move.decision.to_version != version:
+                return  # decided since: the next plan says who answers
+            decision = guard(
+                broken,
+                move=move.decision,
+                back_to=promotion.previous_version(state, model),
+                pin=pin_in_force(state.decisions(model)),
+            )
+            if decision.outcome is GuardOutcome.HOLD:
+                watched.held = f"Production of '{model}': {decision.reason}."
+                return
+            actor = Actor(name=f"guard:{self._replica}", at=self._open_clock(model).now())
+            done = roll_back(
+                state,
+                model,
+                reason=decision.reason,
+                actor=actor,
+                leaving=version,
+                replica_timeout_seconds=self._replica_timeout_seconds,
+            )
+        except (ConflictError, NoProductionModelError) as error:
+            _LOGGER.info("version %s of %s was not rolled back here: %s", version, model, error)
+        except Exception as error:  # noqa: BLE001 - any driver's error: the store is away
+            text = str(error) if isinstance(error, BoucleError) else f"The state store failed: {error!r}."
+            watched.held = f"Version {version} of '{model}' should be rolled back ({said}), and cannot be yet: {text}"
+            _LOGGER.warning("%s", watched.held)
+        else:
+            if done.decision.decision.actor == actor.name:
+                self._metrics.guard_rollbacks.labels(model).inc()
+                _LOGGER.warning("version %s of %s rolled back: %s", version, model, decision.reason)
+
+
+def _facts(history: Sequence[Seen[ServiceFacts]], rule: BurnRule) -> BurnFacts:
+    now = history[-1]
+    return BurnFacts(
+        long=_between(seen_before(history, now.at - rule.long_seconds), now),
+        short=_between(seen_before(history, now.at - rule.short_seconds), now),
+    )
+
+
+def _between(before: Seen[ServiceFacts], now: Seen[ServiceFacts]) -> ServiceFacts:
+    was, found = before.counted, now.counted
+    return ServiceFacts(
+        requests=found.requests - was.requests, failed=found.failed - was.failed, slow=found.slow - was.slow
+    )
+
+
+def _output_gates(served: ServedModel, objectives: ServiceObjectives, outputs: Outputs) -> tuple[Gate, ...]:
+    """Against the version that stands by; where none does, or it is not warm, there is nothing to say."""
+    standby = (arm.bundle_digest for arm in served.plan.arms if arm.role is Role.STANDBY)
+    before = next((served.bundles[digest] for digest in standby if digest in served.bundles), None)
+    facts = outputs.facts(served.production, before, level=objectives.confidence) if before else None
+    return output_gates(objectives, facts)
