@@ -235,7 +235,7 @@ def bare(one: Pass) -> None:
         prediction_log.collect_predictions(home, spec, [period])
         skew.training_serving_skew(home, spec, period)
     with one.stage("ground_truth"):
-        ground_truth.join_outcomes(home, spec, period)
+        ground_truth.join_outcomes(home, spec, [period])
     with one.stage("live_performance"):
         performance.live_performance(home, spec, period)
     with one.stage("drift_report"):

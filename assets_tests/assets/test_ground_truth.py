@@ -9,11 +9,22 @@ import pytest
 
 from assets_tests.judging import day
 from assets_tests.records import prediction
+from boucle.contracts.feedback import FeedbackFields
+from boucle.contracts.ids import ModelName
 from boucle.contracts.windows import Period
+from boucle.features.outcomes import OutcomeSettings, OutcomeSource
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import catalogue
-from boucle_platform.model_loop.steps.ground_truth import Joined, coverage_check, join_outcomes, outcomes
+from boucle_platform.model_loop.steps.ground_truth import (
+    Joined,
+    Truth,
+    coverage_check,
+    join_outcomes,
+    outcomes,
+    stated_rows,
+    statements,
+)
 from boucle_platform.model_loop.steps.prediction_log import collect_predictions
 
 SPEC = catalogue.spec_of("repurchase")
@@ -35,6 +46,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
         )
     yield made
     made.log.close()
+    made.feedback.close()
 
 
 def ask(home: Home, number: int, *, entity: str, as_of: datetime, at: datetime = ASKED, **changes: Any) -> None:
@@ -43,15 +55,48 @@ def ask(home: Home, number: int, *, entity: str, as_of: datetime, at: datetime =
 
 
 def joined(home: Home, period: Period = MAY) -> Joined:
+    return truth(home, period).joined[period.key]
+
+
+def truth(home: Home, *periods: Period) -> Truth:
     collect_predictions(home, SPEC, [MAY, JUNE])
-    return join_outcomes(home, SPEC, period)
+    return join_outcomes(home, SPEC, periods)
+
+
+def figures(found: Joined) -> tuple[int, int, int, float | None]:
+    """Known, positives among them, due, coverage."""
+    said = found.outcomes
+    return said.known, said.positives, said.due, said.coverage
+
+
+def tell(home: Home, number: int, outcome: float, *, received: str, model: str | None = None) -> None:
+    """A caller says what became of a prediction."""
+    at = day(received)
+    home.feedback.append(
+        FeedbackFields(
+            schema_version=1,
+            prediction_id=str(number),
+            outcome=outcome,
+            reward=None,
+            at=at,
+            received_at=at,
+            model=None if model is None else ModelName(model),
+            replica="one",
+        )
+    )
+
+
+def correct(home: Home, entity: str, label: int | None) -> None:
+    """A corrected file has landed, and the labels of the window were built again."""
+    with home.warehouse.connect() as connection:
+        connection.execute(f"update {SPEC.labels} set label = ? where {SPEC.entity} = ?", [label, entity])
 
 
 def test_a_prediction_asked_between_two_feature_rows_gets_the_outcome_of_the_row_that_answered(home: Home):
     ask(home, 1, entity="4", as_of=day("1997-05-01"))
     ask(home, 2, entity="4", as_of=day("1997-05-15"))
     found = joined(home)
-    assert (found.rows, found.positives, found.due, found.coverage) == (2, 2, 2, 1.0)
+    assert figures(found) == (2, 2, 2, 1.0)
     assert [f"{asked:%d %b}" for asked in outcomes(home, SPEC, "1997-05")["as_of"]] == ["01 May", "15 May"]
     assert coverage_check(found).passed
 
@@ -60,12 +105,14 @@ def test_of_features_that_the_caller_gave_nobody_knows_the_outcome(home: Home):
     ask(home, 1, entity="4", as_of=day("1997-05-01"), features_as_of=None)
     ask(home, 2, entity="4", as_of=day("1997-05-01"))
     found = joined(home)
-    assert (found.rows, found.due, list(outcomes(home, SPEC, "1997-05")["prediction_id"])) == (1, 1, ["2"])
+    assert figures(found) == (1, 1, 1, 1.0)
+    assert found.outcomes.without_moment == 1
+    assert list(outcomes(home, SPEC, "1997-05")["prediction_id"]) == ["2"]
 
 
 def test_where_all_features_were_given_no_outcome_is_due(home: Home):
     ask(home, 1, entity="4", as_of=day("1997-05-01"), features_as_of=None)
-    assert joined(home).due == 0
+    assert joined(home).outcomes.due == 0
 
 
 def test_a_due_prediction_without_outcome_is_counted_and_warned_about(home: Home):
@@ -73,7 +120,8 @@ def test_a_due_prediction_without_outcome_is_counted_and_warned_about(home: Home
     ask(home, 2, entity="7", as_of=day("1997-05-15"))
     found = joined(home)
     check = coverage_check(found)
-    assert (found.rows, found.due, found.coverage) == (1, 2, 0.5)
+    assert figures(found) == (1, 1, 2, 0.5)
+    assert found.outcomes.pending == 1
     assert not check.passed
     assert check.severity.value == "WARN"
     assert check.description == "1 of 2 due predictions have their outcome"
@@ -81,7 +129,7 @@ def test_a_due_prediction_without_outcome_is_counted_and_warned_about(home: Home
 
 def test_without_a_due_prediction_coverage_is_not_known_and_not_passed(home: Home):
     found = joined(home)
-    assert found.coverage is None
+    assert found.outcomes.coverage is None
     assert not coverage_check(found).passed
     assert coverage_check(found).description == "no prediction was due in the period: nothing is known"
 
@@ -90,7 +138,8 @@ def test_a_prediction_that_never_gets_an_outcome_is_neither_due_nor_negative(hom
     ask(home, 1, entity="4", as_of=day("1997-05-01"))
     ask(home, 2, entity="9", as_of=day("1997-05-01"))
     found = joined(home)
-    assert (found.rows, found.positives, found.due, found.void) == (1, 1, 1, 1)
+    assert figures(found) == (1, 1, 1, 1.0)
+    assert found.outcomes.void == 1
     assert set(outcomes(home, SPEC, "1997-05")["entity_key"]) == {"4"}
     assert coverage_check(found).passed
     assert coverage_check(found).description == "1 of 1 due predictions have their outcome; 1 never get one"
@@ -98,9 +147,8 @@ def test_a_prediction_that_never_gets_an_outcome_is_neither_due_nor_negative(hom
 
 def test_a_question_about_a_moment_whose_outcome_is_known_gets_it_in_the_period_of_the_question(home: Home):
     ask(home, 1, entity="4", as_of=day("1997-05-01"), at=day("1997-06-05"))
-    assert (joined(home, MAY).rows, joined(home, MAY).due) == (0, 0)
-    found = joined(home, JUNE)
-    assert (found.rows, found.due, found.coverage) == (1, 1, 1.0)
+    assert figures(joined(home, MAY)) == (0, 0, 0, None)
+    assert figures(joined(home, JUNE)) == (1, 1, 1, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -108,4 +156,123 @@ def test_a_question_about_a_moment_whose_outcome_is_known_gets_it_in_the_period_
 )
 def test_each_prediction_gets_its_outcome_exactly_once(home: Home, at: str, period: Period):
     ask(home, 1, entity="4", as_of=day("1997-05-01"), at=day(at))
-    assert [joined(home, each).rows for each in (MAY, JUNE)] == [int(period == each) for each in (MAY, JUNE)]
+    assert [joined(home, each).outcomes.known for each in (MAY, JUNE)] == [int(period == each) for each in (MAY, JUNE)]
+
+
+def test_unlabelled_is_not_negative(home: Home):
+    """Customer 7 has no row of labels and nobody said anything: pending, in no rate and in no metric."""
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    ask(home, 2, entity="7", as_of=day("1997-05-01"))
+    assert figures(joined(home)) == (1, 1, 2, 0.5)
+    assert list(outcomes(home, SPEC, "1997-05")["label"]) == [1]
+
+
+def test_an_outcome_that_a_caller_sends_is_joined_by_the_prediction_id(home: Home):
+    ask(home, 1, entity="7", as_of=day("1997-05-01"))
+    ask(home, 2, entity="7", as_of=day("1997-05-15"), features_as_of=None)  # due 30 days after the moment asked about
+    tell(home, 1, 0, received="1997-05-25")
+    tell(home, 2, 1, received="1997-05-26")
+    assert figures(joined(home, MAY)) == (1, 0, 1, 1.0)
+    assert figures(joined(home, JUNE)) == (1, 1, 1, 1.0)
+    assert joined(home, JUNE).outcomes.by_source == {"feedback": 1}
+
+
+def test_an_early_outcome_waits_until_the_others_are_due_since_only_positives_come_early(home: Home):
+    ask(home, 1, entity="7", as_of=day("1997-05-15"), features_as_of=day("1997-05-15"))
+    tell(home, 1, 1, received="1997-05-20")
+    assert figures(joined(home, MAY)) == (0, 0, 0, None)
+    assert figures(joined(home, JUNE)) == (1, 1, 1, 1.0)
+
+
+def test_where_labels_and_feedback_disagree_the_first_declared_source_wins_and_it_is_told(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    tell(home, 1, 0, received="1997-05-25")
+    found = joined(home).outcomes
+    assert (found.positives, found.disagreeing, found.by_source) == (1, 1, {"labels": 1})
+
+
+def test_feedback_wins_where_the_model_says_so(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    tell(home, 1, 0, received="1997-05-25")
+    collect_predictions(home, SPEC, [MAY])
+    sources = OutcomeSettings(sources=(OutcomeSource.FEEDBACK, OutcomeSource.LABELS))
+    spec = SPEC.model_copy(update={"outcomes": sources})
+    found = join_outcomes(home, spec, [MAY]).joined[MAY.key].outcomes
+    assert (found.known, found.positives, found.by_source) == (1, 0, {"feedback": 1})
+
+
+def test_what_testers_asked_with_an_arm_of_their_choice_counts_for_nobody(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"), pinned=True)
+    ask(home, 2, entity="4", as_of=day("1997-05-01"))
+    found = joined(home).outcomes
+    assert (found.due, found.known, found.pinned) == (1, 1, 1)
+
+
+def test_feedback_that_is_no_outcome_is_counted_and_not_joined(home: Home):
+    ask(home, 1, entity="7", as_of=day("1997-05-01"))
+    tell(home, 1, 0.5, received="1997-05-25")
+    found = joined(home).outcomes
+    assert (found.known, found.pending, found.unusable) == (0, 1, 1)
+
+
+def test_feedback_about_an_unknown_prediction_is_kept_and_reported(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    tell(home, 1, 1, received="1997-05-25")
+    tell(home, 77, 1, received="1997-05-26")
+    tell(home, 78, 1, received="1997-05-26", model="flight_delay")  # another model's, and its ground truth tells it
+    found = joined(home)
+    assert (found.outcomes.unknown_feedback, found.outcomes.unknown_ids) == (1, ("77",))
+    assert "1 prediction id(s) of feedback are in no log" in str(coverage_check(found).description)
+
+
+def test_a_late_outcome_makes_a_new_statement_and_leaves_the_first_one_as_it_was(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    ask(home, 2, entity="7", as_of=day("1997-05-01"))
+    joined(home, MAY)
+    tell(home, 2, 0, received="1997-06-10")
+    assert [(found.period, found.late) for found in truth(home, JUNE).restated] == [("1997-05", 1)]
+    first, second = statements(home, SPEC, "1997-05")
+    assert (first.restatement, first.known_at, first.known, first.pending) == (0, MAY.end, 1, 1)
+    assert (second.restatement, second.known_at, second.known, second.pending) == (1, JUNE.end, 2, 0)
+    assert list(stated_rows(home, SPEC, first)["prediction_id"]) == ["1"]
+    assert list(outcomes(home, SPEC, "1997-05")["label"]) == [1, 0]
+
+
+def test_a_corrected_label_is_restated_and_counted(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    joined(home, MAY)
+    correct(home, "4", 0)
+    (found,) = truth(home, JUNE).restated
+    assert (found.restatement, found.corrected, found.positives) == (1, 1, 0)
+    assert [list(stated_rows(home, SPEC, said)["label"]) for said in statements(home, SPEC, "1997-05")] == [[1], [0]]
+
+
+def test_a_period_that_is_run_again_states_nothing_new_unless_more_is_known(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    joined(home, MAY)
+    assert truth(home, MAY).restated == ()
+    assert truth(home, JUNE).restated == ()
+    correct(home, "4", None)
+    again = truth(home, MAY)
+    assert [(found.restatement, found.known, found.void) for found in again.restated] == [(1, 0, 1)]
+    assert again.joined[MAY.key].outcomes.restatement == 1
+    assert len(statements(home, SPEC, "1997-05")) == 2
+
+
+def test_a_run_of_two_periods_states_each_as_it_was_known_at_its_own_end(home: Home):
+    ask(home, 1, entity="7", as_of=day("1997-05-01"))
+    tell(home, 1, 1, received="1997-06-10")
+    collect_predictions(home, SPEC, [MAY, JUNE])
+    found = join_outcomes(home, SPEC, [MAY, JUNE])
+    assert figures(found.joined[MAY.key]) == (0, 0, 1, 0.0)
+    (restated,) = truth(home, JUNE).restated
+    assert (restated.period, restated.known, restated.late) == ("1997-05", 1, 1)
+
+
+def test_news_about_a_window_that_is_too_old_are_not_looked_for(home: Home):
+    ask(home, 1, entity="7", as_of=day("1997-05-01"))
+    joined(home, MAY)
+    tell(home, 1, 1, received="1997-06-10")
+    spec = SPEC.model_copy(update={"outcomes": OutcomeSettings(restate_days=0)})
+    collect_predictions(home, spec, [JUNE])
+    assert join_outcomes(home, spec, [JUNE]).restated == ()

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.outcomes import WindowOutcomes
 from boucle.contracts.verdict import worst
 from boucle_platform.model_loop import presentation
 from boucle_platform.model_loop.keys import key_of
@@ -86,21 +87,18 @@ def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
         pool="warehouse",
     )
     def ground_truth(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
-        """Predictions whose outcome became known in the period, with the outcome."""
-        ports, checks = home.connect(), []
-        for period in periods_of(context, spec):
-            joined = truth.join_outcomes(ports, spec, period)
-            metadata = {
-                "dagster/row_count": joined.rows,
-                "positives": joined.positives,
-                "label_coverage": joined.coverage,
-                "without_outcome": joined.void,
-                "file": dg.MetadataValue.path(joined.file),
-            }
-            context.add_asset_metadata(metadata, partition_key=period.key)
+        """Predictions whose outcome was due in the period, with the outcome; earlier periods of which more is known."""
+        periods, checks = periods_of(context, spec), []
+        made = truth.join_outcomes(home.connect(), spec, periods)
+        for period in periods:
+            joined = made.joined[period.key]
+            context.add_asset_metadata(_outcome_metadata(joined), partition_key=period.key)
             checks.append(truth.coverage_check(joined))
         failed = [check for check in checks if not check.passed]
-        return dg.MaterializeResult(check_results=[(failed or checks)[-1]])
+        restated = [_restatement(found) for found in made.restated]
+        return dg.MaterializeResult(
+            check_results=[(failed or checks)[-1]], metadata={"restated": presentation.table(restated)}
+        )
 
     return ground_truth
 
@@ -151,6 +149,35 @@ def _drift_report(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
         return dg.MaterializeResult(value=reports, check_results=[monitoring.drift_check(report)])
 
     return drift_report
+
+
+def _outcome_metadata(joined: truth.Joined) -> dict[str, Any]:
+    found = joined.outcomes
+    counts = found.model_dump(exclude={"schema_version", "model", "period", "known_at", "by_source", "unknown_ids"})
+    return {
+        "dagster/row_count": found.known,
+        "positives": found.positives,
+        "label_coverage": found.coverage,
+        "without_outcome": found.void,
+        "outcomes": presentation.table([{"what": name, "predictions": value} for name, value in counts.items()]),
+        "by_source": presentation.table([{"source": name, "known": n} for name, n in found.by_source.items()]),
+        "known_at": found.known_at.isoformat(),
+        "unknown_ids": ", ".join(found.unknown_ids) or "none",
+        "file": dg.MetadataValue.path(joined.file),
+    }
+
+
+def _restatement(found: WindowOutcomes) -> dict[str, object]:
+    """One line of what is known of an earlier window now, and was not when it was reported."""
+    return {
+        "period": found.period,
+        "restatement": found.restatement,
+        "known_at": f"{found.known_at:%Y-%m-%d}",
+        "known": found.known,
+        "late": found.late,
+        "corrected": found.corrected,
+        "pending": found.pending,
+    }
 
 
 def _drift_metadata(report: DriftReport, page: Path | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from boucle.contracts.ids import ModelName
 from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.windows import Cadence, Period, period_asking, period_at, period_of
 from boucle.errors import ConfigurationError
+from boucle.features.outcomes import OutcomeSettings
 from boucle.features.raw_source import RawSource
 from boucle.policy.limits import PromotionPolicy
 from boucle.policy.monitoring import MonitoringPolicy
@@ -96,6 +97,7 @@ class LoopSpec(_Section):
     contract: FeatureSettings = FeatureSettings()
     online: OnlineSettings = OnlineSettings()
     training: TrainingSettings = TrainingSettings()
+    outcomes: OutcomeSettings = OutcomeSettings()
     promotion: PromotionPolicy = PromotionPolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()

@@ -1,88 +1,144 @@
-"""What became of the predictions: outcomes joined with what was answered."""
+"""What became of the predictions: outcomes joined with what was answered, and restated when more is known (ADR 22)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import pandas as pd
 
-from boucle.contracts.windows import Period
+from boucle.contracts.ids import PeriodKey
+from boucle.contracts.outcomes import WindowOutcomes
+from boucle.contracts.windows import Period, previous_period
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.prediction_log import (
-    joined_up,
-    naive,
-    no_predictions,
-    served_between,
-    snapshot_file,
-    snapshots_of,
-)
-from boucle_platform.model_loop.steps.store import GROUND_TRUTH, write_rows
+from boucle_platform.model_loop.steps.knowledge import Knowledge
+from boucle_platform.model_loop.steps.prediction_log import joined_up, no_predictions, read_rows
+from boucle_platform.model_loop.steps.store import GROUND_TRUTH, data_dir, read_document, write_document, write_rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Joined:
-    """Outcomes that became known in one period, and how many predictions had to get theirs in it.
+    """Outcomes that had to be known in one period, as they were known at its end, and where they are."""
 
-    `void` counts predictions of which it became known that there is no outcome (a cancelled flight); they are not due.
-    """
-
-    rows: int
-    positives: int
-    due: int
-    void: int
+    outcomes: WindowOutcomes
     file: str
 
-    @property
-    def coverage(self) -> float | None:
-        """Share of the due predictions that have their outcome; None when none was due."""
-        return self.rows / self.due if self.due else None
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What one run made known: its own periods, and the earlier windows of which more is known now."""
+
+    joined: dict[PeriodKey, Joined]
+    restated: tuple[WindowOutcomes, ...]
 
 
-def join_outcomes(home: Home, spec: LoopSpec, period: Period) -> Joined:
-    """Join predictions with the outcome of (entity, moment of the features), once both are there.
+def join_outcomes(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> Truth:
+    """Join predictions with their outcomes, each in the window in which it is due, or was asked where that is later.
 
-    That is the period in which the outcome became known, or the one of the prediction where somebody asked later. A
-    request may ask as of any moment; the answer is about the horizon that begins with the feature row it was made of.
-    Where the caller gave the features, nobody knows of when they are.
+    A period that was not reported before is stated as it was known at its end. Of an earlier one, or one that is run
+    again, the statements stay as they are, and one more is written if what is known now differs from the newest.
     """
-    start, end, horizon = naive(period.start), naive(period.end), timedelta(days=spec.horizon_days)
-    predictions = served_between(home, spec, start - horizon, end).dropna(subset="features_as_of")
-    labels = home.warehouse.query(
-        f"select {spec.entity} as entity_key, as_of as features_as_of, label, known_at from {spec.labels} "  # noqa: S608 - our own names
-        "where as_of >= ? and known_at <= ?",
-        [end if predictions.empty else predictions["features_as_of"].min(), end],
-    )
-    labels["features_as_of"] = labels["features_as_of"].astype("datetime64[us]")
-    rows = predictions.merge(labels, on=["entity_key", "features_as_of"], how="inner", validate="many_to_one")
-    rows = rows[(rows["known_at"] > start) | (rows["at"] >= start)]
-    known = rows.dropna(subset="label").astype({"label": "int64"})
-    due = predictions["features_as_of"] + horizon
-    is_due = (due <= end) & ((due > start) | (predictions["at"] >= start))
-    file = write_rows(snapshot_file(home, spec, GROUND_TRUTH, period.key), known)
-    return Joined(
-        rows=len(known),
-        positives=int(known["label"].sum()),
-        due=int(is_due.sum()) - (len(rows) - len(known)),
-        void=len(rows) - len(known),
-        file=str(file),
-    )
+    windows = _windows(spec, periods)
+    known = Knowledge.read(home, spec, windows)
+    joined, restated = {}, []
+    for place, window in enumerate(windows):
+        before = statements(home, spec, window.key)
+        if not before and window not in periods:
+            continue
+        rows, found = known.of(place, periods[-1].end if before else window.end)
+        newest = before[-1] if before else found
+        if not before or newest.labels_digest != found.labels_digest:
+            newest = _state(home, spec, rows, found, before)
+            restated += [newest] if before else []
+        if window in periods:
+            joined[window.key] = Joined(outcomes=newest, file=str(_file(home, spec, newest, ".parquet")))
+    return Truth(joined=joined, restated=tuple(restated))
 
 
-def outcomes(home: Home, spec: LoopSpec, period: str = "*") -> pd.DataFrame:
-    """Predictions with their outcome, of one period or of all."""
-    none = no_predictions().assign(label=pd.Series(dtype="int64"))
-    return joined_up([none, *snapshots_of(home, spec, GROUND_TRUTH, period)])
+def outcomes(home: Home, spec: LoopSpec, period: str | None = None) -> pd.DataFrame:
+    """Predictions with their outcome as it is known now, of one period or of all."""
+    return _rows([file for file in truth_files(home, spec) if period in (None, _stated_by(file)[0])])
+
+
+def stated_rows(home: Home, spec: LoopSpec, statement: WindowOutcomes) -> pd.DataFrame:
+    """Predictions with their outcome as one statement has them."""
+    return _rows([_file(home, spec, statement, ".parquet")])
+
+
+def truth_files(home: Home, spec: LoopSpec) -> tuple[Path, ...]:
+    """Where the newest statement of each window keeps its rows, oldest window first."""
+    newest: dict[str, tuple[int, Path]] = {}
+    for file in (data_dir(home, spec) / GROUND_TRUTH).glob("*.parquet"):
+        period, restatement = _stated_by(file)
+        newest[period] = max(newest.get(period, (-1, file)), (restatement, file))
+    return tuple(file for _, (_, file) in sorted(newest.items()))
+
+
+def statements(home: Home, spec: LoopSpec, period: str) -> tuple[WindowOutcomes, ...]:
+    """What was said of a window, the first statement first."""
+    folder = data_dir(home, spec) / GROUND_TRUTH
+    files = [*folder.glob(f"{period}.json"), *folder.glob(f"{period}.[0-9]*.json")]
+    return tuple(read_document(file, WindowOutcomes) for file in sorted(files, key=_stated_by))
 
 
 def coverage_check(joined: Joined) -> dg.AssetCheckResult:
     """Missing outcomes warn: what is measured on the rest may be measured on the wrong ones."""
-    described = f"{joined.rows} of {joined.due} due predictions have their outcome"
-    described += f"; {joined.void} never get one" if joined.void else ""
+    found = joined.outcomes
+    said = [f"{found.known} of {found.due} due predictions have their outcome"]
+    said += [f"{found.void} never get one"] if found.void else []
+    said += [f"{found.unknown_feedback} prediction id(s) of feedback are in no log"] if found.unknown_feedback else []
     return dg.AssetCheckResult(
         check_name="coverage_complete",
-        passed=joined.due > 0 and joined.rows == joined.due,
+        passed=found.due > 0 and found.known == found.due,
         severity=dg.AssetCheckSeverity.WARN,
-        description=described if joined.due else "no prediction was due in the period: nothing is known",
-        metadata={"due": joined.due, "coverage": joined.coverage},
+        description="; ".join(said) if found.due else "no prediction was due in the period: nothing is known",
+        metadata={"due": found.due, "coverage": found.coverage},
     )
+
+
+def _windows(spec: LoopSpec, periods: Sequence[Period]) -> list[Period]:
+    """The periods, and before them all that may be restated."""
+    windows = list(periods)
+    while windows[0].end > periods[-1].end - timedelta(days=spec.outcomes.restate_days) and not spec.starts(windows[0]):
+        windows.insert(0, previous_period(windows[0], spec.cadence))
+    return windows
+
+
+def _state(
+    home: Home, spec: LoopSpec, rows: pd.DataFrame, found: WindowOutcomes, before: tuple[WindowOutcomes, ...]
+) -> WindowOutcomes:
+    """Write one more statement of a window; the rows first, for it is there once its document is."""
+    stated = found
+    if before:
+        then = stated_rows(home, spec, before[0]).set_index("prediction_id")["label"]
+        first, now = then.align(rows.set_index("prediction_id")["label"], join="inner")
+        stated = found.model_copy(
+            update={
+                "restatement": before[-1].restatement + 1,
+                "known_at": max(found.known_at, before[-1].known_at),
+                "corrected": int((first != now).sum()),
+                "unknown_feedback": before[0].unknown_feedback,
+                "unknown_ids": before[0].unknown_ids,
+            }
+        )
+    write_rows(_file(home, spec, stated, ".parquet"), rows)
+    write_document(_file(home, spec, stated, ".json"), stated)
+    return stated
+
+
+def _rows(files: Sequence[Path]) -> pd.DataFrame:
+    none = no_predictions().assign(label=pd.Series(dtype="int64"))
+    return joined_up([none, *(read_rows(file) for file in files)])
+
+
+def _file(home: Home, spec: LoopSpec, statement: WindowOutcomes, kind: str) -> Path:
+    number = f".{statement.restatement}" if statement.restatement else ""
+    return data_dir(home, spec) / GROUND_TRUTH / f"{statement.period}{number}{kind}"
+
+
+def _stated_by(file: Path) -> tuple[str, int]:
+    """The period of a statement's file, and which restatement it is: `1997-05.2.parquet` is the second one."""
+    period, _, number = file.stem.partition(".")
+    return period, int(number or 0)

@@ -43,7 +43,7 @@ def collect_predictions(home: Home, spec: LoopSpec, periods: Sequence[Period]) -
 
 def predictions_of(home: Home, spec: LoopSpec, period: Period) -> pd.DataFrame:
     """The predictions that were served in the period."""
-    return joined_up([no_predictions(), *snapshots_of(home, spec, PREDICTIONS, period.key)])
+    return read_rows(_file(home, spec, period))
 
 
 def served_between(home: Home, spec: LoopSpec, start: datetime, end: datetime) -> pd.DataFrame:
@@ -59,20 +59,14 @@ def no_predictions() -> pd.DataFrame:
     return _frame([])
 
 
-def snapshots_of(home: Home, spec: LoopSpec, kind: str, period: str = "*") -> list[pd.DataFrame]:
-    """The tables of one kind, of one period or of all, oldest first. Nobody changes what is returned."""
-    files = sorted((data_dir(home, spec) / kind).glob(f"{period}.parquet"))
-    return [_rows_of(file, file.stat().st_mtime_ns) for file in files]
+def read_rows(file: Path) -> pd.DataFrame:
+    """The rows of one snapshot, none where there is no such file. Nobody changes what is returned."""
+    return _rows_of(file, file.stat().st_mtime_ns) if file.exists() else no_predictions()
 
 
 def joined_up(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """All rows of at least one table; empty ones only lend their columns."""
     return pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
-
-
-def snapshot_file(home: Home, spec: LoopSpec, kind: str, period: str) -> Path:
-    """Where the table of one kind and period lies."""
-    return data_dir(home, spec) / kind / f"{period}.parquet"
 
 
 def naive(moment: datetime) -> datetime:
@@ -83,7 +77,7 @@ def naive(moment: datetime) -> datetime:
 def _collected(home: Home, spec: LoopSpec, period: Period, served: pd.DataFrame, gaps: tuple[str, ...]) -> Collected:
     at = served["at"]
     rows = served[(at >= naive(period.start)) & (at < naive(period.end))].reset_index(drop=True)
-    file = write_rows(snapshot_file(home, spec, PREDICTIONS, period.key), rows)
+    file = write_rows(_file(home, spec, period), rows)
     counts = rows["model_version"].value_counts().sort_index()
     return Collected(
         rows=len(rows),
@@ -103,6 +97,10 @@ def _frame(records: list[PredictionRecord]) -> pd.DataFrame:
             "features_as_of": pd.Series(
                 [naive(r.features_as_of) if r.features_as_of else None for r in records], dtype="datetime64[us]"
             ),
+            "assigned_role": pd.Series([r.assigned_role for r in records], dtype="str"),
+            "answering_role": pd.Series([r.answering_role for r in records], dtype="str"),
+            "is_fallback": pd.Series([r.fallback is not None for r in records], dtype="bool"),
+            "pinned": pd.Series([r.pinned for r in records], dtype="bool"),
             "model_version": pd.Series([r.model_version for r in records], dtype="int64"),
             "bundle_digest": pd.Series([r.bundle_digest for r in records], dtype="str"),
             "proba": pd.Series([r.proba for r in records], dtype="float64"),
@@ -117,4 +115,14 @@ def _frame(records: list[PredictionRecord]) -> pd.DataFrame:
 @lru_cache(maxsize=128)
 def _rows_of(file: Path, modified_ns: int) -> pd.DataFrame:  # noqa: ARG001 - names the content
     # Windows of a row of periods overlap: each file would be read once a period. Nobody changes what is returned.
-    return pd.read_parquet(file)
+    rows = pd.read_parquet(file)
+    # Snapshots of the first release do not say who answered: there was one arm.
+    return (
+        rows
+        if "pinned" in rows
+        else rows.assign(assigned_role="production", answering_role="production", is_fallback=False, pinned=False)
+    )
+
+
+def _file(home: Home, spec: LoopSpec, period: Period) -> Path:
+    return data_dir(home, spec) / PREDICTIONS / f"{period.key}.parquet"

@@ -32,8 +32,8 @@ from boucle_adapters.replicas import wait_until_served
 from boucle_adapters.rolling_back import FOLLOW_TIMEOUT_SECONDS, abort
 from boucle_adapters.rollout_facts import BanditLog, ab_counts, bandit_log, canary_steps, shadow_report
 from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.ground_truth import truth_files
 from boucle_platform.model_loop.steps.risk import risk_of
-from boucle_platform.model_loop.steps.store import GROUND_TRUTH, data_dir
 
 _DAY = timedelta(days=1)
 _MOST_FALLBACKS = 0.05
@@ -109,7 +109,7 @@ def look(home: Home, spec: LoopSpec, *, who: str) -> RolloutLook | None:
 
 
 def _logs(home: Home, spec: LoopSpec) -> RolloutLogs:
-    labels = tuple(sorted((data_dir(home, spec) / GROUND_TRUTH).glob("*.parquet")))
+    labels = truth_files(home, spec)
     return RolloutLogs(predictions=home.log, shadows=home.shadows, feedback=home.feedback, labels=labels)
 
 

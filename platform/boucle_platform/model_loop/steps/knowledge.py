@@ -1,0 +1,186 @@
+"""Everything that is known of the outcomes of a row of windows, from every source, read once for all of them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from boucle.contracts.document import canonical_json
+from boucle.contracts.feedback import FEEDBACK_STREAM, FeedbackRecord
+from boucle.contracts.ids import Digest
+from boucle.contracts.outcomes import WindowOutcomes
+from boucle.contracts.windows import Period
+from boucle.features.outcomes import OutcomeSource, Resolved, Said, resolve, windows_of
+from boucle_adapters.feedback import by_arrival, prediction_ids
+from boucle_adapters.home import Home
+from boucle_adapters.rank_facts import ranked_ids
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.prediction_log import naive, served_between
+
+_IDS_KEPT = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """Predictions of a row of windows, and what each source says of them.
+
+    `place` is the window of each row of `predictions`, -1 where it is another one; `labels` speaks of the same rows,
+    `feedback` are the messages in the order in which they came, `unknown` those about no prediction that there is.
+    """
+
+    spec: LoopSpec
+    windows: Sequence[Period]
+    predictions: pd.DataFrame
+    place: NDArray[np.intp]
+    labels: Said
+    feedback: Sequence[FeedbackRecord]
+    unknown: Sequence[FeedbackRecord]
+
+    @classmethod
+    def read(cls, home: Home, spec: LoopSpec, windows: Sequence[Period]) -> Self:
+        """All that is known now of these windows, which follow each other."""
+        horizon, end = timedelta(days=spec.horizon_days), naive(windows[-1].end)
+        rows = served_between(home, spec, naive(windows[0].start) - horizon, end)
+        asked = OutcomeSource.FEEDBACK in spec.outcomes.sources
+        heard = _feedback(home, rows, windows[0].start, windows[-1].end) if asked else []
+        return cls(
+            spec=spec,
+            windows=windows,
+            predictions=rows,
+            place=windows_of(
+                [np.datetime64(naive(window.start)) for window in windows],
+                [np.datetime64(naive(window.end)) for window in windows],
+                due=rows["features_as_of"].fillna(rows["as_of"]) + horizon,
+                at=rows["at"],
+            ),
+            labels=_labels(home, spec, rows, end),
+            feedback=heard,
+            unknown=_unknown(home, spec, rows, heard),
+        )
+
+    def of(self, place: int, until: datetime) -> tuple[pd.DataFrame, WindowOutcomes]:
+        """The rows of one window that have an outcome at a moment, and what is then known of all of them."""
+        window, asked = self.windows[place], np.flatnonzero(self.place == place)
+        is_pinned = self.predictions["pinned"].to_numpy(dtype=np.bool_)[asked]
+        members = asked[~is_pinned]
+        rows = self.predictions.iloc[members].reset_index(drop=True)
+        heard, unusable = _heard(self.feedback, rows, until)
+        said = {
+            OutcomeSource.LABELS: self.labels.of(members).until(np.datetime64(naive(until))),
+            OutcomeSource.FEEDBACK: heard,
+        }
+        found = resolve([said[source] for source in self.spec.outcomes.sources])
+        known = _known(self.spec, rows, found)
+        unknown = sorted({one.prediction_id for one in self.unknown if window.start < one.received_at <= window.end})
+        stated = WindowOutcomes(
+            model=self.spec.name,
+            period=window.key,
+            restatement=0,
+            known_at=until,
+            **_counts(rows, found, known, naive(window.end)),
+            pinned=int(is_pinned.sum()),
+            corrected=0,
+            disagreeing=found.disagreeing,
+            unusable=unusable,
+            by_source={str(name): int(n) for name, n in known["source"].value_counts().sort_index().items()},
+            unknown_feedback=len(unknown),
+            unknown_ids=tuple(unknown[:_IDS_KEPT]),
+            labels_digest=_digest(rows, found),
+        )
+        return known, stated
+
+
+def _known(spec: LoopSpec, rows: pd.DataFrame, found: Resolved) -> pd.DataFrame:
+    is_known = ~np.isnan(found.label)
+    return rows[is_known].assign(
+        label=found.label[is_known].astype("int64"),
+        known_at=found.known_at[is_known],
+        source=pd.Series([spec.outcomes.sources[one].value for one in found.source[is_known]], dtype="str").to_numpy(),
+    )
+
+
+def _counts(rows: pd.DataFrame, found: Resolved, known: pd.DataFrame, end: datetime) -> dict[str, int]:
+    silent = found.source < 0
+    void = int((~silent & np.isnan(found.label)).sum())
+    without_moment = int((silent & rows["features_as_of"].isna().to_numpy()).sum())
+    due = len(rows) - void - without_moment
+    return {
+        "due": due,
+        "known": len(known),
+        "positives": int(known["label"].sum()),
+        "pending": due - len(known),
+        "late": int((known["known_at"] > end).sum()),
+        "void": void,
+        "without_moment": without_moment,
+    }
+
+
+def _labels(home: Home, spec: LoopSpec, rows: pd.DataFrame, end: datetime) -> Said:
+    """What the table of labels says, by (entity, moment of the features)."""
+    labels = home.warehouse.query(
+        f"select {spec.entity} as entity_key, as_of as features_as_of, cast(label as double) as label, known_at "  # noqa: S608 - our own names
+        f"from {spec.labels} where as_of >= ? and known_at <= ?",
+        [end if rows["features_as_of"].isna().all() else rows["features_as_of"].min(), end],
+    )
+    labels["features_as_of"] = labels["features_as_of"].astype("datetime64[us]")
+    keys = ["entity_key", "features_as_of"]
+    found = rows[keys].merge(labels, on=keys, how="left", validate="many_to_one")
+    spoke = found["known_at"].notna().to_numpy()
+    return Said(
+        spoke=spoke,
+        label=found["label"].to_numpy(dtype=np.float64),
+        known_at=found["known_at"].to_numpy(dtype="datetime64[us]"),
+    )
+
+
+def _feedback(home: Home, rows: pd.DataFrame, start: datetime, end: datetime) -> list[FeedbackRecord]:
+    """The messages about outcomes in `[start, end]`, or since the first of these predictions if that was earlier."""
+    first = pd.Timestamp(naive(start)) if rows.empty else min(pd.Timestamp(naive(start)), rows["at"].min())
+    said = by_arrival(
+        home.feedback.read(FEEDBACK_STREAM, first.tz_localize("UTC").to_pydatetime(), end + timedelta(microseconds=1))
+    )
+    return [record for record in said if record.outcome is not None]
+
+
+def _heard(feedback: Sequence[FeedbackRecord], rows: pd.DataFrame, until: datetime) -> tuple[Said, int]:
+    """What callers said up to a moment, the last message of each prediction; and how many are neither 0 nor 1."""
+    last = {record.prediction_id: record for record in feedback if record.received_at <= until}
+    records = [last.get(name) for name in rows["prediction_id"]]
+    outcome = np.array([np.nan if one is None else float(one.outcome or 0.0) for one in records], dtype=np.float64)
+    usable = np.isin(outcome, (0.0, 1.0))
+    moments = [np.datetime64("NaT") if one is None else np.datetime64(naive(one.received_at)) for one in records]
+    said = Said(
+        spoke=usable,
+        label=np.where(usable, outcome, np.nan),
+        known_at=np.array(moments, dtype="datetime64[us]"),
+    )
+    return said, int((~usable & ~np.isnan(outcome)).sum())
+
+
+def _unknown(
+    home: Home, spec: LoopSpec, rows: pd.DataFrame, feedback: Sequence[FeedbackRecord]
+) -> list[FeedbackRecord]:
+    """Messages that name this model, or none, about a prediction that is in no log. The logs are read if need be."""
+    ours = set(rows["prediction_id"])
+    strange = [one for one in feedback if one.prediction_id not in ours and one.model in {None, spec.name}]
+    names = {one.prediction_id for one in strange}
+    names.difference_update(
+        chain(prediction_ids(home.log, home.log.streams()), ranked_ids(home.ranks, home.ranks.streams()))
+        if names
+        else ()
+    )
+    return [one for one in strange if one.prediction_id in names]
+
+
+def _digest(rows: pd.DataFrame, found: Resolved) -> Digest:
+    """Of which predictions there are and what is known of each: equal for equal knowledge."""
+    pairs = zip(found.source.tolist(), found.label.tolist(), strict=True)
+    said = ["?" if source < 0 else "-" if np.isnan(label) else str(int(label)) for source, label in pairs]
+    content = canonical_json(sorted(zip(rows["prediction_id"].tolist(), said, strict=True)))
+    return Digest(hashlib.sha256(content).hexdigest())
