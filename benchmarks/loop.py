@@ -237,7 +237,7 @@ def bare(one: Pass) -> None:
     with one.stage("ground_truth"):
         ground_truth.join_outcomes(home, spec, [period])
     with one.stage("live_performance"):
-        performance.live_performance(home, spec, period)
+        performance.live_performance(home, spec, [period])
     with one.stage("drift_report"):
         monitoring.drift(home, spec, period)
     bare_retraining(one)

@@ -130,3 +130,34 @@ def test_the_cost_of_decisions_is_compared_row_by_row():
         labels, reference=reference, candidate=candidate, costs=costs, entities=["a", "b"], seed=1
     )
     assert found.estimate == 2.5  # the reference misses one (4) and acts once for nothing (1)
+
+
+def test_the_interval_of_an_auc_is_delong_s_where_each_row_is_an_entity():
+    """Three of four pairs; components (1, .5) and (.5, 1), each of variance .125: sqrt(.125 / 2 + .125 / 2)."""
+    labels, scores = np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.8, 0.4, 0.6, 0.2])
+    found = intervals.auc_interval(labels, scores, ["a", "b", "c", "d"], level=0.95)
+    assert (found.estimate, found.high) == (0.75, 1.0)
+    assert found.low == pytest.approx(0.75 - 1.959964 * 0.353553, abs=1e-6)
+
+
+def test_rows_that_are_asked_about_nine_times_do_not_make_an_auc_surer():
+    rng = np.random.default_rng(4)
+    labels, scores, keys = (rng.random(300) < 0.3).astype(float), rng.random(300), np.arange(300)
+    once = intervals.auc_interval(labels, scores, keys, level=0.95)
+    many = intervals.auc_interval(np.tile(labels, 9), np.tile(scores, 9), np.tile(keys, 9), level=0.95)
+    assert many.high - many.low == pytest.approx(once.high - once.low, rel=1e-9)
+
+
+def test_the_interval_of_an_auc_covers_the_truth_about_as_often_as_it_promises():
+    """Scores N(1, 1) against N(0, 1): the true AUC is the normal distribution at 1 / sqrt 2, .7602."""
+    rng, hits = np.random.default_rng(6), 0
+    labels = np.repeat([1.0, 0.0], [60, 140])
+    for _ in range(300):
+        found = intervals.auc_interval(labels, rng.normal(labels, 1), np.arange(200), level=0.95)
+        hits += found.low <= 0.76025 <= found.high
+    assert 0.91 <= hits / 300 <= 0.99
+
+
+def test_an_auc_of_one_positive_entity_has_no_interval():
+    with pytest.raises(NotEnoughDataError, match="two entities of either label"):
+        intervals.auc_interval(np.array([1.0, 0.0, 0.0]), np.array([0.9, 0.2, 0.1]), ["a", "b", "c"], level=0.95)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from boucle.contracts.facts import Interval
 from boucle.contracts.measuring import CostMatrix
 from boucle.errors import NotEnoughDataError
-from boucle.stats.metrics import Vector, cost_rows, log_loss_rows
+from boucle.stats.metrics import Vector, auc, cost_rows, log_loss_rows
 
 RESAMPLES = 1_000
 MAX_GROUPS = 25_000
@@ -122,6 +122,42 @@ def normal_interval(values: Vector, *, level: float) -> Interval:
     return Interval(estimate=mean, low=mean - half, high=mean + half, sample_size=len(values), entities=len(values))
 
 
+def auc_interval(labels: Vector, scores: Vector, entities: ArrayLike, *, level: float) -> Interval:
+    """The AUC with a normal interval from whole entities.
+
+    Source: Obuchowski 1997, Nonparametric analysis of clustered ROC curve data (DeLong's components, by cluster).
+
+    Raises:
+        NotEnoughDataError: Fewer than two entities have a positive row, or a negative one.
+    """
+    estimate = auc(labels, scores)
+    positive = labels == 1
+    codes = np.unique(np.asarray(entities), return_inverse=True)[1]
+    # Of each positive row the share of negative ones that score below it, and the other way round; ties count half.
+    beats = _share_below(scores[~positive], scores[positive])
+    beaten = 1 - _share_below(scores[positive], scores[~positive])
+    of_positive, of_negative = np.zeros(len(labels)), np.zeros(len(labels))
+    of_positive[positive], of_negative[~positive] = beats - estimate, beaten - estimate
+    sums = _sum_by(codes, of_positive), _sum_by(codes, of_negative)
+    counts = [len(np.unique(codes[rows])) for rows in (positive, ~positive)]
+    if min(counts) < 2:
+        raise NotEnoughDataError(f"The interval of an AUC needs two entities of either label; there are {counts}.")
+    m, n, total = int(positive.sum()), int((~positive).sum()), int(codes.max()) + 1
+    variance = (
+        counts[0] / (counts[0] - 1) * float(sums[0] @ sums[0]) / m**2
+        + counts[1] / (counts[1] - 1) * float(sums[1] @ sums[1]) / n**2
+        + 2 * total / (total - 1) * float(sums[0] @ sums[1]) / (m * n)
+    )
+    half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(max(variance, 0.0))
+    return Interval(
+        estimate=estimate,
+        low=max(0.0, estimate - half),
+        high=min(1.0, estimate + half),
+        sample_size=len(labels),
+        entities=total,
+    )
+
+
 def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
     """A proportion with its score interval (Wilson 1927): sensible for few trials, and at 0 and 1.
 
@@ -162,6 +198,13 @@ def _by_entity(values: Vector, entities: ArrayLike) -> tuple[Vector, Vector, int
 
 def _sum_by(codes: NDArray[np.intp], values: Vector) -> Vector:
     return np.bincount(codes, weights=values).astype(np.float64)
+
+
+def _share_below(others: Vector, values: Vector) -> Vector:
+    """Of each value the share of the others below it; an equal one counts half."""
+    ordered = np.sort(others)
+    below = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right")
+    return below / (2 * len(ordered))
 
 
 def _pooled(sums: Vector, counts: Vector, rng: np.random.Generator) -> tuple[Vector, Vector]:

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boucle.contracts.facts import SliceFacts, SlicesFacts
 from boucle.contracts.measuring import Slicing
+from boucle.contracts.performance import SliceBins
 from boucle.errors import ConfigurationError
 from boucle.stats.intervals import clustered_interval
 from boucle.stats.metrics import Vector
@@ -29,7 +30,8 @@ def slices_of(features: Matrix, names: Sequence[str], by: Sequence[str]) -> Iter
             f"`slicing.by` names {', '.join(strange)}; the features are {', '.join(names)}. Nothing was measured."
         )
     for name in by or names:
-        yield from _slices_by(features[:, list(names).index(name)], name)
+        column = features[:, list(names).index(name)]
+        yield from cut(slice_bins(column, name), column)
 
 
 def slice_gains(
@@ -52,17 +54,28 @@ def slice_gains(
     )
 
 
-def _slices_by(column: Vector, name: str) -> Iterator[tuple[str, Mask]]:
-    missing = np.isnan(column)
-    present = column[~missing]
-    if missing.any():
-        yield f"{name} missing", missing
+def slice_bins(column: Vector, name: str) -> SliceBins:
+    """How the values of a feature are cut: each of few values is a slice, more are cut into quarters."""
+    present = column[~np.isnan(column)]
     values = np.unique(present)
     if len(values) <= FEW_VALUES:
-        yield from ((f"{name} = {value:g}", column == value) for value in values)
-        return
+        return SliceBins(feature=name, values=tuple(values.tolist()))
     cuts = np.unique(np.quantile(present, [0.25, 0.5, 0.75]))
-    place = np.searchsorted(cuts, column, side="left")
+    return SliceBins(feature=name, cuts=tuple(cuts.tolist()))
+
+
+def cut(bins: SliceBins, column: Vector) -> Iterator[tuple[str, Mask]]:
+    """The slices of these rows by bins that may be of others; a value that was not among theirs is a slice too."""
+    name, missing = bins.feature, np.isnan(column)
+    if missing.any():
+        yield f"{name} missing", missing
+    if not bins.cuts:
+        yield from ((f"{name} = {value:g}", column == value) for value in bins.values)
+        if (other := ~missing & ~np.isin(column, bins.values)).any():
+            yield f"{name} of another value", other
+        return
+    cuts = bins.cuts
+    place = np.searchsorted(np.asarray(cuts), column, side="left")
     bounds = [f"up to {cuts[0]:.4g}", *(f"{a:.4g} to {b:.4g}" for a, b in pairwise(cuts))]
     for index, text in enumerate([*bounds, f"above {cuts[-1]:.4g}"]):
         yield f"{name} {text}", ~missing & (place == index)

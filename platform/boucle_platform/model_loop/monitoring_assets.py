@@ -11,6 +11,7 @@ from boucle.contracts.verdict import worst
 from boucle_platform.model_loop import presentation
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import asset_arguments, by_period, periods_of
+from boucle_platform.model_loop.performance_metadata import history_metadata, performance_metadata
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import ground_truth as truth
 from boucle_platform.model_loop.steps import monitoring, performance, skew
@@ -20,6 +21,7 @@ from boucle_platform.resources.home import HomeResource
 NO_GAP = "Every replica's segments of the prediction log are there, and those that were closed are as they were then."
 NO_SKEW = "Every prediction was made of the very features that training reads for its entity and moment."
 COVERED = "Every prediction whose outcome had to become known in the period has it."
+TOLERATED = "Log loss and calibration of production on mature labels are within the limits of `monitoring`."
 NO_DRIFT = "Calibration, scores, features and log loss of the period are as on the holdout of the production version."
 
 
@@ -104,27 +106,25 @@ def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
 
 
 def _live_performance(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    key = key_of(spec, "live_performance")
+
     @dg.asset(
-        **asset_arguments(spec, "live_performance", "json"),
+        **asset_arguments(spec, "live_performance", "json")
+        | {"check_specs": [dg.AssetCheckSpec(performance.CHECK, asset=key, description=TOLERATED)]},
         **by_period(spec, partitions),
-        deps=[key_of(spec, "ground_truth")],
+        deps=[key_of(spec, "ground_truth"), key_of(spec, "prediction_log")],
     )
     def live_performance(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
-        """Realised log loss and calibration of each version on the outcomes of the period."""
-        ports = home.connect()
-        for period in periods_of(context, spec):
-            measured = performance.live_performance(ports, spec, period)
-            versions = presentation.table([item.model_dump(mode="json") for item in measured])
-            context.add_asset_metadata({"versions": versions}, partition_key=period.key)
-        history = performance.performance_history(ports, spec)
-        if not history:
-            return dg.MaterializeResult()
-        plot = presentation.line_plot(
-            "Realised log loss",
-            {"log loss (nats)": ([p for p, _ in history], [x for _, x in history])},
-            ylabel="nats",
+        """Realised performance of each version, arm and slice; estimated where labels are not mature (CBPE)."""
+        ports, periods = home.connect(), periods_of(context, spec)
+        made = performance.live_performance(ports, spec, periods)
+        for period in periods:
+            context.add_asset_metadata(performance_metadata(made.reports[period.key]), partition_key=period.key)
+        history = ports.performance.newest(spec.name)
+        return dg.MaterializeResult(
+            metadata=history_metadata(history) | {"restated": ", ".join(one.period for one in made.restated) or "none"},
+            check_results=[performance.tolerance_check(made.reports[periods[-1].key])],
         )
-        return dg.MaterializeResult(metadata={"log_loss_plot": plot})
 
     return live_performance
 

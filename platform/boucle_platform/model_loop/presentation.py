@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from boucle.contracts.verdict import Bound, Gate, GateMode, Verdict
+from boucle.stats.performance_history import Line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,6 +100,21 @@ def line_plot(
         top = max(max(list(xs) + list(ys)) for xs, ys in series.values())
         axis.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle="--", label="perfect")
     axis.set_xlabel(xlabel)
+    axis.legend(frameon=False)
+    return _picture(figure, title)
+
+
+def band_plot(title: str, lines: Mapping[str, Line], *, ylabel: str) -> dg.MetadataValue:
+    """Lines over the same periods, each with its interval as a band, as an inline picture."""
+    figure, axis = _figure(title, ylabel)
+    periods = sorted({period for line in lines.values() for period, _ in line})
+    place = {period: number for number, period in enumerate(periods)}
+    for colour, (name, line) in zip((ACCENT, "#c2571a", "#e67700", INK), lines.items(), strict=False):
+        xs = [place[period] for period, _ in line]
+        axis.fill_between(xs, [one.low for _, one in line], [one.high for _, one in line], color=colour, alpha=0.15)
+        axis.plot(xs, [one.estimate for _, one in line], marker="o", markersize=3, color=colour, label=name)
+    shown = range(0, len(periods), max(1, len(periods) // 6))
+    axis.set_xticks(list(shown), [periods[number] for number in shown])
     axis.legend(frameon=False)
     return _picture(figure, title)
 

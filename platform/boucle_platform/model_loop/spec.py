@@ -20,6 +20,7 @@ from boucle.features.outcomes import OutcomeSettings
 from boucle.features.raw_source import RawSource
 from boucle.policy.limits import PromotionPolicy
 from boucle.policy.monitoring import MonitoringPolicy
+from boucle.policy.performance import PerformancePolicy
 from boucle.policy.retraining import RetrainingPolicy
 from boucle.policy.trials import TrafficPolicy
 
@@ -100,6 +101,7 @@ class LoopSpec(_Section):
     outcomes: OutcomeSettings = OutcomeSettings()
     promotion: PromotionPolicy = PromotionPolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()
+    performance: PerformancePolicy = PerformancePolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
     service: ServiceObjectives = ServiceObjectives()
     traffic: TrafficPolicy = TrafficPolicy()

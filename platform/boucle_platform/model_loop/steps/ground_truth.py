@@ -40,7 +40,7 @@ def join_outcomes(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> Trut
     A period that was not reported before is stated as it was known at its end. Of an earlier one, or one that is run
     again, the statements stay as they are, and one more is written if what is known now differs from the newest.
     """
-    windows = _windows(spec, periods)
+    windows = restatable(spec, periods)
     known = Knowledge.read(home, spec, windows)
     joined, restated = {}, []
     for place, window in enumerate(windows):
@@ -57,9 +57,17 @@ def join_outcomes(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> Trut
     return Truth(joined=joined, restated=tuple(restated))
 
 
+def restatable(spec: LoopSpec, periods: Sequence[Period]) -> list[Period]:
+    """The periods of a run, and before them the windows that it may restate."""
+    windows, earliest = list(periods), periods[-1].end - timedelta(days=spec.outcomes.restate_days)
+    while windows[0].start > earliest and not spec.starts(windows[0]):
+        windows.insert(0, previous_period(windows[0], spec.cadence))
+    return windows
+
+
 def outcomes(home: Home, spec: LoopSpec, period: str | None = None) -> pd.DataFrame:
     """Predictions with their outcome as it is known now, of one period or of all."""
-    return _rows([file for file in truth_files(home, spec) if period in (None, _stated_by(file)[0])])
+    return _rows(truth_files(home, spec, period))
 
 
 def stated_rows(home: Home, spec: LoopSpec, statement: WindowOutcomes) -> pd.DataFrame:
@@ -67,12 +75,13 @@ def stated_rows(home: Home, spec: LoopSpec, statement: WindowOutcomes) -> pd.Dat
     return _rows([_file(home, spec, statement, ".parquet")])
 
 
-def truth_files(home: Home, spec: LoopSpec) -> tuple[Path, ...]:
-    """Where the newest statement of each window keeps its rows, oldest window first."""
+def truth_files(home: Home, spec: LoopSpec, period: str | None = None) -> tuple[Path, ...]:
+    """Where the newest statement of each window, or of one, keeps its rows, oldest window first."""
     newest: dict[str, tuple[int, Path]] = {}
-    for file in (data_dir(home, spec) / GROUND_TRUTH).glob("*.parquet"):
-        period, restatement = _stated_by(file)
-        newest[period] = max(newest.get(period, (-1, file)), (restatement, file))
+    for file in (data_dir(home, spec) / GROUND_TRUTH).glob(f"{period or ''}*.parquet"):
+        name, restatement = _stated_by(file)
+        if period in {None, name}:
+            newest[name] = max(newest.get(name, (-1, file)), (restatement, file))
     return tuple(file for _, (_, file) in sorted(newest.items()))
 
 
@@ -96,14 +105,6 @@ def coverage_check(joined: Joined) -> dg.AssetCheckResult:
         description="; ".join(said) if found.due else "no prediction was due in the period: nothing is known",
         metadata={"due": found.due, "coverage": found.coverage},
     )
-
-
-def _windows(spec: LoopSpec, periods: Sequence[Period]) -> list[Period]:
-    """The periods, and before them all that may be restated."""
-    windows = list(periods)
-    while windows[0].end > periods[-1].end - timedelta(days=spec.outcomes.restate_days) and not spec.starts(windows[0]):
-        windows.insert(0, previous_period(windows[0], spec.cadence))
-    return windows
 
 
 def _state(

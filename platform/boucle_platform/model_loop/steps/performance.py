@@ -1,49 +1,164 @@
-"""How the live versions did, by period, on the predictions whose outcome became known in it."""
+"""How the live versions did and are expected to do, by window; restated, never written over (ADR 22)."""
 
-import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 
-from boucle.contracts.ids import ModelVersion
-from boucle.contracts.performance import WindowPerformance
-from boucle.contracts.windows import Period
-from boucle.stats.metrics import log_loss
+from boucle.contracts.facts import Interval
+from boucle.contracts.ids import Digest, ModelVersion, PeriodKey
+from boucle.contracts.performance import Estimate, EstimateError, PerformanceReference, PerformanceReport
+from boucle.contracts.verdict import Gate, Verdict, overall
+from boucle.contracts.windows import Period, previous_period
+from boucle.policy.performance import calibration_of_probabilities, performance_gates
+from boucle.stats.estimation import calibrated
+from boucle.stats.intervals import clustered_interval
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.ground_truth import outcomes
-from boucle_platform.model_loop.steps.store import data_dir, write_text
+from boucle_platform.model_loop.steps.estimates import estimate_errors, estimates_of
+from boucle_platform.model_loop.steps.ground_truth import outcomes, restatable, stated_rows, statements
+from boucle_platform.model_loop.steps.performance_reference import reference_of
+from boucle_platform.model_loop.steps.performance_rows import answered_by, entities_of, realised_rows, whole_row
+from boucle_platform.model_loop.steps.prediction_log import joined_up, predictions_of
+
+CHECK = "performance_within_tolerance"
 
 
-def live_performance(home: Home, spec: LoopSpec, period: Period) -> tuple[WindowPerformance, ...]:
-    """Realised performance of each version on the outcomes of the period; no outcome, no row."""
-    rows = outcomes(home, spec, period.key)
-    measured = tuple(
-        _performance(ModelVersion(int(str(v))), group) for v, group in rows.groupby("model_version", sort=True)
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """The newest report of each period of a run, and what it restated of earlier windows."""
+
+    reports: dict[PeriodKey, PerformanceReport]
+    restated: tuple[PerformanceReport, ...]
+
+
+def live_performance(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> Reported:
+    """Report each period; restate earlier windows whose outcomes were restated since they were reported."""
+    reports = {period.key: _reported(home, spec, period) for period in periods}
+    behind = [
+        window
+        for window in restatable(spec, periods)
+        if window not in periods
+        and (before := home.performance.statements(spec.name, window.key))
+        and before[-1].outcomes.restatement < statements(home, spec, window.key)[-1].restatement
+    ]
+    return Reported(reports=reports, restated=tuple(_reported(home, spec, window) for window in behind))
+
+
+def tolerance_check(report: PerformanceReport) -> dg.AssetCheckResult:
+    """Performance warns: whether to retrain or roll back is decided elsewhere."""
+    verdict = overall(report.gates)
+    sentences = "; ".join(gate.sentence() for gate in report.gates)
+    return dg.AssetCheckResult(
+        check_name=CHECK,
+        passed=verdict is Verdict.PASSED,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=sentences or "nothing to measure: no version is in production",
+        metadata={"verdict": verdict.value, "known_at": report.outcomes.known_at.isoformat()},
     )
-    content = json.dumps([item.model_dump(mode="json") for item in measured], indent=1)
-    write_text(data_dir(home, spec) / "performance" / f"{period.key}.json", content)
-    return measured
 
 
-def performance_history(home: Home, spec: LoopSpec) -> list[tuple[str, float]]:
-    """Log loss of all versions together, by period in which the outcomes became known."""
-    history = []
-    for file in sorted((data_dir(home, spec) / "performance").glob("*.json")):
-        found = [WindowPerformance.model_validate(item) for item in json.loads(file.read_text())]
-        total = sum(item.predictions for item in found)
-        if total:
-            history.append((file.stem, sum(item.log_loss * item.predictions for item in found) / total))
-    return history
+def _reported(home: Home, spec: LoopSpec, window: Period) -> PerformanceReport:
+    """The newest report of a window, written now unless it says the same as the one before."""
+    before = home.performance.statements(spec.name, window.key)
+    report = _measured(home, spec, window, before)
+    if before and _said(before[-1]) == _said(report):
+        return before[-1]
+    home.performance.write(report)
+    return report
 
 
-def _performance(version: ModelVersion, rows: pd.DataFrame) -> WindowPerformance:
+def _said(report: PerformanceReport) -> tuple[object, ...]:
+    return report.outcomes, report.realised, report.gates
+
+
+def _measured(home: Home, spec: LoopSpec, window: Period, before: tuple[PerformanceReport, ...]) -> PerformanceReport:
+    """An estimate is what was said at the time: a restatement keeps it, and the version that was production then."""
+    production = before[0].production_version if before else home.state.production(spec.name)
+    knowledge = statements(home, spec, window.key)[-1]
+    rows = stated_rows(home, spec, knowledge)
+    pooled = joined_up([outcomes(home, spec, part.key) for part in _parts(spec, window)])
+    realised = tuple(
+        row
+        for version, own in answered_by(rows)
+        for row in realised_rows(spec, version, own, _reference(home, spec, version, own))
+    )
+    report = PerformanceReport(
+        model=spec.name,
+        period=window.key,
+        window_start=window.start,
+        window_end=window.end,
+        restatement=before[-1].restatement + 1 if before else 0,
+        production_version=production,
+        outcomes=knowledge,
+        realised=realised,
+        estimated=before[0].estimated if before else _estimated(home, spec, window, pooled),
+        estimate_errors=before[-1].estimate_errors if before else (),
+        gates=() if production is None else _gates(home, spec, production, pooled),
+        created_at=home.clock(spec.name).now(),
+    )
+    if before:
+        return report
+    return report.model_copy(update={"estimate_errors": _matured(home, spec, window, report)})
+
+
+def _gates(home: Home, spec: LoopSpec, production: ModelVersion, pooled: pd.DataFrame) -> tuple[Gate, ...]:
+    own = pooled[pooled["model_version"] == production]
+    if own.empty:
+        return performance_gates(spec.monitoring, None, None)
+    row = whole_row(spec, production, own)
+    return performance_gates(spec.monitoring, row, _reference(home, spec, production, own))
+
+
+def _estimated(home: Home, spec: LoopSpec, window: Period, pooled: pd.DataFrame) -> tuple[Estimate, ...]:
+    served = predictions_of(home, spec, window)
+    found: list[Estimate] = []
+    for version, own in answered_by(served[~served["pinned"].astype(bool)]):
+        reference = _reference(home, spec, version, own)
+        mature = _mature_calibration(spec, reference, pooled[pooled["model_version"] == version])
+        evidence = home.evidence.newest(spec.name, version)
+        judged = next((gate for gate in evidence.gates if gate.name == "calibration"), None) if evidence else None
+        found += estimates_of(spec, version, own, reference, judged=judged, mature=mature)
+    return tuple(found)
+
+
+def _mature_calibration(spec: LoopSpec, reference: PerformanceReference | None, rows: pd.DataFrame) -> Gate:
+    """Whether the version's probabilities meant what they said in the newest mature windows."""
+    enough = len(rows) >= spec.performance.min_labels and rows["entity_key"].nunique() > 1
+    if reference is None or reference.recalibration is None or not enough:
+        return calibration_of_probabilities(spec.monitoring, None)
     labels, scores = (rows[name].to_numpy(dtype=np.float64) for name in ("label", "proba"))
-    return WindowPerformance(
-        version=version,
-        predictions=len(rows),
-        positives=int(labels.sum()),
-        mean_score=float(scores.mean()),
-        positive_rate=float(labels.mean()),
-        log_loss=log_loss(labels, scores),
+    gap: Interval = clustered_interval(
+        calibrated(reference.recalibration, scores) - labels, entities_of(rows), level=spec.monitoring.confidence
     )
+    return calibration_of_probabilities(spec.monitoring, gap)
+
+
+def _matured(home: Home, spec: LoopSpec, window: Period, report: PerformanceReport) -> tuple[EstimateError, ...]:
+    """The errors of estimates, this window's and earlier ones', all of whose predictions are due by now."""
+    earliest = window.end - timedelta(days=spec.outcomes.restate_days)
+    before = [one for one in home.performance.newest(spec.name) if earliest < one.window_end <= window.start]
+    recorded = {error.period for one in before for error in one.estimate_errors}
+    windows, found = (*before, report), list[EstimateError]()
+    for place, one in enumerate(windows):
+        if one.period in recorded or all(estimate.refused for estimate in one.estimated):
+            continue
+        served = predictions_of(home, spec, spec.period(one.period))
+        known = joined_up([outcomes(home, spec, since.period) for since in windows[place:]])
+        found += estimate_errors(spec, one, served[~served["pinned"].astype(bool)], known, by=window.end)
+    return tuple(found)
+
+
+def _parts(spec: LoopSpec, window: Period) -> list[Period]:
+    """The windows that are judged together: days hold too little."""
+    parts = [window]
+    while len(parts) < spec.monitoring.window_periods and not spec.starts(parts[0]):
+        parts.insert(0, previous_period(parts[0], spec.cadence))
+    return parts
+
+
+def _reference(home: Home, spec: LoopSpec, version: ModelVersion, rows: pd.DataFrame) -> PerformanceReference | None:
+    return reference_of(home, spec, version, Digest(str(rows["bundle_digest"].iloc[0])))

@@ -1,0 +1,184 @@
+"""Performance without labels: what calibrated scores promise of themselves (confidence-based estimation, CBPE).
+
+If a row with the calibrated score p is positive with probability p, the expectation of a metric over the unknown labels
+is a sum over rows. That holds under covariate shift, where the rows change and what p means does not; it cannot see
+that the same row has another outcome now (concept shift).
+
+Sources: Kivimaki, Bialek, Kuberski and Nurminen 2025, Performance Estimation in Binary Classification Using Calibrated
+Confidence (arXiv:2505.05295); Bialek, Kivimaki, Kuberski and Perrakis 2024, Estimating Model Performance Under
+Covariate Shift Without Labels (arXiv:2401.08348).
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from boucle.contracts.performance import Confusion, Measured, Metric, Recalibration
+from boucle.errors import NotEnoughDataError
+from boucle.stats.metrics import CLIP, Vector
+
+MIN_POSITIVES = 30
+"""Positives, and negatives, that a recalibration with two parameters asks for: fifteen for each (Peduzzi 1996: ten)."""
+_STEPS, _TOLERANCE = 50, 1e-10
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Expected:
+    """The expectation of a metric, and its derivative by the probability of each row."""
+
+    value: float
+    slope: Vector
+
+
+def recalibrate(labels: Vector, scores: Vector, entities: ArrayLike) -> Recalibration:
+    """The logistic recalibration of scores by labels (Cox 1958), with a covariance by entity (Liang and Zeger 1986).
+
+    Raises:
+        NotEnoughDataError: There are fewer than `MIN_POSITIVES` of either label, or the scores do not differ.
+    """
+    positives = int(labels.sum())
+    if min(positives, len(labels) - positives) < MIN_POSITIVES or np.ptp(scores) == 0:
+        raise NotEnoughDataError(
+            f"A recalibration needs {MIN_POSITIVES} of either label and scores that differ; {positives} of "
+            f"{len(labels)} labels are positive."
+        )
+    design = np.column_stack([np.ones(len(scores)), _logit(scores)])
+    found = np.array([0.0, 1.0])
+    for _ in range(_STEPS):
+        p = _expit(design @ found)
+        information = design.T @ (design * (p * (1 - p))[:, None])
+        step = np.linalg.solve(information, design.T @ (labels - p))
+        found = found + step
+        if np.abs(step).max() < _TOLERANCE:
+            break
+    p = _expit(design @ found)
+    bread = np.linalg.inv(design.T @ (design * (p * (1 - p))[:, None]))
+    _, place = np.unique(np.asarray(entities), return_inverse=True)
+    pull = design * (labels - p)[:, None]
+    by_entity = np.column_stack([np.bincount(place, weights=column) for column in pull.T])
+    (a, b), (c, d) = bread @ (by_entity.T @ by_entity) @ bread
+    return Recalibration(
+        intercept=float(found[0]),
+        slope=float(found[1]),
+        covariance=((float(a), float(b)), (float(c), float(d))),
+        rows=len(labels),
+        positives=positives,
+    )
+
+
+def calibrated(recalibration: Recalibration, scores: Vector) -> Vector:
+    """The probability of each score."""
+    return _expit(recalibration.intercept + recalibration.slope * _logit(scores))
+
+
+def estimate_metrics(
+    scores: Vector, recalibration: Recalibration, entities: ArrayLike, *, level: float
+) -> dict[Metric, Measured | None]:
+    """The expected metrics of rows without labels, each with an interval that the realised value lies in.
+
+    Two things make the interval: that the labels of these rows are drawn, and that the recalibration was learnt from a
+    holdout. Rows of one entity count as if they all went the same way, so with repeated questions it is rather wide.
+    The AUC is the ratio of expected pairs; None where no row may be positive, or none negative.
+
+    Raises:
+        NotEnoughDataError: There is no row.
+    """
+    if len(scores) == 0:
+        raise NotEnoughDataError("Without a prediction there is nothing to estimate.")
+    p = calibrated(recalibration, scores)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    found: dict[Metric, Measured | None] = {}
+    for metric, expected in _expectations(scores, p).items():
+        if expected is None:
+            found[metric] = None
+            continue
+        half = z * _standard_error(expected.slope, p, scores, recalibration, entities)
+        low, high = _bounds(metric)
+        value = expected.value
+        found[metric] = Measured(estimate=value, low=max(low, value - half), high=min(high, value + half))
+    return found
+
+
+def expected_confusion(scores: Vector, recalibration: Recalibration, *, threshold: float) -> Confusion:
+    """Expected counts of right and wrong decisions where one acts at scores of at least the threshold.
+
+    >>> exact = Recalibration(intercept=0, slope=1, covariance=((0, 0), (0, 0)), rows=1, positives=1)
+    >>> found = expected_confusion(np.array([0.2, 0.8]), exact, threshold=0.5)
+    >>> [round(n, 6) for n in (found.true_positives, found.false_positives, found.false_negatives)]
+    [0.8, 0.2, 0.2]
+    """
+    p, acts = calibrated(recalibration, scores), scores >= threshold
+    return Confusion(
+        threshold=threshold,
+        true_positives=float(p[acts].sum()),
+        false_positives=float((1 - p)[acts].sum()),
+        false_negatives=float(p[~acts].sum()),
+        true_negatives=float((1 - p)[~acts].sum()),
+    )
+
+
+def _expectations(scores: Vector, p: Vector) -> dict[Metric, _Expected | None]:
+    n, clipped = len(scores), np.clip(scores, CLIP, 1 - CLIP)
+    if_positive, if_negative = -np.log(clipped), -np.log1p(-clipped)
+    return {
+        Metric.LOG_LOSS: _Expected(
+            value=float(np.mean(p * if_positive + (1 - p) * if_negative)), slope=(if_positive - if_negative) / n
+        ),
+        Metric.BRIER: _Expected(
+            value=float(np.mean(p * (1 - scores) ** 2 + (1 - p) * scores**2)), slope=(1 - 2 * scores) / n
+        ),
+        Metric.CALIBRATION: _Expected(value=float(np.mean(scores - p)), slope=np.full(n, -1 / n)),
+        Metric.AUC: _expected_auc(scores, p),
+    }
+
+
+def _expected_auc(scores: Vector, p: Vector) -> _Expected | None:
+    """Expected pairs ranked right over expected pairs; a row is in no pair with itself."""
+    q = 1 - p
+    _, place = np.unique(scores, return_inverse=True)
+    with_p, with_q = np.bincount(place, weights=p), np.bincount(place, weights=q)
+    q_below = (np.cumsum(with_q) - with_q)[place]
+    p_above = (with_p.sum() - np.cumsum(with_p))[place]
+    beaten = q_below + (with_q[place] - q) / 2
+    beating = p_above + (with_p[place] - p) / 2
+    pairs = p.sum() * q.sum() - float(p @ q)
+    if pairs <= 0:
+        return None
+    value = float(p @ beaten) / pairs
+    slope = (beaten - beating - value * ((q.sum() - q) - (p.sum() - p))) / pairs
+    return _Expected(value=value, slope=slope)
+
+
+def _standard_error(
+    slope: Vector, p: Vector, scores: Vector, recalibration: Recalibration, entities: ArrayLike
+) -> float:
+    spread = p * (1 - p)
+    _, place = np.unique(np.asarray(entities), return_inverse=True)
+    of_labels = float(np.sum(np.bincount(place, weights=np.abs(slope) * np.sqrt(spread)) ** 2))
+    pull = np.array([np.sum(slope * spread), np.sum(slope * spread * _logit(scores))])
+    of_recalibration = float(pull @ np.array(recalibration.covariance) @ pull)
+    return float(np.sqrt(of_labels + of_recalibration))
+
+
+def _bounds(metric: Metric) -> tuple[float, float]:
+    return {
+        Metric.LOG_LOSS: (0.0, np.inf),
+        Metric.BRIER: (0.0, 1.0),
+        Metric.AUC: (0.0, 1.0),
+        Metric.CALIBRATION: (-1.0, 1.0),
+    }[metric]
+
+
+def _logit(scores: Vector) -> Vector:
+    clipped = np.clip(scores, CLIP, 1 - CLIP)
+    found: Vector = np.log(clipped) - np.log1p(-clipped)
+    return found
+
+
+def _expit(values: NDArray[np.float64]) -> Vector:
+    # Of large values of either sign the one exponential that does not overflow.
+    small = np.exp(-np.abs(values))
+    found: Vector = np.where(values >= 0, 1 / (1 + small), small / (1 + small))
+    return found

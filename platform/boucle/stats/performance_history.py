@@ -1,0 +1,81 @@
+"""Reports of many windows as lines over time, and how far off estimates were."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from boucle.contracts.ids import ModelVersion
+from boucle.contracts.performance import Estimate, EstimateError, Measured, Metric, Performance, PerformanceReport
+
+Line = list[tuple[str, Measured]]
+"""Periods, oldest first, and the value of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateAccuracy:
+    """How far off the estimates of a metric were: `covered` is the share whose interval held the realised value."""
+
+    metric: Metric
+    estimates: int
+    mean_absolute_error: float
+    bias: float
+    covered: float
+
+
+def estimate_accuracy(errors: Iterable[EstimateError]) -> tuple[EstimateAccuracy, ...]:
+    """The accuracy of each metric that was ever estimated and realised. `bias` is estimated - realised, on average."""
+    by_metric: dict[Metric, list[EstimateError]] = {}
+    for error in errors:
+        by_metric.setdefault(error.metric, []).append(error)
+    return tuple(
+        EstimateAccuracy(
+            metric=metric,
+            estimates=len(found),
+            mean_absolute_error=sum(abs(one.error) for one in found) / len(found),
+            bias=sum(one.error for one in found) / len(found),
+            covered=sum(one.covered for one in found) / len(found),
+        )
+        for metric, found in sorted(by_metric.items())
+    )
+
+
+def all_errors(reports: Sequence[PerformanceReport]) -> tuple[EstimateError, ...]:
+    """Every error that was recorded, oldest first."""
+    return tuple(error for report in reports for error in report.estimate_errors)
+
+
+def realised_by_version(reports: Sequence[PerformanceReport], metric: Metric) -> dict[ModelVersion, Line]:
+    """The realised metric of each version in each window in which it was measured."""
+    return _by_version(((str(report.period), whole_rows(report)) for report in reports), metric)
+
+
+def estimated_by_version(reports: Sequence[PerformanceReport], metric: Metric) -> dict[ModelVersion, Line]:
+    """The estimated metric of each version in each window in which it was."""
+    return _by_version(((str(report.period), whole_estimates(report)) for report in reports), metric)
+
+
+def in_front(report: PerformanceReport, rows: Sequence[Performance | Estimate]) -> Performance | Estimate | None:
+    """The row of production, or of the version that answered most where production has none."""
+    ordered = sorted(rows, key=lambda row: (row.version == report.production_version, row.predictions))
+    return ordered[-1] if ordered else None
+
+
+def whole_rows(report: PerformanceReport) -> tuple[Performance, ...]:
+    """The realised rows of whole versions."""
+    return tuple(row for row in report.realised if row.role is None and row.slice is None)
+
+
+def whole_estimates(report: PerformanceReport) -> tuple[Estimate, ...]:
+    """The estimates of whole versions."""
+    return tuple(row for row in report.estimated if row.slice is None)
+
+
+def _by_version(
+    windows: Iterable[tuple[str, Sequence[Performance | Estimate]]], metric: Metric
+) -> dict[ModelVersion, Line]:
+    found: dict[ModelVersion, Line] = {}
+    for period, rows in windows:
+        for row in rows:
+            value = row.metrics[metric]
+            if value is not None:
+                found.setdefault(row.version, []).append((period, value))
+    return dict(sorted(found.items()))
