@@ -4,13 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 ARGS ?=
+# A folder for JUnit files, one a level; none by default.
+REPORTS ?=
 # One more than processors: tests of whole services wait a lot for other processes.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+junit = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
+# The levels of the pyramid, each a folder of assets_tests and a marker of pytest. Those that test the core measure its coverage.
+CORE_LEVELS := unit contract model
+OTHER_LEVELS := data assets dbt integration loop faults
+LEVELS := $(CORE_LEVELS) $(OTHER_LEVELS)
+# Per cent of the core's lines, and of its branches, that the tests of CORE_LEVELS must reach.
+COVERAGE_FLOOR := 95
+COVERAGE := .coverage.json
 # Compile at install: with bytecode switched off, every process would compile every import again (2 to 3 times as slow).
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install demo dev test test-fast check lint types imports sql definitions rules promtool lock clean
+.PHONY: help install demo dev test test-fast $(LEVELS:%=test-%) test-core check lint types imports sql definitions rules promtool workflows lock sbom audit clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,13 +44,20 @@ demo: install ## Replay the real history through the whole loop (about four minu
 dev: install ## Dagster UI, MLflow UI and API; one Ctrl-C ends all
 	@$(BIN)/boucle dev $(ARGS)
 
-test: install check ## Everything: checks, unit, contract, data, model, assets, dbt, integration, loop, faults
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: install check test-core ## Everything: checks, unit, contract, data, model, assets, dbt, integration, loop, faults
+	$(PYTEST) $(OTHER_LEVELS:%=assets_tests/%) $(call junit,others) $(ARGS)
+
+test-core: install promtool ## Unit, contract and model tests, with the coverage of the core
+	$(PYTEST) $(CORE_LEVELS:%=assets_tests/%) --cov --cov-report=json:$(COVERAGE) $(call junit,core) $(ARGS)
+	$(BIN)/python .ci/coverage_floor.py $(COVERAGE) $(COVERAGE_FLOOR)
+
+$(LEVELS:%=test-%): test-%: install promtool # One level: make test-unit, test-contract, test-data, test-model, test-assets, test-dbt, test-integration, test-loop, test-faults
+	$(PYTEST) assets_tests/$* $(call junit,$*) $(ARGS)
 
 test-fast: install promtool ## What is fast and stable: unit, contract, data, model gates, assets
 	$(BIN)/pytest -m "not integration and not loop" $(ARGS)
 
-check: lint types imports sql definitions rules ## ruff, mypy --strict, import-linter, sqlfluff, dbt parse, Dagster definitions, alert rules
+check: lint types imports sql definitions rules workflows ## ruff, mypy, import-linter, sqlfluff, dbt parse, Dagster definitions, alert rules, workflows
 
 lint: install
 	$(BIN)/ruff check .
@@ -67,10 +85,24 @@ rules: promtool ## promtool: configuration, alert rules, and their unit tests
 	cd platform/deploy/prometheus && $(abspath $(BIN))/promtool check config prometheus.yml local.yml >/dev/null
 	cd platform/deploy/prometheus && $(abspath $(BIN))/promtool test rules tests/*.yml
 
+workflows: install ## Schema of the workflows, actionlint with shellcheck, zizmor
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck -pyflakes ""
+	$(BIN)/zizmor --offline --no-progress --quiet --persona pedantic --config .github/zizmor.yml .github
+
+sbom: install ## Bills of materials (CycloneDX) of the platform and of serving, from the lock files
+	mkdir -p reports
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON -o reports/sbom-platform.json
+	$(BIN)/cyclonedx-py requirements requirements-serving.lock --pyproject pyproject.toml --of JSON -o reports/sbom-serving.json
+
+audit: install ## Known vulnerabilities of the locked packages; asks a database on the internet
+	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
 lock: ## Resolve the newest versions that fit into the lock files
 	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --all-extras --generate-hashes --no-annotate --no-header --quiet -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra serving --generate-hashes --no-annotate --no-header --quiet -c requirements.lock -o requirements-serving.lock
 
 clean: ## Remove the environment, the state and all caches
-	rm -rf $(VENV) .boucle .boucle-[0-9]* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dbt_features/target dbt_features/logs
+	rm -rf $(VENV) .boucle .boucle-[0-9]* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dbt_features/target dbt_features/logs reports .coverage .coverage.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

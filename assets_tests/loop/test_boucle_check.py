@@ -1,38 +1,57 @@
-"""`boucle check` as CI runs it: the real loop on four months, in a home that is thrown away."""
+"""`boucle check` as CI runs it: the step of model-gates.yml, on four real months, in a home that is thrown away."""
 
-import json
 import os
+import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
-from boucle.policy.limits import GateLimit
+from assets_tests.workflows import ROOT, RUNNER, step
 from boucle_cli.check import run_checks
 from boucle_platform.model_loop.catalogue import spec_of
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+STEP = step("model-gates", "gates", "boucle check")
+
+
+def the_step(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The step in a checkout that has `.venv`, by the shell that GitHub takes."""
+    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", STEP],
+        cwd=folder,
+        env={
+            **os.environ,
+            **RUNNER,
+            "MODEL": "repurchase",
+            "BOUCLE_HOME": str(folder / "home"),
+            "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
+            "COLUMNS": "200",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=380,
+        check=False,
+    )
 
 
 def test_the_code_at_hand_passes_and_leaves_reports_but_no_home(tmp_path: Path):
-    summary, junit = tmp_path / "summary.md", tmp_path / "gates.xml"
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("boucle")), "check", "--json", "--junit", str(junit)],
-        env={**os.environ, "BOUCLE_HOME": str(tmp_path / "home"), "GITHUB_STEP_SUMMARY": str(summary)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    checks = json.loads(done.stdout)["checks"]
-    gates = {check["check"] for check in checks if check["blocking"]}
+    done = the_step(tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    cases = ET.parse(tmp_path / "reports" / "gates-repurchase.xml").getroot()
+    gates = {case.get("name") for case in cases}
     assert gates >= {"landing_accepted", "contract", "enough_rows", "bundle_equals_estimator", "no_regression"}
-    assert [check for check in checks if check["blocking"] and check["passed"] is not True] == []
-    assert "| repurchase/evaluation_report | no_regression | passed |" in summary.read_text()
-    assert "### repurchase, version 1: passed" in summary.read_text()
-    assert 'failures="0" errors="0"' in junit.read_text()
+    assert "data_is_fresh" not in gates
+    assert (cases.get("failures"), cases.get("errors"), cases.get("skipped")) == ("0", "0", "0")
+    for summary in ("summary.md", "comment/model-report-repurchase.md"):
+        text = (tmp_path / summary).read_text()
+        assert "| repurchase/evaluation_report | no_regression | passed |" in text
+        assert "### repurchase, version 1: passed" in text
+    assert "<html" in (tmp_path / "reports" / "evaluation-repurchase.html").read_text()
     assert not (tmp_path / "home").exists()
 
 
@@ -49,15 +68,22 @@ def test_the_second_model_passes_on_its_first_weeks():
     }
 
 
-def test_a_gate_that_does_not_pass_is_named_and_what_comes_after_it_is_missing():
-    spec = spec_of("repurchase")
-    floor = GateLimit(limit=0.99, unit="ratio")
-    gates = spec.promotion.gates.model_copy(update={"auc_floor": floor})
-    strict = spec.model_copy(update={"promotion": spec.promotion.model_copy(update={"gates": gates})})
-    report = run_checks(strict)
-    assert not report.passed
-    blocking = {outcome.check: outcome for outcome in report.outcomes if outcome.blocks}
-    assert set(blocking) == {"auc_floor"}
-    assert "at least 0.99 ratio" in blocking["auc_floor"].description
-    assert report.errors
-    assert report.errors[0].startswith("repurchase_retrain ended red")
+def test_a_gate_that_is_broken_on_purpose_turns_the_job_red(tmp_path: Path):
+    """Somebody asks for more than the model can; what comes after the gate is missing, and that is red as well."""
+    for folder in ("platform", "dbt_features"):
+        unneeded = shutil.ignore_patterns("__pycache__", "target", "logs", ".boucle*")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=unneeded)
+    file = tmp_path / "platform" / "boucle_platform" / "defs" / "repurchase" / "defs.yaml"
+    declared = file.read_text()
+    assert "auc_floor: {limit: 0.6," in declared
+    file.write_text(declared.replace("auc_floor: {limit: 0.6,", "auc_floor: {limit: 0.99,"))
+    paths = (tmp_path / "platform", ROOT / "serving")
+    done = the_step(tmp_path, PYTHONPATH=os.pathsep.join(map(str, paths)))
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    cases = ET.parse(tmp_path / "reports" / "gates-repurchase.xml").getroot()
+    failed = {case.get("name"): case[0].get("message", "") for case in cases if case.find("failure") is not None}
+    assert set(failed) == {"auc_floor"}
+    assert "at least 0.99 ratio" in failed["auc_floor"]
+    errors = [case[0].get("message", "") for case in cases if case.find("error") is not None]
+    assert [error.startswith("repurchase_retrain ended red") for error in errors] == [True]
+    assert "| auc_floor | FAILED |" in (tmp_path / "summary.md").read_text()

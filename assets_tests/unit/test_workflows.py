@@ -1,57 +1,224 @@
-"""The workflow on pull requests runs what exists, what is fast, and actions that nobody can exchange."""
+"""The workflows run what exists, in the right order, with actions that nobody can exchange and few rights."""
 
 import re
+import shutil
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
+from typer._click.exceptions import UsageError
 
-ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-CI = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
-TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+from assets_tests.workflows import ACTIONS, FILES, ROOT, Command, all_commands, step, steps, workflow
+from boucle_cli.main import app
 
-
-def commands(job: dict[str, Any]) -> list[str]:
-    return [step["run"] for step in job["steps"] if "run" in step]
-
-
-def test_each_push_and_each_pull_request_starts_it():
-    assert set(CI[True]) == {"push", "pull_request"}  # YAML reads the key `on` as true
-
-
-def test_a_pull_request_gets_checks_fast_tests_and_gates_on_a_sample_in_this_order():
-    found = commands(CI["jobs"]["fast"])
-    wanted = ["make install", "make check", "make test-fast", ".venv/bin/boucle check"]
-    assert [next(w for w in wanted if command.startswith(w)) for command in found] == wanted
-    assert "if" not in CI["jobs"]["fast"]
+BIN = Path(sys.executable).parent
+NAMES = {"ci", "model-gates", "model-report", "newest", "promote"}
+COMMANDS = all_commands()
+ON_EVERY_RUNNER = {"cp", "docker", "gh", "git", "grep", "mkdir", "printf", "tee"}
+# Who may write what, and nothing else may.
+WRITES = {
+    ("model-report", "comment"): {"pull-requests"},
+}
+LEVELS = ("unit", "contract", "data", "model", "assets", "dbt", "integration", "loop", "faults")
 
 
-def test_loop_and_fault_tests_run_on_main_only():
-    job = CI["jobs"]["everything"]
-    assert job["if"] == "github.event_name == 'push' && github.ref == 'refs/heads/main'"
-    assert [command.split()[:2] for command in commands(job)] == [["make", "test"]]
+def jobs() -> list[tuple[str, str, dict[str, Any]]]:
+    return [(file.stem, name, job) for file in FILES for name, job in workflow(file.stem)["jobs"].items()]
 
 
-@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
-def test_every_make_target_it_runs_exists(file: Path):
-    jobs = yaml.safe_load(file.read_text())["jobs"].values()
-    asked = {word for job in jobs for text in commands(job) for word in re.findall(r"\bmake ([a-z-]+)", text)}
-    assert asked <= TARGETS
+@cache
+def make(*words: str) -> "subprocess.CompletedProcess[str]":
+    """What make would run for these words; nothing is run."""
+    return subprocess.run(
+        ["make", "--dry-run", "--old-file=install", "WORKERS=2", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
-@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
-def test_every_action_is_pinned_to_a_commit_and_says_which_release_that_is(file: Path):
+def test_these_workflows_exist():
+    assert {file.stem for file in FILES} == NAMES
+
+
+def test_ci_starts_for_pull_requests_on_main_and_at_night():
+    started = workflow("ci")[True]
+    assert set(started) == {"push", "pull_request", "schedule"}
+    assert started["push"] == {"branches": ["main"]}
+
+
+def test_cheap_jobs_come_first_and_each_waits_for_the_one_before():
+    order = {name: job.get("needs") for name, job in workflow("ci")["jobs"].items()}
+    assert order == {
+        "checks": None,
+        "core": "checks",
+        "data": "core",
+        "model-gates": "data",
+        "integration": "model-gates",
+        "long": "model-gates",
+        "supply-chain": None,
+    }
+
+
+def test_a_pull_request_waits_for_everything_but_loop_fault_tests_and_the_audit():
+    conditions = {name: job["if"] for name, job in workflow("ci")["jobs"].items() if "if" in job}
+    assert conditions == dict.fromkeys(("long", "supply-chain"), "github.event_name != 'pull_request'")
+
+
+def test_together_the_jobs_of_ci_run_every_level():
+    asked = " ".join(str(command) for command in COMMANDS if command.file == "ci")
+    core = make("test-core").stdout
+    assert [level for level in LEVELS if f"test-{level}" not in asked and f"assets_tests/{level}" not in core] == []
+
+
+def test_make_test_leaves_no_level_out():
+    whole = make("test").stdout
+    folders = {file.parent.name for file in (ROOT / "assets_tests").glob("*/test_*.py")} - {"smoke"}
+    assert folders == set(LEVELS)
+    assert [level for level in LEVELS if f"assets_tests/{level}" not in whole] == []
+
+
+def name_of(command: Command) -> str:
+    return str(command)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+def test_every_command_of_a_workflow_exists_and_takes_these_arguments(command: Command):
+    program, *arguments = command.words
+    if program == "make":
+        planned = make(*arguments)
+        assert planned.returncode == 0, planned.stderr
+    elif program == ".venv/bin/boucle":
+        group = typer.main.get_command(app)
+        verb = group.get_command(None, arguments[0])  # type: ignore[attr-defined]
+        assert verb is not None, f"boucle has no verb {arguments[0]}"
+        verb.make_context(arguments[0], arguments[1:])
+    elif program == "python3":
+        assert (ROOT / arguments[0]).is_file()
+    else:
+        assert program in ON_EVERY_RUNNER
+        assert shutil.which(program) or program in {"docker", "gh"}
+    for option, file in zip(command.words, command.words[1:], strict=False):
+        if option == "--file":
+            assert (ROOT / file).is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["make test-unitt", ".venv/bin/boucle chekc shop", ".venv/bin/boucle check --selekt gates", "python3 .ci/no.py"],
+)
+def test_a_command_that_does_not_exist_is_found(words: str):
+    with pytest.raises((AssertionError, UsageError)):
+        test_every_command_of_a_workflow_exists_and_takes_these_arguments(Command("x", tuple(words.split())))
+
+
+@pytest.mark.parametrize("file", [*FILES, *ACTIONS], ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_every_action_is_ours_or_pinned_to_a_commit_and_says_which_release_that_is(file: Path):
     used = re.findall(r"uses: (.*)", file.read_text())
-    assert used
-    assert [line for line in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", line)] == []
+    assert [
+        line
+        for line in used
+        if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+|\./\.github/(workflows/[\w-]+\.yml|actions/\w+)", line)
+    ] == []
+    assert [line for line in used if line.startswith("./") and not (ROOT / line).exists()] == []
 
 
-@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
-def test_no_job_may_write_or_run_for_ever(file: Path):
-    workflow = yaml.safe_load(file.read_text())
-    assert workflow["permissions"] == {}
-    for job in workflow["jobs"].values():
-        assert set(job["permissions"].values()) <= {"read"}
-        assert job["timeout-minutes"] <= 60
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_workflow_may_nothing_runs_one_at_a_time_and_stops_where_a_command_of_a_pipe_fails(file: Path):
+    found = workflow(file.stem)
+    assert found["permissions"] == {}
+    assert found["concurrency"]["group"]
+    assert found["defaults"]["run"]["shell"] == "bash"
+
+
+@pytest.mark.parametrize(("file", "name", "job"), jobs(), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_job_may_write_only_what_it_must_and_ends(file: str, name: str, job: dict[str, Any]):
+    rights = job["permissions"]
+    assert {right for right, kind in rights.items() if kind == "write"} == WRITES.get((file, name), set())
+    if "uses" not in job:
+        assert job["timeout-minutes"] <= 90
+
+
+def test_every_job_that_tests_shows_and_keeps_its_reports_whatever_happened():
+    for file, name, job in jobs():
+        runs = " ".join(one.get("run", "") for one in steps(job))
+        if re.search(r"make \"?(test|smoke)|boucle check", runs):
+            kept = [one for one in steps(job) if one.get("uses") == "./.github/actions/reports"]
+            assert [one["if"] for one in kept] == ["always()"], (file, name)
+
+
+def test_what_writes_comments_takes_nothing_of_a_pull_request_but_the_artefact():
+    """A fork's code runs in `ci` without a right to write; here the right is, and so none of a fork's code."""
+    job = workflow("model-report")["jobs"]["comment"]
+    assert workflow("model-report")[True] == {"workflow_run": {"workflows": ["ci"], "types": ["completed"]}}
+    checkouts = [one["with"] for one in steps(job) if "checkout@" in one.get("uses", "")]
+    assert checkouts == [{"ref": "${{ github.event.repository.default_branch }}", "persist-credentials": False}]
+    downloads = [one["with"]["path"] for one in steps(job) if "download-artifact@" in one.get("uses", "")]
+    assert downloads == ["${{ runner.temp }}/model-report"]
+    assert [one["run"] for one in steps(job) if "run" in one] == [
+        'python3 .ci/sticky_comment.py "$RUNNER_TEMP/model-report"'
+    ]
+
+
+def test_the_token_that_approves_comes_from_the_environment_that_people_guard():
+    job = workflow("promote")["jobs"]["decide"]
+    assert job["environment"] == "${{ inputs.environment }}"
+    holders = [file.name for file in FILES if "secrets." in file.read_text()]
+    assert holders == ["promote.yml"]
+
+
+def broken(tmp_path: Path, old: str, new: str) -> Path:
+    """A copy of the repository's `.github` with one mistake in promote.yml."""
+    shutil.copytree(ROOT / ".github", tmp_path / ".github")
+    file = tmp_path / ".github" / "workflows" / "promote.yml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    return tmp_path
+
+
+def checked(by: str, folder: Path) -> int:
+    """The exit code of one command of `make workflows`, run in another folder."""
+    lines = make("workflows").stdout.replace(".venv/bin/", f"{BIN}/").splitlines()
+    command = next(line for line in lines if line.startswith(f"{BIN}/{by}"))
+    # actionlint finds the root of a repository by its .git.
+    (folder / ".git").mkdir()
+    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, timeout=100, check=False).returncode
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found_by"),
+    [
+        ("timeout-minutes: 10", "timeout: 10", "check-jsonschema"),
+        ("inputs.evidence", "inputs.evidense", "actionlint"),
+        ("| tee -a", "| tee $X -a", "actionlint"),
+        ('"$REASON (asked', '"${{ inputs.reason }} (asked', "zizmor"),
+        ("persist-credentials: false", "fetch-depth: 1", "zizmor"),
+    ],
+    ids=["unknown key", "unknown input", "unquoted variable", "injection", "credentials on the disk"],
+)
+def test_each_kind_of_mistake_in_a_workflow_is_found(tmp_path: Path, old: str, new: str, found_by: str):
+    assert checked(found_by, broken(tmp_path, old, new)) != 0
+
+
+def test_the_commands_of_the_documentation_are_those_of_the_makefile():
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"make ([a-z-]+)", text))
+    assert named >= {f"test-{level}" for level in LEVELS}
+    assert [target for target in sorted(named) if make(target).returncode != 0] == []
+
+
+def test_the_step_of_the_gates_writes_what_the_next_steps_take():
+    text = step("model-gates", "gates", "boucle check")
+    assert "comment/model-report-$MODEL.md" in text
+    assert (
+        yaml.safe_load((ROOT / ".github/actions/reports/action.yml").read_text())["runs"]["steps"][1]["with"]["path"]
+        == "reports"
+    )

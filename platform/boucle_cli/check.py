@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from boucle_adapters.settings import Settings, own_environment
+from boucle_cli.context import Select
 from boucle_platform.model_loop.automation import period_job_name, retrain_job_name
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.spec import LoopSpec
@@ -52,12 +53,13 @@ class CheckOutcome:
 
 @dataclass(kw_only=True)
 class CheckReport:
-    """What every check said, the runs that ended red, with their error, and the summary of the evaluation report."""
+    """What every check said, the runs that ended red with their error, and the evaluation report: summary and page."""
 
     model: str
     outcomes: list[CheckOutcome] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     evaluation: str = ""
+    page: str = ""
 
     @property
     def judged(self) -> int:
@@ -87,24 +89,35 @@ class CheckReport:
 
 
 def run_checks(
-    spec: LoopSpec, *, junit: str = "", summary: str = "", progress: Callable[[str], None] = lambda _: None
+    spec: LoopSpec, *, select: Select = Select.ALL, progress: Callable[[str], None] = lambda _: None
 ) -> CheckReport:
-    """Land the first periods, run the loop once on it, and return what every check of the graph said.
+    """Land the first periods, run the loop once on it, and return what the selected checks of the graph said.
 
     Args:
         spec: The model, as it is to be judged.
-        junit: Where to write a JUnit XML file; nowhere when empty.
-        summary: A file that gets a Markdown table appended (GitHub's `$GITHUB_STEP_SUMMARY`); none when empty.
+        select: Which checks.
         progress: Told what happens next.
     """
     with tempfile.TemporaryDirectory(prefix="boucle-check-") as folder, own_environment():
-        report = _loop_once(spec, Settings(home=Path(folder)), progress)
+        return _loop_once(spec, Settings(home=Path(folder)), select, progress)
+
+
+def write_reports(report: CheckReport, *, junit: str = "", summaries: Sequence[str] = (), html: str = "") -> None:
+    """Write the report as files; an empty name is no file.
+
+    Args:
+        report: What was found.
+        junit: A JUnit XML file.
+        summaries: Files that get the Markdown appended, such as GitHub's `$GITHUB_STEP_SUMMARY`.
+        html: The page of the evaluation report; not written where nothing was evaluated.
+    """
     if junit:
         write_junit(Path(junit), report)
-    if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
+    for summary in filter(None, summaries):
+        with _folder_of(summary).open("a", encoding="utf-8") as file:
             file.write(markdown(report))
-    return report
+    if html and report.page:
+        _folder_of(html).write_text(report.page, encoding="utf-8")
 
 
 def write_junit(file: Path, report: CheckReport) -> None:
@@ -132,8 +145,7 @@ def write_junit(file: Path, report: CheckReport) -> None:
     for problem in problems:
         case = ET.SubElement(suite, "testcase", classname=report.model, name="run")
         ET.SubElement(case, "error", message=problem)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    ET.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
+    ET.ElementTree(suite).write(_folder_of(file), encoding="utf-8", xml_declaration=True)
 
 
 def markdown(report: CheckReport) -> str:
@@ -145,14 +157,20 @@ def markdown(report: CheckReport) -> str:
     return "\n".join([*lines, "", report.evaluation, ""])
 
 
-def _loop_once(spec: LoopSpec, settings: Settings, progress: Callable[[str], None]) -> CheckReport:
+def _folder_of(name: str | Path) -> Path:
+    file = Path(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def _loop_once(spec: LoopSpec, settings: Settings, select: Select, progress: Callable[[str], None]) -> CheckReport:
     from boucle_platform.instance import Runner
     from boucle_platform.model_loop.steps.landing import feed
 
     progress("loading definitions")
     runner, report = Runner(settings, spec), CheckReport(model=spec.model)
     try:
-        for job, periods in _jobs(spec):
+        for job, periods in _jobs(spec, select):
             named = " to ".join(dict.fromkeys((*periods[:1], *periods[-1:])))
             progress(f"{job} {named}".strip())
             for period in periods:
@@ -163,21 +181,24 @@ def _loop_once(spec: LoopSpec, settings: Settings, progress: Callable[[str], Non
                 report.errors.append(f"{job}{f' of {named}' if named else ''} ended red: {done.error}")
                 break
         _add_those_not_run(report, runner, spec)
+        report.outcomes = _selected(report.outcomes, runner, spec, select)
         if (evidence := newest_evidence(runner.home, spec)) is not None:
             report.evaluation = runner.home.evidence.file(evidence, ".md").read_text(encoding="utf-8")
+            report.page = runner.home.evidence.file(evidence).read_text(encoding="utf-8")
     finally:
         runner.home.state.close()
         runner.instance.dispose()
     return report
 
 
-def _jobs(spec: LoopSpec) -> Sequence[tuple[str, Sequence[str]]]:
+def _jobs(spec: LoopSpec, select: Select) -> Sequence[tuple[str, Sequence[str]]]:
     # All rows of a few periods: sampling entities as well would save 2 of 45 CPU seconds and miss limits (`min_rows`).
     periods = spec.history.published_periods()[: spec.check_periods]
     if not periods:
         return []
     runs = [periods[first : first + spec.periods_per_run] for first in range(0, len(periods), spec.periods_per_run)]
-    return [*((period_job_name(spec), run) for run in runs), (retrain_job_name(spec), ())]
+    retrain = [] if select is Select.DATA else [(retrain_job_name(spec), ())]
+    return [*((period_job_name(spec), run) for run in runs), *retrain]
 
 
 def _record(report: CheckReport, runner: "Runner", run_id: str) -> None:
@@ -217,6 +238,20 @@ def _add_those_not_run(report: CheckReport, runner: "Runner", spec: LoopSpec) ->
                     description="no run of the sample came to it",
                 )
             )
+
+
+def _selected(outcomes: Sequence[CheckOutcome], runner: "Runner", spec: LoopSpec, select: Select) -> list[CheckOutcome]:
+    """Of all checks of the graph, those asked for. A gate is what is declared so, whatever its outcome says."""
+    if select is Select.ALL:
+        return list(outcomes)
+    graph = runner.definitions.resolve_asset_graph()
+    if select is Select.GATES:
+        keys = {key for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
+        wanted = {(key.asset_key.to_user_string(), key.name) for key in keys}
+        return [outcome for outcome in outcomes if (outcome.asset, outcome.check) in wanted]
+    job = runner.definitions.resolve_job_def(period_job_name(spec))
+    built = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    return [outcome for outcome in outcomes if outcome.asset in built]
 
 
 def _of_dbt(evaluation: dg.AssetCheckEvaluation) -> str:

@@ -1,5 +1,6 @@
 """What verbs take and open. Imports are late: `boucle --help` loads neither Dagster nor pandas."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,14 @@ Model = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes on record.")]
 Port = Annotated[int, typer.Option(min=0, max=65535)]
+
+
+class Select(StrEnum):
+    """Which checks are asked for: every one, the blocking ones, or those of the data, for which nothing is trained."""
+
+    ALL = "all"
+    GATES = "gates"
+    DATA = "data"
 
 
 def open_home() -> Any:

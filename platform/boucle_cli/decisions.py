@@ -1,5 +1,6 @@
 """The verbs about decisions: ask, approve, refuse, explain, and the ledger that holds them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from boucle_cli.context import Json, Model, Reason, acting_user, find_spec, open
 from boucle_cli.output import ERR, FAILED, OUT, errors_for_people, show_json, show_table
 
 Version = Annotated[int, typer.Argument(min=1, help="The version, as the registry counts.")]
+Url = Annotated[str, typer.Option(help="Say it to the API at this address instead, with the token in $BOUCLE_TOKEN.")]
+Digest = Annotated[str, typer.Option(help="With --url: only on the evaluation report with this digest.")]
 
 
 def promote(version: Version, model: Model, *, reason: Reason, as_json: Json = False) -> None:
@@ -23,14 +26,24 @@ def promote(version: Version, model: Model, *, reason: Reason, as_json: Json = F
     _decide("promote", version, model, reason, as_json=as_json)
 
 
-def approve(version: Version, model: Model, *, reason: Reason, as_json: Json = False) -> None:
-    """Approve a version that waits for it, and carry the promotion out."""
-    _decide("approve", version, model, reason, as_json=as_json)
+def approve(
+    version: Version, model: Model, *, reason: Reason, url: Url = "", evidence: Digest = "", as_json: Json = False
+) -> None:
+    """Approve a version that waits for it, and carry the promotion out; with --url, the platform there does."""
+    if url or evidence:
+        _say("approve", url, model, version, reason, evidence, as_json=as_json)
+    else:
+        _decide("approve", version, model, reason, as_json=as_json)
 
 
-def reject(version: Version, model: Model, *, reason: Reason, as_json: Json = False) -> None:
+def reject(
+    version: Version, model: Model, *, reason: Reason, url: Url = "", evidence: Digest = "", as_json: Json = False
+) -> None:
     """Refuse a version: nothing automatic promotes it after that."""
-    _decide("reject", version, model, reason, as_json=as_json)
+    if url or evidence:
+        _say("reject", url, model, version, reason, evidence, as_json=as_json)
+    else:
+        _decide("reject", version, model, reason, as_json=as_json)
 
 
 def pin(model: Model, *, reason: Reason, as_json: Json = False) -> None:
@@ -189,6 +202,20 @@ def _say_pinned(row: Decision, said: str, *, as_json: bool) -> None:
         show_json(_record(row))
     else:
         OUT.print(f"Decision {row.decision_id}: {said}.", markup=False, highlight=False)
+
+
+def _say(verb: str, url: str, model: str, version: int, reason: str, evidence: str, *, as_json: bool) -> None:
+    from boucle_cli.remote import say
+
+    with errors_for_people():
+        body = {"version": version, "reason": reason, **({"evidence_digest": evidence} if evidence else {})}
+        done = say(url, verb, model, body, token=os.environ.get("BOUCLE_TOKEN", ""))
+    if as_json:
+        show_json(done)
+    else:
+        said = f"Decision {done['decision']}: {done['kind']}, version {done['version']}, by {done['actor']}."
+        OUT.print(said, markup=False, highlight=False)
+        OUT.print(f"In production: {done['production'] or 'nothing yet'}.")
 
 
 def _run(job: str, tags: dict[str, str]) -> Any:

@@ -9,7 +9,7 @@ from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import BoucleError
 from boucle_adapters.settings import Settings, quiet_environment
 from boucle_cli import decisions, quarantine, trials, triggers
-from boucle_cli.context import Json, Model, Port, Reason, acting_user, find_spec, open_home, open_runner
+from boucle_cli.context import Json, Model, Port, Reason, Select, acting_user, find_spec, open_home, open_runner
 from boucle_cli.output import ERR, FAILED, OUT, errors_for_people, show_json, show_table
 
 app = typer.Typer(
@@ -211,26 +211,28 @@ def status(model: Model, as_json: Json = False) -> None:
 @app.command()
 def check(
     model: Model,
+    select: Annotated[
+        Select, typer.Option(help="gates: the blocking ones; data: those of the data, and nothing is trained.")
+    ] = Select.ALL,
     junit: Annotated[str, typer.Option(help="Also write a JUnit XML file here.")] = "",
+    markdown: Annotated[str, typer.Option(help="Also append the table, and the model report, to this file.")] = "",
+    html: Annotated[str, typer.Option(help="Also write the page of the evaluation report here.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Materialise a small sample with the code at hand, run every asset check on it, exit 1 on failure.
+    """Materialise a small sample with the code at hand, run its asset checks, exit 1 when a blocking one failed.
 
     Inside GitHub Actions ($GITHUB_STEP_SUMMARY) the table is added to the job's summary as well.
     """
     from contextlib import redirect_stdout
     from sys import stderr
 
-    from boucle_cli.check import run_checks
+    from boucle_cli.check import run_checks, write_reports
 
     # A library that prints must not end up inside the JSON value.
     with errors_for_people(), redirect_stdout(stderr), ERR.status("starting …") as status:
-        report = run_checks(
-            find_spec(model),
-            junit=junit,
-            summary=os.environ.get("GITHUB_STEP_SUMMARY", ""),
-            progress=lambda what: status.update(f"{what} …"),
-        )
+        report = run_checks(find_spec(model), select=select, progress=lambda what: status.update(f"{what} …"))
+        summaries = [os.environ.get("GITHUB_STEP_SUMMARY", ""), markdown]
+        write_reports(report, junit=junit, summaries=summaries, html=html)
     if as_json:
         show_json(report.as_json())
     else:

@@ -1,0 +1,104 @@
+"""The workflows of .github as tests need them: jobs, steps, and the commands of each `run:`, one by one."""
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
+# What GitHub's runner sets.
+RUNNER = {
+    "GITHUB_ACTOR": "ada",
+    "GITHUB_OUTPUT": "/tmp/output",
+    "GITHUB_REF_NAME": "v0.1.0",
+    "GITHUB_REPOSITORY": "boucle/boucle",
+    "GITHUB_SHA": "a" * 40,
+    "GITHUB_STEP_SUMMARY": "/tmp/summary",
+    "RUNNER_TEMP": "/tmp/runner",
+}
+_CONTROL = re.compile(r"[|&;()<>]+")
+_VARIABLE = re.compile(r"\$\{(\w+)[^}]*\}|\$(\w+)")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+
+
+def workflow(name: str) -> dict[Any, Any]:
+    """A workflow by its file name, without the ending. YAML reads its key `on` as True."""
+    loaded: dict[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
+    return loaded
+
+
+def steps(job: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(job.get("steps", []))
+
+
+def step(name: str, job: str, word: str) -> str:
+    """The text of the one `run:` of a job that has this word in it."""
+    (found,) = [s["run"] for s in steps(workflow(name)["jobs"][job]) if word in s.get("run", "")]
+    return str(found)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a `run:`, as the shell would start it."""
+
+    file: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file}: {shlex.join(self.words)}"
+
+
+def all_commands() -> list[Command]:
+    """Every command that a workflow or a composite action starts, for each value of a matrix and of an input."""
+    found = [command for file in FILES for command in _of_workflow(file)]
+    for file in ACTIONS:
+        for one in yaml.safe_load(file.read_text())["runs"]["steps"]:
+            found += commands_of(file.parent.name, one.get("run", ""), RUNNER)
+    return list(dict.fromkeys(found))
+
+
+def _of_workflow(file: Path) -> Iterator[Command]:
+    loaded = workflow(file.stem)
+    inputs = ((loaded[True] or {}).get("workflow_dispatch") or {}).get("inputs", {})
+    asked = {f"inputs.{name}": [str(value) for value in _values(one)] for name, one in inputs.items()}
+    for job in loaded["jobs"].values():
+        matrix = {f"matrix.{name}": values for name, values in job.get("strategy", {}).get("matrix", {}).items()}
+        known = {**asked, **matrix}
+        for values in itertools.product(*known.values()):
+            said = dict(zip(known, values, strict=True))
+            for one in steps(job):
+                environment = {**loaded.get("env", {}), **job.get("env", {}), **one.get("env", {})}
+                variables = {name: _said(str(value), said) for name, value in environment.items()}
+                yield from commands_of(file.stem, one.get("run", ""), RUNNER | variables)
+
+
+def _values(asked: Mapping[str, Any]) -> list[object]:
+    return list(asked.get("options", ["3" if asked.get("type") == "number" else asked.get("default", "x")]))
+
+
+def _said(text: str, known: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{\{\s*([\w.-]+).*?\}\}", lambda found: known.get(found.group(1), "x"), text)
+
+
+def commands_of(file: str, text: str, variables: Mapping[str, str]) -> Iterator[Command]:
+    """The simple commands of a script without loops and conditions, its variables replaced."""
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words: list[str] = []
+        redirected = False
+        for token in [*lexer, ";"]:
+            if _CONTROL.fullmatch(token):
+                if not redirected and words:
+                    yield Command(file, tuple(words))
+                words = [] if ">" not in token and "<" not in token else words
+                redirected = ">" in token or "<" in token
+            elif not redirected and not (not words and _ASSIGNMENT.match(token)):
+                words.append(_VARIABLE.sub(lambda v: variables.get(v.group(1) or v.group(2), v.group()), token))
