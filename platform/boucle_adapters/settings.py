@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     project_dir: Path = Path(__file__).resolve().parents[2]
     state_url: str = ""
     mlflow_tracking_uri: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     replica: str = "replica-1"
@@ -63,6 +65,7 @@ class Settings(BaseSettings):
     concurrent_requests: int = Field(default=256, ge=1)
     body_seconds: float = Field(default=10.0, gt=0)
     trial_seconds: float = Field(default=0.1, gt=0)
+    slow_seconds: float = Field(default=1.0, gt=0)
     log_sync_seconds: float = Field(default=1.0, ge=0)
     log_segment_bytes: int = Field(default=16 * 1024 * 1024, ge=1)
     log_segment_seconds: float = Field(default=3_600.0, gt=0)

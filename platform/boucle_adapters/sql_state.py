@@ -17,6 +17,7 @@ from boucle.contracts.traffic_plan import NewPlan, TrafficPlan, next_plan, plan_
 from boucle.contracts.trigger import Trigger
 from boucle.errors import ConflictError, LedgerError, NotSetUpError, StateStoreError
 from boucle_adapters.clock import wall_now
+from boucle_adapters.logs import log_decision
 from boucle_adapters.sql_triggers import METADATA, TriggerTables, read_row
 
 DECISION = sa.Table(
@@ -167,7 +168,9 @@ class SqlStateStore(TriggerTables):
         with self._write() as connection:
             _lock_ledger(connection)
             _expect_newest(connection, new, judged_up_to)
-            return _append(connection, new, expected_production)
+            decision = _append(connection, new, expected_production)
+        log_decision(new)
+        return decision
 
     def record_with_plan(
         self,
@@ -186,7 +189,9 @@ class SqlStateStore(TriggerTables):
                 raise ConflictError(plan_moved(new, expected_revision))
             _expect_newest(connection, new, judged_up_to)
             decision = _append(connection, new, expected_production)
-            return decision, _publish(connection, decision, plan, actor=new.actor, at=new.at)
+            published = _publish(connection, decision, plan, actor=new.actor, at=new.at)
+        log_decision(new)
+        return decision, published
 
     def publish_plan(
         self,
@@ -271,6 +276,8 @@ class SqlStateStore(TriggerTables):
             connection.execute(sa.insert(TRIGGER), row)
             if decision is not None:
                 _append(connection, decision, trigger.production_version)
+        if decision is not None:
+            log_decision(decision)
         return True
 
     def triggers(self, model: ModelName) -> Sequence[tuple[datetime, Trigger]]:

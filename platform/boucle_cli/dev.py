@@ -51,6 +51,7 @@ def services(settings: Settings, ports: Ports) -> list[Service]:
             command=[
                 tool("dagster"), "dev", "-w", str(settings.project_dir / "workspace.yaml"),
                 "--host", "127.0.0.1", "--port", str(dagster),
+                "--log-format", "json" if settings.log_format == "json" else "colored",
             ],
             url=f"{base}:{dagster}",
             health=f"{base}:{dagster}/server_info",

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 
 from boucle.errors import ConfigurationError
 from boucle_adapters.exposition import ReadAtScrape
+from boucle_adapters.logs import configure_logs
 from boucle_adapters.platform_metrics import PlatformSources
 from boucle_adapters.settings import Settings
 from boucle_cli.output import OUT
@@ -27,6 +28,7 @@ def export(settings: Settings, *, host: str, port: int) -> None:
     Raises:
         ConfigurationError: The address cannot be used.
     """
+    configure_logs(settings)
     try:
         server, thread = start_http_server(port, addr=host, registry=registry_of(settings))
     except OSError as error:

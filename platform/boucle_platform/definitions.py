@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from boucle_adapters.settings import Settings, quiet_environment
+from boucle_platform.logs import configure_code_location, run_logger
 from boucle_platform.model_loop.component import loop_definitions
 from boucle_platform.model_loop.dbt_project import dbt_environment
 from boucle_platform.model_loop.spec import LoopSpec
@@ -34,6 +35,7 @@ def defs_of(spec: LoopSpec) -> dg.Definitions:
 def prepared_settings() -> Settings:
     """The settings of the environment, with what dbt reads put into it."""
     settings = Settings()
+    configure_code_location(settings)
     os.environ.update(dbt_environment(settings))
     return settings
 
@@ -47,6 +49,7 @@ def on_home(models: dg.Definitions, settings: Settings) -> dg.Definitions:
                 "home": HomeResource.of(settings),
                 "io_manager": DocumentIOManager(root=str(settings.data_dir / "documents")),
             },
+            loggers={"console": run_logger(settings)} if settings.log_format == "json" else None,
             # One process per run: the multiprocess executor re-imports everything for each step (ADR 0003).
             executor=dg.in_process_executor,
         ),

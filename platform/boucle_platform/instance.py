@@ -22,6 +22,7 @@ from boucle_platform.resources.home import HomeResource
 
 # Pools: one step at a time opens the warehouse. Queue: two runs at a time, one retrain run of a model, started within a
 # second. Retries: a run whose process died goes on where it stopped; a failed step, such as a refusal, is an answer.
+# Logs: what boucle's own loggers say in a run is on record with the run.
 DAGSTER_YAML = """\
 telemetry:
   enabled: false
@@ -46,6 +47,9 @@ run_retries:
   retry_on_asset_or_op_failure: false
 run_queue:
   dequeue_interval_seconds: 1
+python_logs:
+  managed_python_loggers: [boucle, boucle_adapters]
+  python_log_level: INFO
 nux:
   enabled: false
 event_log_storage:

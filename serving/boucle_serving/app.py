@@ -45,6 +45,7 @@ from boucle_serving.routes.rank import rank_router
 from boucle_serving.routes.verbs import verbs_router
 from boucle_serving.rows import RowsService
 from boucle_serving.service import PredictionService
+from boucle_serving.slow import SlowAnswers
 from boucle_serving.trial import Trial
 from boucle_serving.worker_metrics import Workers
 
@@ -85,6 +86,7 @@ class Parts:
     log_sync_seconds: float = 1.0
     serve_unlogged: bool = False
     trial_seconds: float = 0.1
+    slow_seconds: float = 1.0
     workers: Workers | None = None
     replica_timeout_seconds: float = 3.0
 
@@ -144,7 +146,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.keeper = keeper
     app.state.guard = guard
     admission = Admission(parts.limits, parts.tokens, metrics)
-    endpoint = PredictEndpoint(service, admission, metrics)
+    endpoint = PredictEndpoint(service, admission, metrics, SlowAnswers(parts.slow_seconds))
     app.state.predict_endpoint = endpoint
     rows = RowsService(service, metrics, admission)
     readiness = Readiness(predictor, watch, (*keepers, guard), parts.replica)

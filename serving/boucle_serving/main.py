@@ -18,6 +18,7 @@ from boucle_adapters.atomic_file import replace_bytes
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.evidence_files import EvidenceFiles
+from boucle_adapters.logs import configure_logs
 from boucle_adapters.look_files import LookFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.rank_log import RankSegments
@@ -67,6 +68,7 @@ def parts_of(settings: Settings, address: str) -> Parts:
         log_sync_seconds=settings.log_sync_seconds,
         serve_unlogged=settings.when_log_fails == "serve",
         trial_seconds=settings.trial_seconds,
+        slow_seconds=settings.slow_seconds,
         open_clock=lambda model: HomeClock(settings.clock_file(model), look_seconds=settings.plan_poll_seconds),
         replica=settings.replica,
         address=address,
@@ -97,6 +99,7 @@ def server_config(app: FastAPI) -> uvicorn.Config:
         http=PredictProtocol,
         access_log=False,
         server_header=False,
+        log_config=None,  # its lines go where ours go
         log_level="warning",
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -127,6 +130,7 @@ def serve(settings: Settings) -> None:
     Raises:
         ConfigurationError: The address cannot be used.
     """
+    configure_logs(settings, replica=settings.replica)
     bound = _bind(settings)
     address = _address(bound)
     file, text = announcement_file(settings), _announcement(address)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from boucle_adapters.logs import log_context
 from boucle_serving.ids import new_id
 from boucle_serving.problems import internal_problem
 
@@ -43,13 +44,14 @@ class AnswerHeaders:
                 message["headers"] = _completed(message.get("headers", ()), request_id)
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_headers)
-        except Exception:
-            if started:
-                raise
-            _LOGGER.exception("request %s failed", request_id)
-            await internal_problem().response()(scope, receive, send_with_headers)
+        with log_context(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except Exception:
+                if started:
+                    raise
+                _LOGGER.exception("a request failed")
+                await internal_problem().response()(scope, receive, send_with_headers)
 
 
 def _completed(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:

@@ -164,7 +164,9 @@ class PlanWatch:
         self._applied(before, served)
 
     def _refuse(self, plan: TrafficPlan, sentence: str) -> None:
-        _LOGGER.warning("%s", sentence)
+        earlier = self._refused.get(plan.model)
+        if earlier is None or earlier[2] != sentence:  # it is tried again every second
+            _LOGGER.warning("%s", sentence, extra={"model": plan.model, "plan_revision": plan.revision})
         self._metrics.load_failures.labels(plan.model).inc()
         self._refused[plan.model] = (plan, monotonic() + _RETRY_SECONDS, sentence)
 
@@ -177,6 +179,9 @@ class PlanWatch:
         for arm in plan.arms:
             self._metrics.weight.labels(plan.model, str(arm.version)).set(arm.weight)
         self._metrics.plan_revision.labels(plan.model).set(plan.revision)
+        arms = ", ".join(f"version {arm.version} ({arm.role}, {arm.weight:g} %)" for arm in plan.arms)
+        about = {"model": plan.model, "version": plan.production.version, "plan_revision": plan.revision}
+        _LOGGER.info("revision %s is served: %s", plan.revision, arms, extra=about)
         self._beat.set()
         if served.cold:
             self._refuse(plan, served.cold[0])

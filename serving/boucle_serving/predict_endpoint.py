@@ -34,6 +34,7 @@ from boucle_serving.problems import (
 )
 from boucle_serving.router import Routed
 from boucle_serving.service import Asked, Held, Prediction, PredictionService
+from boucle_serving.slow import SlowAnswers
 from boucle_serving.trial import Scores
 
 MAX_BODY_BYTES = 64 * 1024
@@ -70,10 +71,13 @@ class PredictEndpoint:
     and one write to the log, which cost far more than a row in them does. Nobody waits for a request that is not here.
     """
 
-    def __init__(self, service: PredictionService, admission: Admission, metrics: ServingMetrics) -> None:
+    def __init__(
+        self, service: PredictionService, admission: Admission, metrics: ServingMetrics, slow: SlowAnswers
+    ) -> None:
         self._service = service
         self._admission = admission
         self._metrics = metrics
+        self._slow = slow
         self._turn: dict[ModelName, list[_Request]] = {}
 
     @property
@@ -153,7 +157,7 @@ class PredictEndpoint:
         try:
             self._answer(model, [request])
         except Exception:
-            _LOGGER.exception("request %s failed", request.request_id)
+            _LOGGER.exception("a request failed", extra={"request_id": request.request_id, "model": model})
             self._tell(request, self._said(model, request, internal_problem()))
 
     def _answer(self, model: ModelName, requests: Sequence[_Request]) -> None:
@@ -178,7 +182,8 @@ class PredictEndpoint:
             outcomes = self._service.finish(served, held, scores)
             replies = self._logged(served, requests, outcomes)
         except Exception:
-            _LOGGER.exception("requests failed that waited for a version on trial")
+            more = {"model": served.plan.model}
+            _LOGGER.exception("requests failed that waited for a version on trial", extra=more)
             waited = [found.number for found in held.found]
             model = served.plan.model
             replies = [(number, self._said(model, requests[number], internal_problem())) for number in waited]
@@ -205,13 +210,16 @@ class PredictEndpoint:
         try:
             request.tell(reply)
         except Exception:
-            _LOGGER.exception("request %s was answered, and nobody could be told", request.request_id)
+            more = {"request_id": request.request_id}
+            _LOGGER.exception("a request was answered, and nobody could be told", extra=more)
 
     def _reply(self, model: ModelName, request: _Request, outcome: Prediction | BoucleError) -> Reply:
         if not isinstance(outcome, Prediction):
             return self._said(model, request, problem_of(outcome))
         routed = outcome.found.asked.routed
         self._observe(model, routed, 200, request.started)
+        if (seconds := perf_counter() - request.started) >= self._slow.seconds:
+            self._slow.note(outcome.record, seconds)
         body = to_json(outcome.document(), inf_nan_mode="null")  # of a row that was sent with NaN
         return Reply(200, body, _headers(*routed.answered_by))
 

@@ -125,11 +125,20 @@ class Trial:
     def note(self, *, answered: bool) -> None:
         """Whether a caller got an answer; several without in a row, and nobody is sent here."""
         if answered:
+            if self._failures >= FAILURES_IN_A_ROW:
+                self._say("answers again")
             self._failures = 0
             return
         self._failures += 1
+        if self._failures == FAILURES_IN_A_ROW:
+            self._say("failed several callers in a row; production answers for it")
         if self._failures >= FAILURES_IN_A_ROW:
             self._cut_until = monotonic() + PROBE_SECONDS
+
+    def _say(self, what: str) -> None:
+        """A line when callers are kept from it, and when they are sent to it again; not one for each of them."""
+        about = {"model": self.bundle.contract.model, "bundle_digest": self.bundle.digest}
+        _LOGGER.warning("a version on trial %s", what, extra=about)
 
     def is_cut(self) -> bool:
         """Whether a request goes to production at once; False once in a while, to see whether it is mended."""

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ from boucle.errors import ConflictError
 from boucle.features.arrivals import Arrival, arrivals
 from boucle.operations import promotion
 from boucle.policy.promotion import PromotionOutcome
+from boucle_platform.logs import run_config
 from boucle_platform.model_loop.keys import ACTOR_TAG, FIRST_PARTITION_TAG, FRESH, LAST_PARTITION_TAG, key_of
 from boucle_platform.model_loop.loaded import loaded_periods
 from boucle_platform.model_loop.spec import LoopSpec
@@ -60,24 +62,25 @@ def checks_job_name(spec: LoopSpec) -> str:
 
 def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
     """The model's jobs."""
+    define = partial(dg.define_asset_job, config=run_config())
     retrain = dg.AssetSelection.assets(*(key_of(spec, name) for name in RETRAIN_ASSETS))
     as_the_ledger_says = dg.AssetSelection.checks(
         dg.AssetCheckKey(key_of(spec, "production_alias"), "alias_equals_ledger"),
         dg.AssetCheckKey(key_of(spec, "traffic_plan"), "traffic_equals_ledger"),
     )
-    land = dg.define_asset_job(
+    land = define(
         f"{spec.model}_land",
         dg.AssetSelection.assets(key_of(spec, "landing")).without_checks(),
         description="Land one period: the stand-in for the source system, what `boucle feed` does.",
     )
     return [
         *([land] if spec.has_history else []),
-        dg.define_asset_job(
+        define(
             period_job_name(spec),
             period_assets | as_the_ledger_says,
             description="One landed period: raw rows, features, online snapshot, outcomes, drift report.",
         ),
-        dg.define_asset_job(
+        define(
             retrain_job_name(spec),
             retrain,
             tags={
@@ -88,13 +91,13 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
             },
             description="Training set, candidate, evaluation, promotion, traffic; a gate that does not pass ends it.",
         ),
-        dg.define_asset_job(
+        define(
             promote_job_name(spec),
             dg.AssetSelection.assets(*(key_of(spec, name) for name in PROMOTE_ASSETS)),
             tags={RETRAINS_TAG: spec.model},
             description="Promotion and traffic of the newest evaluation report: after a person asked or approved.",
         ),
-        dg.define_asset_job(
+        define(
             checks_job_name(spec),
             as_the_ledger_says
             | dg.AssetSelection.checks(
