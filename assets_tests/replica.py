@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import httpx
 
@@ -40,11 +40,14 @@ class Replica:
         self.announcement = home / f"serving-{name}.json"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Self:
+    def start(self, *, errors: IO[bytes] | None = None) -> Self:
+        """Start it; its standard error goes to `errors`, by default to ours."""
         environment = {**os.environ, "BOUCLE_HOME": str(self.settings.home), "BOUCLE_PORT": "0"}
         environment["BOUCLE_REPLICA"] = self.settings.replica
         command = [sys.executable, "-W", "error", "-m", "boucle_serving.main"]
-        self.process = subprocess.Popen(command, env={**environment, **self.environment}, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command, env={**environment, **self.environment}, stdout=subprocess.DEVNULL, stderr=errors
+        )
         wait_for(lambda: self.announcement.exists() or self.exit_code() is not None)
         return self
 

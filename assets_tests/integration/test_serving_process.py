@@ -29,6 +29,7 @@ from boucle_adapters.sql_state import SqlStateStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 HEAVY = ("dagster", "mlflow", "sklearn", "pandas", "pandera", "pyarrow", "duckdb", "evidently", "dbt", "alembic")
+HEAVY += ("opentelemetry.sdk", "opentelemetry.instrumentation", "apprise", "pythonjsonlogger")
 
 
 class Load:

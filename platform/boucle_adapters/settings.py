@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+    otlp_endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    alert_urls: str = Field(default="", repr=False)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     replica: str = "replica-1"
@@ -96,6 +98,12 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """MLflow's tracking and registry URI."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.home_dir / 'mlflow.db'}"
+
+    @property
+    def traces_wanted(self) -> bool:
+        """Whether somebody names a place for traces: us, or OpenTelemetry itself."""
+        theirs = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        return bool(self.otlp_endpoint) or any(os.environ.get(name) for name in theirs)
 
     def clock_file(self, model: str) -> Path:
         """The simulated time of a model, where it has one."""

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -107,12 +108,13 @@ def server_config(app: FastAPI) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Says where it answers once it does."""
+    """Says where it answers once it does; calls `ended` when the last request is answered."""
 
-    def __init__(self, config: uvicorn.Config, file: Path, text: str) -> None:
+    def __init__(self, config: uvicorn.Config, file: Path, text: str, ended: Callable[[], None]) -> None:
         super().__init__(config)
         self._file = file
         self._text = text
+        self._ended = ended
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -122,6 +124,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._file.unlink(missing_ok=True)
         await super().shutdown(sockets)
+        self._ended()
 
 
 def serve(settings: Settings) -> None:
@@ -145,11 +148,22 @@ def serve(settings: Settings) -> None:
         sockets.append(socket.socket(fileno=settings.shared_socket))
         end_with_parent()
     workers = _siblings(settings, sockets[-1]) if len(sockets) > 1 else None
-    config = server_config(create_app(replace(parts_of(settings, address), workers=workers)))
+    app = create_app(replace(parts_of(settings, address), workers=workers))
+    ended = _traced(app, settings)
+    config = server_config(app)
     gc.collect()
     gc.freeze()  # what was imported stays: looking at it again and again would hold up requests
     with suppress(KeyboardInterrupt):  # uvicorn has shut down already and raises the signal again
-        _Server(config, file, text).run(sockets=sockets)
+        _Server(config, file, text, ended).run(sockets=sockets)
+
+
+def _traced(app: FastAPI, settings: Settings) -> Callable[[], None]:
+    """Trace requests where somebody wants them; returns what ends that."""
+    if not settings.traces_wanted:
+        return lambda: None
+    from boucle_serving.tracing import trace_app  # noqa: PLC0415 - an extra, and half a second of imports
+
+    return trace_app(app, settings)
 
 
 def _siblings(settings: Settings, shared: socket.socket) -> Workers:
