@@ -101,7 +101,7 @@ audit: install ## Known vulnerabilities of the locked packages; asks a database 
 
 lock: ## Resolve the newest versions that fit into the lock files
 	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --all-extras --generate-hashes --no-annotate --no-header --quiet -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra serving --generate-hashes --no-annotate --no-header --quiet -c requirements.lock -o requirements-serving.lock
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra serving --extra tracing --generate-hashes --no-annotate --no-header --quiet -c requirements.lock -o requirements-serving.lock
 
 clean: ## Remove the environment, the state and all caches
 	rm -rf $(VENV) .boucle .boucle-[0-9]* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dbt_features/target dbt_features/logs reports .coverage .coverage.json
