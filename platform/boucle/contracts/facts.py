@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from boucle.contracts.bundle import BundleContract
 from boucle.contracts.evidence import ModelMetrics
-from boucle.contracts.profile import Histogram, ReferenceProfile
+from boucle.contracts.profile import CalibrationProfile, ColumnProfile, ReferenceProfile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,16 +187,13 @@ class EvaluationFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveFacts:
-    """What the production version saw and answered in one window, against its reference.
+    """What the production version saw and answered in one window, against its reference; profiles on its bins.
 
-    `calibration` (mean score - positive rate) and `log_loss` (nats) are of the predictions whose labels are mature;
-    None when there is none. `positives` counts the positive ones among those labels.
+    `outcomes` are those that became known in the window; None when there is none.
     """
 
     reference: ReferenceProfile
     predictions: int
-    positives: int
-    scores: Histogram
-    features: Mapping[str, Histogram]
-    calibration: Interval | None
-    log_loss: Interval | None
+    scores: ColumnProfile
+    features: Mapping[str, ColumnProfile]
+    outcomes: CalibrationProfile | None

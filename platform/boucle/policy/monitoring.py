@@ -1,13 +1,32 @@
-"""Is what production sees and answers still what it was judged on? Gates over one window of served predictions."""
+"""Is what production sees and answers still what it was judged on? Gates over one window of served predictions.
+
+A gate fails when drift is both sure and large enough to matter. Sure: a window without any drift fails no gate with
+probability 1 - `max_false_alarms`; that probability is split over the gates (`GATE_SHARES`, Bonferroni) and, within a
+gate, over the features (Holm), so it holds however they depend on each other. ADR 20.
+"""
+
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from boucle.contracts.facts import LiveFacts
-from boucle.contracts.profile import Histogram
+from boucle.contracts.facts import Interval, LiveFacts
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.policy import gates
+from boucle.policy.inputs import input_frozen, input_missing
 from boucle.policy.limits import GateLimit
-from boucle.stats.drift import psi, psi_null_quantile, weighted_mean
+from boucle.stats.calibration import calibration_gap, log_loss_increase, mean_log_loss
+from boucle.stats.drift import chi_square, psi, psi_null_mean, weighted_mean
+from boucle.stats.multiplicity import holm
+
+GATE_SHARES: Mapping[str, float] = {
+    "calibration_drift": 0.5,
+    "score_drift": 0.1,
+    "feature_drift": 0.1,
+    "log_loss_drift": 0.1,
+    "input_frozen": 0.1,
+    "input_missing": 0.1,
+}
+"""What each gate may spend of `max_false_alarms`. Half is calibration's: labels are few, and it needs them most."""
 
 
 class MonitoringPolicy(BaseModel):
@@ -18,14 +37,28 @@ class MonitoringPolicy(BaseModel):
     window_periods: int = Field(
         default=1, ge=1, description="periods that one drift report looks back on; days hold too little for most"
     )
-    min_predictions: int = Field(default=500, ge=1, description="served rows in the window, for drift of distributions")
+    min_predictions: int = Field(default=200, ge=1, description="served rows in the window, for drift of distributions")
     min_labels: int = Field(default=500, ge=2, description="served rows with mature labels, for performance")
     min_positives: int = Field(default=30, ge=1, description="positives among them; the normal interval needs so many")
+    max_false_alarms: float = Field(
+        default=0.01, gt=0, lt=0.5, description="ratio of windows without drift in which any gate fails, at most"
+    )
     max_score_psi: float = Field(
-        default=0.25, gt=0, description="PSI of the scores; 0.25 is the usual 'large', a cohort that ages reaches 0.4"
+        default=0.25, gt=0, description="PSI of the scores beyond chance; 0.25 is the usual 'large'"
     )
     max_feature_psi: float = Field(
-        default=1.0, gt=0, description="importance-weighted mean PSI; an ageing column alone reaches 3, harmlessly"
+        default=0.02,
+        gt=0,
+        description="importance-weighted mean PSI beyond chance; half a standard deviation is .25 times its importance",
+    )
+    max_column_psi: float = Field(
+        default=0.1, gt=0, description="PSI beyond chance from which the report calls one column drifted; no gate"
+    )
+    min_variation: float = Field(
+        default=0.1, gt=0, lt=1, description="ratio to the reference of rows without the most common value of a feature"
+    )
+    max_missing_rise: float = Field(
+        default=0.2, gt=0, lt=1, description="share of rows by which a feature may be missing more often"
     )
     max_calibration_gap: float = Field(
         default=0.005, gt=0, le=1, description="|mean score - positive rate| of mature predictions, probability"
@@ -33,110 +66,151 @@ class MonitoringPolicy(BaseModel):
     max_log_loss_increase: float = Field(
         default=0.02, gt=0, description="nats above the log loss on the reference holdout; base rates alone move .01"
     )
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="coverage of the intervals, ratio")
-    null_level: float = Field(default=0.99, gt=0.5, lt=1, description="quantile of PSI without drift, ratio")
+
+    def false_alarms(self, gate: str) -> float:
+        """Ratio of windows without drift in which this gate may fail."""
+        return self.max_false_alarms * GATE_SHARES[gate]
 
 
 def score_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
-    """PSI of the scores against those on the reference holdout."""
-    reference, current = facts.reference.scores, facts.scores
+    """PSI of the scores against those on the reference holdout, beyond what chance explains."""
+    name, limit = "score_drift", GateLimit(limit=policy.max_score_psi, unit="PSI")
+    reference, current = facts.reference.score_column, facts.scores
     if current.total == 0:
-        return _nothing_served("score_drift", policy.max_score_psi)
-    gate = gates.at_most(
-        "score_drift", psi(reference, current), _psi_limit(policy.max_score_psi), sample_size=current.total
-    )
-    noise = psi_null_quantile(reference, current, level=policy.null_level)
-    if noise > policy.max_score_psi:
-        return gates.inconclusive(gate, f"Without any drift a window this small reaches {noise:.3f}.")
+        return _nothing_served(name, limit)
+    alarms = policy.false_alarms(name)
+    excess, noise = _excess(facts, "scores"), psi_null_mean(reference, current)
+    tested = chi_square(reference, current, level=1 - alarms)
+    detail = f"Beyond the {noise:.3f} that chance alone gives at this n; p = {tested.p_value:.2g}."
+    is_sure = tested.p_value is not None and tested.p_value <= alarms
+    gate = _judged(name, excess, limit, surely=excess if is_sure else 0.0, n=current.total, detail=detail)
     return _with_enough_predictions(policy, facts, gate)
 
 
 def feature_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
-    """PSI of the features, weighted by their importance: one column that ages does not count more than it matters."""
+    """PSI of the features beyond chance, weighted by their importance: a column counts no more than it matters.
+
+    Failed when those features alone exceed the limit whose drift is sure among all that matter (chi-square, Holm).
+    """
+    name, limit = "feature_drift", GateLimit(limit=policy.max_feature_psi, unit="PSI")
     if facts.predictions == 0 or not facts.features:
-        return _nothing_served("feature_drift", policy.max_feature_psi)
-    values = feature_psi(facts)
-    largest = max(values, key=lambda name: values[name])
-    gate = gates.at_most(
-        "feature_drift",
-        weighted_mean(values, facts.reference.importance),
-        _psi_limit(policy.max_feature_psi),
-        sample_size=facts.predictions,
-        detail=f"Weighted by importance; the largest is {largest} with {values[largest]:.3f}.",
+        return _nothing_served(name, limit)
+    excess = {feature: _excess(facts, feature) for feature in facts.features}
+    weights = facts.reference.importance
+    sure = surely_drifted(facts, policy.false_alarms(name))
+    largest = max(excess, key=lambda feature: weights[feature] * excess[feature])
+    gate = _judged(
+        name,
+        weighted_mean(excess, weights),
+        limit,
+        surely=weighted_mean({key: excess[key] if key in sure else 0.0 for key in excess}, weights) or 0.0,
+        n=facts.predictions,
+        detail=f"Weighted by importance, beyond chance; {len(sure)} of {len(excess)} features surely drifted, "
+        f"{largest} counts most with {excess[largest]:.3f} at weight {weights[largest]:.2f}.",
     )
     return _with_enough_predictions(policy, facts, gate)
 
 
 def calibration_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
     """Mean score - positive rate of the predictions whose labels are mature, in both directions."""
-    if facts.calibration is None:
-        return _no_labels("calibration_drift", policy.max_calibration_gap, "probability")
-    limit = GateLimit(limit=policy.max_calibration_gap, unit="probability")
-    gate = gates.within("calibration_drift", facts.calibration, limit)
-    return _with_enough_labels(policy, facts, gate, labels=facts.calibration.sample_size)
+    name, limit = "calibration_drift", GateLimit(limit=policy.max_calibration_gap, unit="probability")
+    if facts.outcomes is None or facts.outcomes.entities < 2:
+        return _no_labels(name, limit)
+    gap = calibration_gap(facts.outcomes, level=1 - policy.false_alarms(name))
+    return _with_enough_labels(policy, facts, gates.within(name, gap, limit))
 
 
 def log_loss_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
     """Log loss of mature predictions minus that of the reference; failed if its whole interval is above the limit."""
-    if facts.log_loss is None:
-        return _no_labels("log_loss_drift", policy.max_log_loss_increase, "nats")
-    reference = facts.reference.log_loss
-    low, high = facts.log_loss.low - reference, facts.log_loss.high - reference
-    increase = facts.log_loss.estimate - reference
-    verdict = Verdict.PASSED if increase <= policy.max_log_loss_increase else Verdict.INCONCLUSIVE
-    gate = Gate(
-        name="log_loss_drift",
-        verdict=Verdict.FAILED if low > policy.max_log_loss_increase else verdict,
-        measured=increase,
-        bound=Bound.AT_MOST,
-        limit=policy.max_log_loss_increase,
-        unit="nats",
-        sample_size=facts.log_loss.sample_size,
-        low=low,
-        high=high,
-        detail=f"Log loss {facts.log_loss.estimate:.4f}, on the reference holdout {reference:.4f} nats.",
-    )
-    return _with_enough_labels(policy, facts, gate, labels=facts.log_loss.sample_size)
+    name, limit = "log_loss_drift", GateLimit(limit=policy.max_log_loss_increase, unit="nats")
+    if facts.outcomes is None or facts.outcomes.entities < 2:
+        return _no_labels(name, limit)
+    increase = _increase(facts, level=1 - policy.false_alarms(name))
+    now = increase.estimate + facts.reference.log_loss
+    detail = f"Log loss {now:.4f}, on the reference holdout {facts.reference.log_loss:.4f} nats."
+    return _with_enough_labels(policy, facts, gates.not_surely_above(name, increase, limit, detail=detail))
+
+
+def frozen(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
+    """Whether every feature still takes more than one value: the least variation left of any, against its reference."""
+    limit = GateLimit(limit=policy.min_variation, unit="ratio")
+    gate = input_frozen(facts, limit, alarms=policy.false_alarms("input_frozen"))
+    return _with_enough_predictions(policy, facts, gate)
+
+
+def missing(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
+    """Whether any feature is missing more often than on the reference: the largest rise of any."""
+    limit = GateLimit(limit=policy.max_missing_rise, unit="share of rows")
+    gate = input_missing(facts, limit, alarms=policy.false_alarms("input_missing"))
+    return _with_enough_predictions(policy, facts, gate)
 
 
 def drift_gates(policy: MonitoringPolicy, facts: LiveFacts) -> tuple[Gate, ...]:
     """Every drift gate of one window."""
-    return tuple(check(policy, facts) for check in (calibration_drift, score_drift, feature_drift, log_loss_drift))
+    checks = (calibration_drift, score_drift, feature_drift, log_loss_drift, frozen, missing)
+    return tuple(check(policy, facts) for check in checks)
 
 
-def feature_psi(facts: LiveFacts) -> dict[str, float]:
-    """PSI of each feature of the window against the reference."""
-    return {
-        name: psi(facts.reference.features[name], current) for name, current in facts.features.items() if _any(current)
+def surely_drifted(facts: LiveFacts, alarms: float) -> frozenset[str]:
+    """Features whose drift is sure among all that the production version makes use of (Holm 1979)."""
+    p_values = {
+        name: chi_square(reference, facts.features[name], level=1 - alarms).p_value
+        for name, reference in facts.reference.columns.items()
+        if facts.reference.importance[name] > 0 and name in facts.features
     }
+    return holm({name: p for name, p in p_values.items() if p is not None}, level=alarms)
 
 
-def _psi_limit(limit: float) -> GateLimit:
-    return GateLimit(limit=limit, unit="PSI")
+def _excess(facts: LiveFacts, column: str) -> float:
+    """PSI of a column beyond its expectation without drift; never below 0."""
+    if column == "scores":
+        reference, current = facts.reference.score_column, facts.scores
+    else:
+        reference, current = facts.reference.columns[column], facts.features[column]
+    return max(0.0, psi(reference, current) - psi_null_mean(reference, current))
 
 
-def _any(histogram: Histogram) -> bool:
-    return histogram.total > 0
+def _increase(facts: LiveFacts, *, level: float) -> Interval:
+    """References of earlier releases do not know how uncertain their own log loss is: it is taken as it is then."""
+    assert facts.outcomes is not None
+    if facts.reference.outcomes is not None:
+        return log_loss_increase(facts.outcomes, facts.reference.outcomes, level=level)
+    now, then = mean_log_loss(facts.outcomes, level=level), facts.reference.log_loss
+    return Interval(
+        estimate=now.estimate - then,
+        low=now.low - then,
+        high=now.high - then,
+        sample_size=now.sample_size,
+        entities=now.entities,
+    )
 
 
-def _nothing_served(name: str, limit: float) -> Gate:
-    return gates.at_most(name, None, _psi_limit(limit), sample_size=0, detail="Nothing was served in this window.")
+def _judged(name: str, measured: float | None, limit: GateLimit, *, surely: float, n: int, detail: str) -> Gate:
+    gate = gates.at_most(name, measured, limit, sample_size=n, detail=detail)
+    if gate.verdict is Verdict.FAILED and surely <= limit.limit:
+        return gates.inconclusive(gate, f"{detail} It may be chance.")
+    return gate
 
 
-def _no_labels(name: str, limit: float, unit: str) -> Gate:
-    asked = GateLimit(limit=limit, unit=unit)
-    return gates.at_most(name, None, asked, sample_size=0, detail="No label of a served row is mature yet.")
+def _nothing_served(name: str, limit: GateLimit) -> Gate:
+    return gates.at_most(name, None, limit, sample_size=0, detail="Nothing was served in this window.")
+
+
+def _no_labels(name: str, limit: GateLimit) -> Gate:
+    return gates.at_most(name, None, limit, sample_size=0, detail="No label of a served row is mature yet.")
 
 
 def _with_enough_predictions(policy: MonitoringPolicy, facts: LiveFacts, gate: Gate) -> Gate:
-    if facts.predictions >= policy.min_predictions:
+    if facts.predictions >= policy.min_predictions or gate.measured is None:
         return gate
     return gates.inconclusive(gate, f"{facts.predictions} predictions; the policy asks for {policy.min_predictions}.")
 
 
-def _with_enough_labels(policy: MonitoringPolicy, facts: LiveFacts, gate: Gate, *, labels: int) -> Gate:
+def _with_enough_labels(policy: MonitoringPolicy, facts: LiveFacts, gate: Gate) -> Gate:
+    known = facts.outcomes
+    labels, positives = (known.rows, sum(known.positives)) if known else (0, 0)
     if labels < policy.min_labels:
         return gates.inconclusive(gate, f"{labels} mature labels; the policy asks for {policy.min_labels}.")
-    if facts.positives < policy.min_positives:
-        return gates.inconclusive(gate, f"{facts.positives} positives; the policy asks for {policy.min_positives}.")
+    if positives < policy.min_positives:
+        return gates.inconclusive(gate, f"{positives} positives; the policy asks for {policy.min_positives}.")
     return gate

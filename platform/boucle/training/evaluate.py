@@ -14,14 +14,16 @@ from boucle.contracts.evidence import ModelMetrics
 from boucle.contracts.facts import ApiFacts, EvaluationFacts, LatencyFacts, RobustnessFacts, ScoreFacts
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.measuring import CostMatrix, Slicing
-from boucle.contracts.profile import Histogram, ReferenceProfile
-from boucle.features.profiles import build_histogram, quantile_edges
+from boucle.contracts.profile import ReferenceProfile
+from boucle.features.profiles import profile_reference
+from boucle.stats.calibration import build_calibration
 from boucle.stats.intervals import calibration_interval, paired_cost_gain, paired_gain
 from boucle.stats.metrics import Vector, log_loss, log_loss_rows, model_metrics
 from boucle.training.fit import Classifier, Matrix, predict
 from boucle.training.slices import slice_gains
 
-REFERENCE_BINS = 10
+REFERENCE_BINS = 30
+"""Statistics of 30 bins are within .01 of exact ones (`platform/docs/monitoring.md`)."""
 
 
 def baseline_scores(training_labels: Vector, rows: int) -> Vector:
@@ -171,23 +173,34 @@ def reference_profile(
     version: ModelVersion,
     window: tuple[datetime, datetime],
     importance: Mapping[str, float],
+    categories: Mapping[str, Sequence[float]] | None = None,
     bins: int = REFERENCE_BINS,
 ) -> ReferenceProfile:
-    """How features and scores looked on the holdout `[window[0], window[1])`; edges are quantiles of these rows."""
+    """How features and scores looked on the holdout `[window[0], window[1])`; edges are quantiles of these rows.
+
+    `categories` are the values of the features that are places in a list of names.
+    """
+    declared = categories or {}
+    columns = {
+        name: profile_reference(holdout.features[:, column], bins, declared.get(name, ()))
+        for column, name in enumerate(holdout.feature_names)
+    }
+    scored = profile_reference(scores, bins)
     return ReferenceProfile(
         model=model,
         version=version,
         window_start=window[0],
         window_end=window[1],
         rows=len(holdout.labels),
-        features={
-            name: _profile(holdout.features[:, column], bins) for column, name in enumerate(holdout.feature_names)
-        },
-        scores=_profile(scores, bins),
+        features={name: column.histogram for name, column in columns.items()},
+        scores=scored.histogram,
         mean_score=float(scores.mean()),
         positive_rate=float(holdout.labels.mean()),
         log_loss=log_loss(holdout.labels, scores),
         importance=dict(importance),
+        details={name: column.details for name, column in columns.items() if column.details},
+        score_details=scored.details,
+        outcomes=build_calibration(holdout.labels, scores, holdout.entities, scored.histogram.edges),
     )
 
 
@@ -201,9 +214,3 @@ def metric_rows(
 
 def _usable(scores: Vector) -> Vector:
     return np.where(np.isfinite(scores) & (scores >= 0) & (scores <= 1), scores, 0.5)
-
-
-def _profile(values: Vector, bins: int) -> Histogram:
-    """A column that is missing altogether has one edge, so that any value it gets later is drift."""
-    edges = quantile_edges(values, bins) if np.isfinite(values).any() else (0.0,)
-    return build_histogram(values, edges)

@@ -305,6 +305,11 @@ def _reference(
         version=version,
         window=(manifest.holdout_from, manifest.holdout_as_of[-1] + timedelta(days=1)),
         importance=permutation_importance(estimator, held, seed=spec.training.seed),
+        categories={
+            feature.name: tuple(float(place) for place in range(len(feature.categories)))
+            for feature in contract_of(spec).features
+            if feature.categories
+        },
     )
     folder = version_dir(home, spec, version)
     write_document(folder / "reference.json", reference)
