@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from boucle.contracts.bundle import BundleContract, FeatureSpec, OutputSpec
 from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import ModelMetrics
@@ -20,9 +22,11 @@ from boucle.contracts.facts import (
 )
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.monitoring import DriftReport
-from boucle.contracts.profile import Histogram, ReferenceProfile
+from boucle.contracts.profile import CalibrationProfile, ColumnProfile, ReferenceProfile
 from boucle.contracts.trigger import Trigger, TriggerOutcome
 from boucle.contracts.verdict import Bound, Gate, Verdict
+from boucle.features.profiles import profile_column
+from boucle.stats.calibration import build_calibration
 
 MODEL = ModelName("repurchase")
 
@@ -84,38 +88,52 @@ def evaluation(**changes: Any) -> EvaluationFacts:
     return EvaluationFacts(**facts | changes)
 
 
-def histogram(*counts: int, nulls: int = 0) -> Histogram:
-    """Counts on the edges 0, 1, 2, ..."""
-    return Histogram(edges=tuple(float(edge) for edge in range(len(counts) - 1)), counts=counts, nulls=nulls)
+def column(*counts: int, nulls: int = 0) -> ColumnProfile:
+    """So many values below 0, in [0, 1), [1, 2), ..., evenly spread, and so many missing ones."""
+    values = [np.linspace(place - 1, place, count, endpoint=False) for place, count in enumerate(counts)]
+    edges = [float(edge) for edge in range(len(counts) - 1)]
+    return profile_column(np.concatenate([*values, np.full(nulls, np.nan)]), edges)
 
 
-SAME = histogram(0, 250, 250, 250, 250)
-MOVED = histogram(0, 10, 40, 150, 800)
+SAME = column(0, 250, 250, 250, 250)
+MOVED = column(0, 10, 40, 150, 800)
+
+
+def known(n: int = 4_000, *, gap: float = 0.0, positives_scored: float | None = None) -> CalibrationProfile:
+    """Outcomes of which 8 % are positive: all scored 0.08 + gap, or the positives otherwise, with the same mean."""
+    positives = n * 8 // 100
+    labels = np.repeat([1.0, 0.0], [positives, n - positives])
+    scores = np.full(n, 0.08 + gap)
+    if positives_scored is not None:
+        mean = (n * (0.08 + gap) - positives * positives_scored) / (n - positives)
+        scores = np.where(labels == 1, positives_scored, mean)
+    return build_calibration(labels, scores, np.arange(n), (0.0, 0.05, 0.1, 1.0))
 
 
 def live(**changes: Any) -> LiveFacts:
-    """A window of 1,000 predictions in which nothing drifted."""
+    """A window of 1,000 predictions in which nothing drifted, and 4,000 outcomes."""
     reference = ReferenceProfile(
         model=MODEL,
         version=ModelVersion(1),
         window_start=day("1997-04-01"),
         window_end=day("1997-05-01"),
         rows=1_000,
-        features={"recency": SAME, "freq": SAME},
-        scores=SAME,
+        features={"recency": SAME.histogram, "freq": SAME.histogram},
+        scores=SAME.histogram,
         mean_score=0.08,
         positive_rate=0.08,
-        log_loss=0.22,
+        log_loss=0.2788,
         importance={"recency": 0.75, "freq": 0.25},
+        details={"recency": SAME.details, "freq": SAME.details},
+        score_details=SAME.details,
+        outcomes=known(),
     )
     facts: dict[str, Any] = {
         "reference": reference,
         "predictions": 1_000,
-        "positives": 80,
         "scores": SAME,
         "features": {"recency": SAME, "freq": SAME},
-        "calibration": interval(0.0, -0.01, 0.01, n=1_000),
-        "log_loss": interval(0.22, 0.20, 0.24, n=1_000),
+        "outcomes": known(),
     }
     return LiveFacts(**facts | changes)
 

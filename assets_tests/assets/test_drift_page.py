@@ -14,9 +14,10 @@ from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.steps.drift import measure_drift
 from boucle_platform.model_loop.steps.features import feature_names
-from boucle_platform.model_loop.steps.store import version_dir, write_document, write_rows
+from boucle_platform.model_loop.steps.store import data_dir, version_dir, write_document, write_rows
 
 SPEC = catalogue.spec_of("repurchase")
+MAY = SPEC.period("1997-05")
 OLD_FEATURES = ("recency", "freq")
 
 
@@ -27,21 +28,38 @@ def answers(rows: int) -> pd.DataFrame:
     return frame.assign(proba=0.5, features=list(values))
 
 
+def home_with(folder: Path, answered: pd.DataFrame) -> Home:
+    """A home with version 1 in production, its reference, and what it answered in May."""
+    home = Home(Settings(home=str(folder)))
+    promote(home.state, version=1, digest=Digest("1" * 64))
+    of_version = version_dir(home, SPEC, live().reference.version)
+    write_document(of_version / "reference.json", live().reference)
+    seen = answers(200)
+    sample = pd.DataFrame(np.vstack(seen["features"].to_list()), columns=list(OLD_FEATURES)).assign(proba=0.4)
+    write_rows(of_version / "reference_sample.parquet", sample)
+    write_rows(data_dir(home, SPEC) / "predictions" / f"{MAY.key}.parquet", answered)
+    return home
+
+
 # Evidently and what it imports use names that numpy and litestar have deprecated.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_feature_that_is_new_since_production_was_trained_does_not_break_its_page(tmp_path: Path):
     assert len(feature_names(SPEC)) > len(OLD_FEATURES)
-    home = Home(Settings(home=str(tmp_path)))
-    promote(home.state, version=1, digest=Digest("1" * 64))
-    folder = version_dir(home, SPEC, live().reference.version)
-    seen = answers(200)
-    write_document(folder / "reference.json", live().reference)
-    sample = pd.DataFrame(np.vstack(seen["features"].to_list()), columns=list(OLD_FEATURES)).assign(proba=0.4)
-    write_rows(folder / "reference_sample.parquet", sample)
+    home = home_with(tmp_path, answers(200))
 
-    report, page = measure_drift(home, SPEC, SPEC.period("1997-05"), seen, seen.head(0).assign(label=0), draw=True)
+    report, page = measure_drift(home, SPEC, [MAY], draw=True)
 
     assert set(report.feature_psi) == set(OLD_FEATURES)
     shown = page.read_text()
     assert all(name in shown for name in OLD_FEATURES)
     home.state.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_two_answers_are_enough_for_a_page_and_one_has_no_spread_to_draw(tmp_path: Path):
+    for rows, is_drawn in ((1, False), (2, True)):
+        home = home_with(tmp_path / str(rows), answers(rows))
+        report, page = measure_drift(home, SPEC, [MAY], draw=True)
+        assert report.predictions == rows
+        assert (page is not None) is is_drawn
+        home.state.close()

@@ -23,8 +23,8 @@ class StatisticName(StrEnum):
 class DriftStatistic(Document):
     """One statistic of one column: a larger value is more drift, whichever it is.
 
-    `limit` is the largest value to expect of a window without drift; of the Wasserstein distance, which has no such law,
-    the usual one. `p_value` is the probability of at least this value without drift, None where no law is known.
+    `limit` is the largest value to expect of a window without drift; of the Wasserstein distance, which has no such
+    law, the usual one. `p_value` is the probability of at least this value without drift, None where no law is known.
     """
 
     name: StatisticName
@@ -64,8 +64,8 @@ class DriftReport(Document):
     """The current window against the reference of the production version.
 
     `gates` say whether drift is within limits; `feature_psi` is shown, and enters only through its weighted mean:
-    a cohort that ages moves some features every month without harm. Since schema version 2 `columns` has every statistic
-    of every column, the scores first.
+    a cohort that ages moves some features every month without harm. Since schema version 2 `columns` has every
+    statistic of every column, the scores first.
     """
 
     schema_version: Literal[1, 2] = 2

@@ -156,7 +156,7 @@ class ReferenceProfile(Document):
     positive_rate: float
     log_loss: float
     importance: dict[str, float]
-    details: dict[str, ColumnDetails] = {}
+    details: dict[str, ColumnDetails] = Field(default_factory=dict)
     score_details: ColumnDetails | None = None
     outcomes: CalibrationProfile | None = None
 

@@ -1,5 +1,7 @@
 """Every statistic of every column of a window, for people: what drifted, by how much, and whether it is sure."""
 
+from collections.abc import Sequence
+
 from boucle.contracts.facts import LiveFacts
 from boucle.contracts.monitoring import ColumnDrift, DriftStatistic, StatisticName
 from boucle.contracts.profile import ColumnProfile
@@ -34,16 +36,19 @@ def column_drifts(policy: MonitoringPolicy, facts: LiveFacts) -> tuple[ColumnDri
         ColumnDrift(
             column=name,
             importance=None if name == SCORES else facts.reference.importance[name],
-            verdict=_verdict(policy, facts, *used[name], found[name][0].value, is_sure=name in sure),
+            verdict=_verdict(policy, facts, *used[name], statistics[0].value, is_sure=name in sure),
             statistics=statistics,
         )
         for name, statistics in found.items()
     )
 
 
-def column_statistics(
-    reference: ColumnProfile, current: ColumnProfile, *, level: float
-) -> tuple[DriftStatistic, ...]:
+def feature_psi(columns: Sequence[ColumnDrift]) -> dict[str, float]:
+    """PSI of each feature, those that matter most first."""
+    return {column.column: column.statistics[0].value for column in columns if column.column != SCORES}
+
+
+def column_statistics(reference: ColumnProfile, current: ColumnProfile, *, level: float) -> tuple[DriftStatistic, ...]:
     """PSI first, Jensen-Shannon and chi-square; along the axis too, unless the values are places in a list of names."""
     statistics: list[DriftStatistic | None] = [
         psi_statistic(reference, current, level=level),

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from boucle.contracts.facts import Interval, LiveFacts
 from boucle.contracts.profile import ColumnProfile
 from boucle.contracts.verdict import Gate, Verdict
+from boucle.features.profiles import FREQUENT_SHARE
 from boucle.policy import gates
 from boucle.policy.limits import GateLimit
 from boucle.stats.intervals import wilson_interval
@@ -49,7 +50,7 @@ def input_missing(facts: LiveFacts, limit: GateLimit, *, alarms: float) -> Gate:
 
 
 def _variations(facts: LiveFacts) -> dict[str, tuple[int, int, float]]:
-    """Of each feature that can be judged: rows without the most common value, rows, and their share in the reference."""
+    """Of each feature that can be judged: rows without the most common value, all rows, and the reference's share."""
     found = {}
     for name, reference in facts.reference.columns.items():
         current = facts.features.get(name)
@@ -68,15 +69,15 @@ def _variations(facts: LiveFacts) -> dict[str, tuple[int, int, float]]:
 
 
 def _reference_share(reference: ColumnProfile, value: float) -> float:
-    """The share of the reference's rows with this value, where it is known; else of the bin that holds it, or more."""
+    """The share of the reference's rows with this value, where it is known; else no less than it can be."""
     rows = reference.total - reference.histogram.nulls
     if rows == 0:
         return 0.0
-    frequent = reference.details.frequent if reference.details else ()
-    known = next((found.count for found in frequent if found.value == value), None)
-    if known is None:
-        known = reference.histogram.counts[bisect_right(reference.histogram.edges, value)]
-    return known / rows
+    in_bin = reference.histogram.counts[bisect_right(reference.histogram.edges, value)] / rows
+    if reference.details is None:
+        return in_bin
+    known = next((found.count for found in reference.details.frequent if found.value == value), None)
+    return min(in_bin, FREQUENT_SHARE) if known is None else known / rows
 
 
 def _rise(reference: ColumnProfile, current: ColumnProfile, *, level: float) -> Interval:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.facts import Interval, LiveFacts
-from boucle.contracts.verdict import Bound, Gate, Verdict
+from boucle.contracts.profile import CalibrationProfile, ReferenceProfile
+from boucle.contracts.verdict import Gate, Verdict
 from boucle.policy import gates
 from boucle.policy.inputs import input_frozen, input_missing
 from boucle.policy.limits import GateLimit
@@ -125,7 +126,7 @@ def log_loss_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
     name, limit = "log_loss_drift", GateLimit(limit=policy.max_log_loss_increase, unit="nats")
     if facts.outcomes is None or facts.outcomes.entities < 2:
         return _no_labels(name, limit)
-    increase = _increase(facts, level=1 - policy.false_alarms(name))
+    increase = _increase(facts.outcomes, facts.reference, level=1 - policy.false_alarms(name))
     now = increase.estimate + facts.reference.log_loss
     detail = f"Log loss {now:.4f}, on the reference holdout {facts.reference.log_loss:.4f} nats."
     return _with_enough_labels(policy, facts, gates.not_surely_above(name, increase, limit, detail=detail))
@@ -170,12 +171,11 @@ def _excess(facts: LiveFacts, column: str) -> float:
     return max(0.0, psi(reference, current) - psi_null_mean(reference, current))
 
 
-def _increase(facts: LiveFacts, *, level: float) -> Interval:
+def _increase(known: CalibrationProfile, reference: ReferenceProfile, *, level: float) -> Interval:
     """References of earlier releases do not know how uncertain their own log loss is: it is taken as it is then."""
-    assert facts.outcomes is not None
-    if facts.reference.outcomes is not None:
-        return log_loss_increase(facts.outcomes, facts.reference.outcomes, level=level)
-    now, then = mean_log_loss(facts.outcomes, level=level), facts.reference.log_loss
+    if reference.outcomes is not None:
+        return log_loss_increase(known, reference.outcomes, level=level)
+    now, then = mean_log_loss(known, level=level), reference.log_loss
     return Interval(
         estimate=now.estimate - then,
         low=now.low - then,

@@ -166,7 +166,7 @@ def _relative_entropy(p: Vector, q: Vector) -> float:
 
 
 def _pooled(expected: Vector, seen: Vector) -> tuple[Vector, Vector]:
-    """Bins in which the smaller sample has to expect fewer than `LEAST_EXPECTED` rows become one, with more if needed."""
+    """Bins where the smaller sample has to expect fewer than `LEAST_EXPECTED` rows become one, with more if needed."""
     both = expected + seen
     least = both * min(expected.sum(), seen.sum()) / both.sum()
     order = np.argsort(least, kind="stable")

@@ -1,11 +1,12 @@
 """From served predictions to drift: thin assets over the steps."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.monitoring import ColumnDrift, DriftReport, DriftStatistic, StatisticName
 from boucle.contracts.outcomes import WindowOutcomes
 from boucle.contracts.verdict import worst
 from boucle_platform.model_loop import presentation
@@ -14,7 +15,7 @@ from boucle_platform.model_loop.model_assets import asset_arguments, by_period, 
 from boucle_platform.model_loop.performance_metadata import history_metadata, performance_metadata
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import ground_truth as truth
-from boucle_platform.model_loop.steps import monitoring, performance, skew
+from boucle_platform.model_loop.steps import monitoring, performance, profiles, skew
 from boucle_platform.model_loop.steps.prediction_log import collect_predictions
 from boucle_platform.resources.home import HomeResource
 
@@ -54,6 +55,8 @@ def _prediction_log(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) ->
         """Predictions served in the period, once per prediction id, as an immutable snapshot."""
         ports, periods = home.connect(), periods_of(context, spec)
         collected = collect_predictions(ports, spec, periods)
+        for period in periods:
+            profiles.profile_answers(ports, spec, period)
         skewed = {period.key: skew.training_serving_skew(ports, spec, period) for period in periods}
         for key, found in collected.items():
             metadata = {
@@ -90,12 +93,14 @@ def _ground_truth(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
     )
     def ground_truth(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Predictions whose outcome was due in the period, with the outcome; earlier periods of which more is known."""
-        periods, checks = periods_of(context, spec), []
-        made = truth.join_outcomes(home.connect(), spec, periods)
+        ports, periods, checks = home.connect(), periods_of(context, spec), []
+        made = truth.join_outcomes(ports, spec, periods)
         for period in periods:
             joined = made.joined[period.key]
             context.add_asset_metadata(_outcome_metadata(joined), partition_key=period.key)
             checks.append(truth.coverage_check(joined))
+        for window in (*periods, *(spec.period(found.period) for found in made.restated)):
+            profiles.profile_outcomes(ports, spec, window)
         failed = [check for check in checks if not check.passed]
         restated = [_restatement(found) for found in made.restated]
         return dg.MaterializeResult(
@@ -140,12 +145,14 @@ def _drift_report(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
     )
     def drift_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """What the production version saw and answered in the period, against its reference window."""
-        periods, reports = periods_of(context, spec), {}
+        ports, periods, reports = home.connect(), periods_of(context, spec), {}
         for period in periods:
             # Drawing takes a second: of several periods the last one gets a page, for it is the one that is looked at.
-            report, page = monitoring.drift(home.connect(), spec, period, draw=period is periods[-1])
+            report, page = monitoring.drift(ports, spec, period, draw=period is periods[-1])
             context.add_asset_metadata(_drift_metadata(report, page), partition_key=period.key)
             reports[period.key] = report
+        history = monitoring.drift_history(ports, spec, list(reports.values()))
+        context.add_asset_metadata(_history_plots(history), partition_key=periods[-1].key)
         return dg.MaterializeResult(value=reports, check_results=[monitoring.drift_check(report)])
 
     return drift_report
@@ -189,7 +196,40 @@ def _drift_metadata(report: DriftReport, page: Path | None) -> dict[str, Any]:
     }
     if page is not None:
         metadata["evidently_report"] = dg.MetadataValue.path(str(page))
+    if report.columns:
+        metadata["columns"] = presentation.table(_column_rows(report.columns))
     if page is not None and report.feature_psi:
         plot = presentation.bar_plot("Drift of each feature", report.feature_psi, xlabel="PSI")
         metadata["feature_psi_plot"] = plot
     return metadata
+
+
+def _column_rows(columns: Sequence[ColumnDrift]) -> list[dict[str, object]]:
+    """A row a column: its importance, each statistic (marked where it is beyond its limit) and the verdict."""
+    return [
+        {
+            "column": column.column,
+            "importance": column.importance,
+            **{name.value: _marked(column.statistic(name)) for name in StatisticName},
+            "drift": column.verdict.value,
+        }
+        for column in columns
+    ]
+
+
+def _marked(statistic: DriftStatistic | None) -> str | None:
+    return None if statistic is None else f"{statistic.value:.4g}{' !' if statistic.is_beyond else ''}"
+
+
+def _history_plots(history: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """A line over time for each gate that measured something."""
+    titles = {"score_drift": "Drift of the scores", "feature_drift": "Drift of the features, weighted by importance"}
+    return {
+        f"{name}_plot": presentation.line_plot(
+            titles[name],
+            {"PSI beyond chance": (list(measured), list(measured.values()))},
+            ylabel="PSI",
+        )
+        for name, measured in history.items()
+        if measured
+    }

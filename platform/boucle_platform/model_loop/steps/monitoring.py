@@ -1,5 +1,6 @@
 """The drift report of a window, and what its check says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -10,8 +11,10 @@ from boucle.contracts.windows import Period, previous_period
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.drift import measure_drift
-from boucle_platform.model_loop.steps.ground_truth import outcomes
-from boucle_platform.model_loop.steps.prediction_log import joined_up, predictions_of
+from boucle_platform.model_loop.steps.store import drift_reports
+
+SHOWN_PERIODS = 36
+SHOWN_GATES = ("score_drift", "feature_drift")
 
 
 def drift(home: Home, spec: LoopSpec, period: Period, *, draw: bool = True) -> tuple[DriftReport, Path | None]:
@@ -19,10 +22,22 @@ def drift(home: Home, spec: LoopSpec, period: Period, *, draw: bool = True) -> t
     parts = [period]
     while len(parts) < spec.monitoring.window_periods and not spec.starts(parts[0]):
         parts.insert(0, previous_period(parts[0], spec.cadence))
-    window = period.model_copy(update={"start": parts[0].start})
-    seen = joined_up([predictions_of(home, spec, part) for part in parts])
-    judged = joined_up([outcomes(home, spec, part.key) for part in parts])
-    return measure_drift(home, spec, window, seen, judged, draw=draw)
+    return measure_drift(home, spec, parts, draw=draw)
+
+
+def drift_history(home: Home, spec: LoopSpec, newest: Sequence[DriftReport]) -> dict[str, dict[str, float]]:
+    """What the drift gates of distributions measured, by gate and period, of the last periods and the newest reports.
+
+    Reports without answers are left out: nothing was measured is not a zero.
+    """
+    reports = {report.period: report for report in drift_reports(home, spec, last=SHOWN_PERIODS)}
+    reports |= {report.period: report for report in newest}
+    history: dict[str, dict[str, float]] = {name: {} for name in SHOWN_GATES}
+    for period in sorted(reports):
+        for gate in reports[period].gates:
+            if gate.name in history and gate.measured is not None:
+                history[gate.name][period] = gate.measured
+    return history
 
 
 def drift_check(report: DriftReport) -> dg.AssetCheckResult:

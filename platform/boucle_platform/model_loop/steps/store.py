@@ -19,6 +19,7 @@ from boucle_platform.model_loop.spec import LoopSpec
 
 D = TypeVar("D", bound=Document)
 
+REFERENCE = "reference.json"
 PREDICTIONS, GROUND_TRUTH = "predictions", "ground_truth"
 """Directories of a model's served predictions and of their outcomes, a file a period."""
 
@@ -69,6 +70,12 @@ def read_drift_report(home: Home, spec: LoopSpec, period: str) -> DriftReport:
     return read_document(document_file(home, spec, "drift_report", period), DriftReport)
 
 
+def drift_reports(home: Home, spec: LoopSpec, *, last: int) -> list[DriftReport]:
+    """The reports of the last so many periods that have one, oldest first."""
+    files = sorted(document_file(home, spec, "drift_report", "any").parent.glob("*.json"))
+    return [read_document(file, DriftReport) for file in files[-last:]]
+
+
 def newest_evidence(home: Home, spec: LoopSpec) -> Evidence | None:
     """What the newest evaluation report measured; None before the first one."""
     file = document_file(home, spec, "evaluation_report")
@@ -85,4 +92,9 @@ def trained_up_to(home: Home, spec: LoopSpec) -> datetime | None:
 
 def read_reference(home: Home, spec: LoopSpec, version: ModelVersion) -> ReferenceProfile:
     """How features and scores of a version looked on its holdout."""
-    return read_document(version_dir(home, spec, version) / "reference.json", ReferenceProfile)
+    return read_document(version_dir(home, spec, version) / REFERENCE, ReferenceProfile)
+
+
+def has_reference(home: Home, spec: LoopSpec, version: ModelVersion) -> bool:
+    """Whether a reference of the version was written: only versions that this loop trained have one."""
+    return (version_dir(home, spec, version) / REFERENCE).exists()

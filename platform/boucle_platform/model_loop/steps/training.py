@@ -27,7 +27,7 @@ from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.features import feature_names
-from boucle_platform.model_loop.steps.store import data_dir, version_dir, write_document, write_rows
+from boucle_platform.model_loop.steps.store import REFERENCE, data_dir, version_dir, write_document, write_rows
 
 if TYPE_CHECKING:
     from boucle.training.evaluate import Holdout
@@ -312,7 +312,7 @@ def _reference(
         },
     )
     folder = version_dir(home, spec, version)
-    write_document(folder / "reference.json", reference)
+    write_document(folder / REFERENCE, reference)
     write_document(folder / "training.json", manifest)
     sample = holdout[list(manifest.feature_names)].assign(proba=scores)
     write_rows(
