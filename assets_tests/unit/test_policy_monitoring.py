@@ -151,7 +151,7 @@ def test_a_single_labelled_entity_has_no_interval():
     "values",
     [
         pytest.param([2.5] * 1_000, id="constant"),
-        pytest.param([2.5] * 920 + [0.1, 1.1, 2.1, 3.1] * 20, id="repeats but for a few"),
+        pytest.param([2.5] * 984 + [0.1, 1.1, 2.1, 3.1] * 4, id="repeats but for a few"),
         pytest.param([float("nan")] * 500 + [2.5] * 500, id="constant where it is there"),
     ],
 )

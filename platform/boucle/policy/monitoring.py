@@ -56,7 +56,10 @@ class MonitoringPolicy(BaseModel):
         default=0.1, gt=0, description="PSI beyond chance from which the report calls one column drifted; no gate"
     )
     min_variation: float = Field(
-        default=0.1, gt=0, lt=1, description="ratio to the reference of rows without the most common value of a feature"
+        default=0.02,
+        gt=0,
+        lt=1,
+        description="ratio to the reference of rows without the most common value of a feature; ageing alone leaves .2",
     )
     max_missing_rise: float = Field(
         default=0.2, gt=0, lt=1, description="share of rows by which a feature may be missing more often"
