@@ -41,6 +41,9 @@ class MonitoringPolicy(BaseModel):
     min_predictions: int = Field(default=200, ge=1, description="served rows in the window, for drift of distributions")
     min_labels: int = Field(default=500, ge=2, description="served rows with mature labels, for performance")
     min_positives: int = Field(default=30, ge=1, description="positives among them; the normal interval needs so many")
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="coverage of the intervals that are shown and judged by no gate, ratio"
+    )
     max_false_alarms: float = Field(
         default=0.01, gt=0, lt=0.5, description="ratio of windows without drift in which any gate fails, at most"
     )
