@@ -93,6 +93,11 @@ def test_every_version_has_its_own_profile_unless_nobody_knows_its_bins(home: Ho
     assert {made.version: made.rows for made in profile_answers(home, SPEC, MAY)} == {1: 10, 2: 20}
 
 
+def test_what_testers_asked_for_does_not_count(home: Home):
+    served(home, MAY, pd.concat([answered(10).assign(pinned=False), answered(5).assign(pinned=True)]))
+    assert [made.rows for made in profile_answers(home, SPEC, MAY)] == [10]
+
+
 def test_a_report_reads_no_row_of_periods_that_have_their_profiles(home: Home):
     files = [served(home, APRIL, answered(300)), served(home, MAY, answered(200)), known(home, MAY, answered(50))]
     for period in (APRIL, MAY):

@@ -18,7 +18,7 @@ from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.prediction_log import joined_up, predictions_of
-from boucle_platform.model_loop.steps.profiles import SCORE, facts_of, matrix_of
+from boucle_platform.model_loop.steps.profiles import SCORE, counted, facts_of, matrix_of
 from boucle_platform.model_loop.steps.store import data_dir, read_reference, trained_up_to, version_dir, write_text
 
 MAX_PAGE_ROWS, MIN_PAGE_VALUES = 2_000, 2
@@ -108,7 +108,7 @@ def _sample(home: Home, spec: LoopSpec, parts: Sequence[Period], profile: Refere
     """At most so many rows of the newest periods of the window: not all of its files are read to draw a page."""
     found: list[pd.DataFrame] = []
     for part in reversed(parts):
-        rows = predictions_of(home, spec, part)
+        rows = counted(predictions_of(home, spec, part))
         found.append(rows[rows["model_version"] == profile.version])
         if sum(map(len, found)) >= MAX_PAGE_ROWS:
             break

@@ -39,7 +39,7 @@ def profile_answers(home: Home, spec: LoopSpec, period: Period) -> tuple[PeriodP
 
     A version without a reference (another tool registered it) has no bins, and so no profile.
     """
-    rows = predictions_of(home, spec, period)
+    rows = counted(predictions_of(home, spec, period))
     folder = _folder(home, spec, period, ANSWERS)
     folder.mkdir(parents=True, exist_ok=True)
     return tuple(
@@ -84,6 +84,11 @@ def facts_of(home: Home, spec: LoopSpec, parts: Sequence[Period], reference: Ref
         features=features,
         outcomes=merge_calibration([profile.known for profile in became_known]) if became_known else None,
     )
+
+
+def counted(rows: pd.DataFrame) -> pd.DataFrame:
+    """Answers that say what the world asks: those that testers asked for by version do not count (ADR 22)."""
+    return rows[~rows["pinned"].astype(bool)]
 
 
 def matrix_of(rows: pd.DataFrame, features: Sequence[str]) -> NDArray[np.float64]:
