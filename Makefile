@@ -17,11 +17,12 @@ LEVELS := $(CORE_LEVELS) $(OTHER_LEVELS)
 # Per cent of the core's lines, and of its branches, that the tests of CORE_LEVELS must reach.
 COVERAGE_FLOOR := 95
 COVERAGE := .coverage.json
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 # Compile at install: with bytecode switched off, every process would compile every import again (2 to 3 times as slow).
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install demo dev test test-fast $(LEVELS:%=test-%) test-core check lint types imports sql definitions rules promtool workflows lock sbom audit clean
+.PHONY: help install demo dev test test-fast $(LEVELS:%=test-%) test-core smoke check lint types imports sql definitions rules promtool workflows lock sbom audit clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +57,9 @@ $(LEVELS:%=test-%): test-%: install promtool # One level: make test-unit, test-c
 
 test-fast: install promtool ## What is fast and stable: unit, contract, data, model gates, assets
 	$(BIN)/pytest -m "not integration and not loop" $(ARGS)
+
+smoke: install ## Build the images, start the stack of compose.yaml, send one turn of the loop through it (minutes)
+	$(BIN)/pytest -m smoke assets_tests/smoke $(ARGS)
 
 check: lint types imports sql definitions rules workflows ## ruff, mypy, import-linter, sqlfluff, dbt parse, Dagster definitions, alert rules, workflows
 
@@ -100,8 +104,10 @@ audit: install ## Known vulnerabilities of the locked packages; asks a database 
 	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock
 
 lock: ## Resolve the newest versions that fit into the lock files
-	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --all-extras --generate-hashes --no-annotate --no-header --quiet -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra serving --extra tracing --generate-hashes --no-annotate --no-header --quiet -c requirements.lock -o requirements-serving.lock
+	$(COMPILE) pyproject.toml --upgrade --all-extras -o requirements.lock
+	$(COMPILE) pyproject.toml --extra serving --extra postgres --extra tracing -c requirements.lock -o requirements-serving.lock
+	$(COMPILE) pyproject.toml --extra platform --extra tracing --extra examples -c requirements.lock -o requirements-platform.lock
+	printf 'uv==$(UV_VERSION)\nhatchling\neditables\n' | $(COMPILE) - -c requirements.lock -o requirements-build.lock
 
 clean: ## Remove the environment, the state and all caches
 	rm -rf $(VENV) .boucle .boucle-[0-9]* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dbt_features/target dbt_features/logs reports .coverage .coverage.json

@@ -19,7 +19,7 @@ from boucle.errors import ConflictError, StateStoreError
 from boucle.policy.retraining import RetrainingPolicy
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
-from boucle_platform.instance import CODE_SERVER_TAG, DAGSTER_YAML, NO_RETRIES, PROCESS_TAG, end_dead_runs
+from boucle_platform.instance import CODE_SERVER_TAG, NO_RETRIES, PROCESS_TAG, dagster_yaml, end_dead_runs
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.automation import RETRAINS_TAG, jobs, refuse_second_retraining
 from boucle_platform.model_loop.keys import key_of
@@ -92,7 +92,7 @@ def RETRAIN() -> None:  # noqa: N802 - a job is a value
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     folder = tmp_path / "dagster"
     folder.mkdir()
-    (folder / "dagster.yaml").write_text(DAGSTER_YAML)
+    (folder / "dagster.yaml").write_text(dagster_yaml(Settings()))
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         made = World(tmp_path / "home", instance)
@@ -228,7 +228,7 @@ def test_days_that_were_loaded_together_ask_for_one_training(world: World):
 def test_one_retrain_run_of_a_model_at_a_time():
     (retrain,) = [job for job in jobs(SPEC, dg.AssetSelection.all()) if job.name == "repurchase_retrain"]
     assert retrain.tags[RETRAINS_TAG] == "repurchase"
-    (limit,) = yaml.safe_load(DAGSTER_YAML)["concurrency"]["runs"]["tag_concurrency_limits"]
+    (limit,) = yaml.safe_load(dagster_yaml(Settings()))["concurrency"]["runs"]["tag_concurrency_limits"]
     assert limit == {"key": RETRAINS_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from boucle.errors import ConfigurationError
-from boucle_adapters.settings import TELEMETRY_OFF, Settings, quiet_environment
+from boucle_adapters.settings import TELEMETRY_OFF, WELL_KNOWN_PASSWORDS, Settings, quiet_environment
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,92 @@ def test_telemetry_is_off_unless_the_user_asked_for_it(monkeypatch: pytest.Monke
     quiet_environment()
     assert os.environ["DAGSTER_DISABLE_TELEMETRY"] == "yes"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
+
+
+def environment(project: Path, name: str, text: str) -> Path:
+    file = project / "platform" / "deploy" / "environments" / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+@pytest.fixture
+def prod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BOUCLE_PROJECT_DIR", str(tmp_path))
+    monkeypatch.setenv("BOUCLE_ENVIRONMENT", "prod")
+    return environment(tmp_path, "prod", "port: 9000\nlog_level: error\n")
+
+
+def test_the_file_of_the_environment_says_what_no_variable_says(prod: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BOUCLE_LOG_LEVEL", "debug")
+    assert (Settings().port, Settings().log_level) == (9000, "debug")
+
+
+def test_a_wrong_line_of_the_file_is_refused_with_the_file_its_name_and_its_value(prod: Path):
+    prod.write_text("port: many\nlog_levle: info\n")
+    with pytest.raises(ConfigurationError, match=rf"{prod}: port: .*it is 'many'.*{prod}: log_levle: .*Nothing was"):
+        Settings()
+
+
+def test_a_wrong_variable_is_not_blamed_on_the_file(prod: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BOUCLE_PORT", "many")
+    with pytest.raises(ConfigurationError, match=r"^BOUCLE_PORT: "):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- port", "must be `name: value` lines"),
+        ("port: [", "cannot be read"),
+        ("database_password: s3cret", "does not belong into a file that is committed"),
+    ],
+)
+def test_a_file_that_is_no_list_of_settings_stops_the_start(prod: Path, text: str, said: str):
+    prod.write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        Settings()
+
+
+def test_an_environment_that_is_none_stops_the_start(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BOUCLE_ENVIRONMENT", "production")
+    with pytest.raises(ConfigurationError, match="no environment 'production'; there are dev, staging, prod"):
+        Settings()
+
+
+def test_the_password_is_put_where_an_address_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "password").write_text("a@b/:\n")
+    monkeypatch.setenv("BOUCLE_DATABASE_PASSWORD_FILE", str(tmp_path / "password"))
+    settings = Settings(state_url="postgresql://boucle@db/boucle", dagster_url="postgresql://boucle:own@db/dagster")
+    assert settings.state_store_url == "postgresql://boucle:a%40b%2F%3A@db/boucle"
+    assert settings.dagster_store == "postgresql://boucle:own@db/dagster"
+    assert Settings().state_store_url.startswith("sqlite:///")
+
+
+def test_a_password_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("BOUCLE_DATABASE_PASSWORD_FILE", str(tmp_path / "gone"))
+    with pytest.raises(ConfigurationError, match=r"BOUCLE_DATABASE_PASSWORD_FILE: .*gone cannot be read"):
+        _ = Settings(state_url="postgresql://boucle@db/boucle").state_store_url
+
+
+@pytest.mark.parametrize("name", ["staging", "prod"])
+@pytest.mark.parametrize(("password", "said"), [("", "not set"), ("boucle-dev", "one that everybody knows")])
+def test_no_default_password_in_staging_or_production(
+    name: str, password: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BOUCLE_ENVIRONMENT", name)
+    monkeypatch.setenv("BOUCLE_DATABASE_PASSWORD", password)
+    with pytest.raises(ConfigurationError, match=f"BOUCLE_DATABASE_PASSWORD: {name} needs .* it is {said}"):
+        Settings()
+    monkeypatch.setenv("BOUCLE_DATABASE_PASSWORD", "of-its-own")
+    assert Settings().environment == name
+
+
+def test_the_password_of_the_stack_on_a_laptop_is_one_that_production_refuses():
+    shipped = Path(__file__).parents[2] / "platform" / "deploy" / "environments" / "dev-database-password"
+    assert shipped.read_text().strip() in WELL_KNOWN_PASSWORDS
+
+
+def test_a_password_is_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BOUCLE_DATABASE_PASSWORD", "s3cret")
+    assert "s3cret" not in repr(Settings())

@@ -4,12 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import sqlalchemy as sa
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from boucle.errors import ConfigurationError
+from boucle_adapters.environment import GUARDED, environment_file, environment_values, project_dir_of
 
 # Dagster, MLflow, dbt and Evidently phone home by default; nothing leaves this machine unless the user asked for it.
 TELEMETRY_OFF = {
@@ -23,6 +25,9 @@ MLFLOW_TELLS_WARNINGS_ONLY = {"MLFLOW_LOGGING_LEVEL": "WARNING"}
 MLFLOW_GIVES_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 # On two cores a two-thread fit of histogram boosting took 85 s, and serving threads fight as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+WELL_KNOWN_PASSWORDS = ("boucle", "boucle-dev", "postgres", "password", "changeme")
+"""`boucle-dev` is that of the stack on a laptop; nobody should meet one of these in staging or production."""
 
 
 @contextmanager
@@ -41,20 +46,33 @@ def own_environment() -> Iterator[None]:
 class Settings(BaseSettings):
     """Where a home keeps its state and on which addresses it answers. Variables: `BOUCLE_HOME`, `BOUCLE_PORT`, …
 
-    `platform/docs/serving.md` says what those of serving mean. `shared_socket` is for `boucle_serving.workers` alone.
+    A variable wins over the file of the environment that `BOUCLE_ENVIRONMENT` names. `platform/docs/serving.md` says
+    what those of serving mean, `platform/docs/deployment.md` the others. `shared_socket` is for
+    `boucle_serving.workers` alone.
     """
 
-    model_config = SettingsConfigDict(env_prefix="BOUCLE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="BOUCLE_", frozen=True, extra="forbid")
 
+    environment: Literal["", "dev", "staging", "prod"] = ""
     home: Path = Path(".boucle")
-    project_dir: Path = Path(__file__).resolve().parents[2]
+    project_dir: Path = PROJECT_DIR
+    warehouse_dir: Path | None = None
     state_url: str = ""
+    dagster_url: str = ""
+    mlflow_store_url: str = ""
     mlflow_tracking_uri: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     otlp_endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$")
     alert_urls: str = Field(default="", repr=False)
+    database_password: str = Field(default="", repr=False)
+    database_password_file: Path | None = None
+    sensors: Literal["stopped", "running"] = "stopped"
+    promotion_mode: Literal["", "semi_automatic", "manual"] = ""
+    code_server: str = Field(default="127.0.0.1:4000", pattern=r"^[^:\s]+:\d+$")
+    mlflow_allowed_hosts: str = "localhost:*,127.0.0.1:*"
     host: str = "127.0.0.1"
+    advertised_host: str = ""
     port: int = Field(default=8000, ge=0, le=65535)
     replica: str = "replica-1"
     default_model: str = "repurchase"
@@ -74,15 +92,60 @@ class Settings(BaseSettings):
     when_log_fails: Literal["refuse", "serve"] = "refuse"
 
     def __init__(self, **values: Any) -> None:
-        """Read the environment. Raises ConfigurationError, which names every variable that is wrong."""
+        """Read environment and file. Raises ConfigurationError, which names every variable or line that is wrong."""
         try:
             super().__init__(**values)
         except ValidationError as error:
-            wrong = (
-                f"BOUCLE_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']} (it is {e['input']!r})"
-                for e in error.errors()
-            )
-            raise ConfigurationError("; ".join(wrong) + ". Nothing was started.") from error
+            wrong = "; ".join(_wrong(e["loc"], e["msg"], e["input"]) for e in error.errors())
+            raise ConfigurationError(f"{wrong}. Nothing was started.") from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then variables, then the file of the environment."""
+        file = environment_values(project_dir_of(dict(os.environ), PROJECT_DIR))
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=file)
+
+    @model_validator(mode="after")
+    def _no_well_known_password(self) -> Self:
+        databases = [url for url in (self.state_url, self.dagster_url, self.mlflow_store_url) if _is_server(url)]
+        if self.environment not in GUARDED or not databases:
+            return self
+        for url in databases:
+            password = sa.make_url(self._with_password(url)).password
+            if not password or str(password) in WELL_KNOWN_PASSWORDS:
+                raise ConfigurationError(
+                    f"BOUCLE_DATABASE_PASSWORD: {self.environment} needs a password of its own for the database; it is "
+                    f"{'one that everybody knows' if password else 'not set'}. Set it, or name a file with it in "
+                    "BOUCLE_DATABASE_PASSWORD_FILE. Nothing was started."
+                )
+        return self
+
+    def _with_password(self, url: str) -> str:
+        """The URL with the database's password, where it names a server and no password."""
+        if not _is_server(url):
+            return url
+        parsed = sa.make_url(url)
+        if parsed.password is not None or not (password := self._password()):
+            return url
+        return parsed.set(password=password).render_as_string(hide_password=False)
+
+    def _password(self) -> str:
+        if self.database_password or self.database_password_file is None:
+            return self.database_password
+        try:
+            return self.database_password_file.read_text().strip()
+        except OSError as error:
+            raise ConfigurationError(
+                f"BOUCLE_DATABASE_PASSWORD_FILE: {self.database_password_file} cannot be read ({error.strerror}). Name "
+                "a file that this user may read. Nothing was started."
+            ) from error
 
     @property
     def home_dir(self) -> Path:
@@ -92,7 +155,7 @@ class Settings(BaseSettings):
     @property
     def state_store_url(self) -> str:
         """The SQLAlchemy URL of the state store."""
-        return self.state_url or f"sqlite:///{self.home_dir / 'state.db'}"
+        return self._with_password(self.state_url) or f"sqlite:///{self.home_dir / 'state.db'}"
 
     @property
     def tracking_uri(self) -> str:
@@ -104,6 +167,16 @@ class Settings(BaseSettings):
         """Whether somebody names a place for traces: us, or OpenTelemetry itself."""
         theirs = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
         return bool(self.otlp_endpoint) or any(os.environ.get(name) for name in theirs)
+
+    @property
+    def mlflow_store(self) -> str:
+        """The SQLAlchemy URL of what the MLflow server keeps."""
+        return self._with_password(self.mlflow_store_url) or f"sqlite:///{self.home_dir / 'mlflow.db'}"
+
+    @property
+    def dagster_store(self) -> str:
+        """The Postgres URL of what Dagster keeps; empty: SQLite files in its home."""
+        return self._with_password(self.dagster_url)
 
     def clock_file(self, model: str) -> Path:
         """The simulated time of a model, where it has one."""
@@ -122,7 +195,8 @@ class Settings(BaseSettings):
     @property
     def warehouse_file(self) -> Path:
         """The DuckDB file, opened by one Dagster step at a time."""
-        return self.home_dir / "warehouse.duckdb"
+        folder = self.warehouse_dir.expanduser().absolute() if self.warehouse_dir else self.home_dir
+        return folder / "warehouse.duckdb"
 
     @property
     def tokens_file(self) -> Path:
@@ -163,6 +237,21 @@ class Settings(BaseSettings):
     def data_dir(self) -> Path:
         """Immutable Parquet snapshots, quarantine, training sets, reports: `<data>/<model>/...`."""
         return self.home_dir / "data"
+
+
+def _is_server(url: str) -> bool:
+    return "://" in url and not url.startswith("sqlite")
+
+
+def _wrong(where: tuple[int | str, ...], said: str, value: object) -> str:
+    """One wrong setting by the name under which it was given: its variable, or its line in the environment's file."""
+    name = "_".join(map(str, where))
+    variable = f"BOUCLE_{name.upper()}"
+    environment = os.environ.get("BOUCLE_ENVIRONMENT", "")
+    project = project_dir_of(dict(os.environ), PROJECT_DIR)
+    in_file = variable not in os.environ and environment and name in environment_values(project)
+    place = f"{environment_file(project, environment)}: {name}" if in_file else variable
+    return f"{place}: {said} (it is {value!r})"
 
 
 def quiet_environment() -> None:

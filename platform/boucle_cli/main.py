@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from boucle.contracts.ids import ModelName, ModelVersion
-from boucle.errors import BoucleError
+from boucle.errors import BoucleError, ConfigurationError
 from boucle_adapters.settings import Settings, quiet_environment
 from boucle_cli import decisions, quarantine, trials, triggers
 from boucle_cli.context import Json, Model, Port, Reason, Select, acting_user, find_spec, open_home, open_runner
@@ -47,17 +47,27 @@ def demo(
     strategy: Annotated[
         str, typer.Option(help="canary, shadow, ab, bandit or interleaving: play this one instead of the whole loop.")
     ] = "",
+    target: Annotated[
+        str, typer.Option(help="embedded; compose: the stack of `docker compose up`; stack: from a container of it.")
+    ] = "embedded",
+    api: Annotated[str, typer.Option(help="With --target stack: where requests go; the proxy by default.")] = "",
     as_json: Json = False,
 ) -> None:
     """Replay a real history through the whole loop: land, train, gate, serve, drift, retrain, refuse, roll back.
 
     With --strategy: only until two versions are there, then good and bad challengers on their way into traffic.
+    With --target compose: by the sensors, runs and replicas of the stack.
     """
     from boucle_cli.demo.run import run_demo
 
     with errors_for_people():
         settings = Settings()
         name = find_spec(model or settings.default_model).model
+        if target != "embedded":
+            from boucle_cli.demo.in_stack import Options, demo_in_stack
+
+            options = Options(model=name, requests=requests, until=until, as_json=as_json)
+            raise typer.Exit(demo_in_stack(settings, target, api, options))
         if strategy:
             from boucle_cli.demo.strategies import played
 
@@ -95,6 +105,18 @@ def exporter(
     with errors_for_people():
         settings = Settings()
         export(settings, host=host or settings.host, port=port)
+
+
+@app.command()
+def start(service: Annotated[str, typer.Argument(help="code, webserver, daemon or mlflow.")]) -> None:
+    """Become one service of the stack of compose.yaml; the API is `python -m boucle_serving.main`."""
+    from boucle_cli.stack import StackService
+    from boucle_cli.stack import start as become
+
+    with errors_for_people():
+        if service not in list(StackService):
+            raise ConfigurationError(f"There is no service '{service}'; there are {', '.join(StackService)}.")
+        become(Settings(), StackService(service))
 
 
 @app.command()
@@ -249,10 +271,19 @@ def doctor(
         bool, typer.Option("--fix", help="Put aliases and traffic where the ledger says, after confirmation.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Confirm without asking.")] = False,
-    only: Annotated[str, typer.Option(help="dbt: only whether the dbt project parses.")] = "",
+    only: Annotated[
+        str, typer.Option(help="settings: only whether they can be read; dbt: only whether the project parses.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """What is wrong with this home, and how to mend it."""
+    if only == "settings":  # the stack's first service: it loads neither Dagster nor dbt
+        from boucle_cli.surroundings import environment
+
+        with errors_for_people():
+            found = environment(Settings())
+        OUT.print(f"environment: {found}", markup=False, highlight=False, soft_wrap=True)
+        return
     from boucle_cli.verbs import REPAIRED, diagnose, repair
 
     with errors_for_people():

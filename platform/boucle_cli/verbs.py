@@ -201,12 +201,12 @@ def _feedback(home: Home) -> str:
 
 def _dagster_yaml(home: Home) -> str:
     """A file that differs may be meant so, but without the pool and the queue's limits the loop is not safe."""
-    from boucle_platform.instance import DAGSTER_YAML
+    from boucle_platform.instance import dagster_yaml
 
     file = home.settings.dagster_home / "dagster.yaml"
     if not file.exists():
         return "not written yet"
-    if file.read_bytes() != DAGSTER_YAML.encode():
+    if file.read_bytes() != dagster_yaml(home.settings).encode():
         raise ConfigurationError(
             f"{file} is not what this release writes: an earlier one or a person wrote it, and it is kept. Move it "
             "away, and the next start writes a new one; or carry your changes over."

@@ -23,7 +23,7 @@ from boucle_platform.resources.home import HomeResource
 # Pools: one step at a time opens the warehouse. Queue: two runs at a time, one retrain run of a model, started within a
 # second. Retries: a run whose process died goes on where it stopped; a failed step, such as a refusal, is an answer.
 # Logs: what boucle's own loggers say in a run is on record with the run.
-DAGSTER_YAML = """\
+_COMMON_YAML = """\
 telemetry:
   enabled: false
 concurrency:
@@ -52,9 +52,19 @@ python_logs:
   python_log_level: INFO
 nux:
   enabled: false
+"""
+EMBEDDED_STORE = """\
 event_log_storage:
   module: boucle_platform.resources.event_log
   class: OpenEventLog
+"""
+# Its URL holds the password, which is not for a file.
+STORE_VARIABLE = "BOUCLE_DAGSTER_STORE"
+SHARED_STORE = f"""\
+storage:
+  postgres:
+    postgres_url:
+      env: {STORE_VARIABLE}
 """
 
 # Which process executes a run, so that a killed one is recognised.
@@ -70,14 +80,21 @@ CODE_SERVER_TAG = ".dagster/grpc_info"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
+def dagster_yaml(settings: Settings) -> str:
+    """What Dagster is to be told: the same everywhere, but for where runs and events are kept."""
+    return _COMMON_YAML + (SHARED_STORE if settings.dagster_url else EMBEDDED_STORE)
+
+
 def prepare_dagster_home(settings: Settings) -> Path:
     """Write `dagster.yaml` into the home (a changed one is kept) and point this process and its children at it."""
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     file = home / "dagster.yaml"
     if not file.exists():
-        replace_bytes(file, DAGSTER_YAML.encode())
+        replace_bytes(file, dagster_yaml(settings).encode())
     os.environ["DAGSTER_HOME"] = str(home)
+    if settings.dagster_url:
+        os.environ[STORE_VARIABLE] = settings.dagster_store
     os.environ["BOUCLE_HOME"] = str(settings.home_dir)
     return home
 
@@ -200,17 +217,34 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
     dead = [run for run in instance.get_runs(unfinished) if _is_dead(run)]
     for run in dead:
-        instance.report_run_failed(run, "The process of this run died in the middle. Run the job again.")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        _fail(instance, run, "The process of this run died in the middle. Run the job again.")
     return [run.run_id for run in dead]
+
+
+def end_runs_of_code_server(instance: dg.DagsterInstance) -> list[str]:
+    """As a code server with a network address starts: runs that the one before it executed died with it."""
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
+    executed = [run for run in instance.get_runs(unfinished) if "port" in _code_server(run)]
+    for run in executed:
+        _fail(instance, run, "The code server ended while it executed this run.")
+    return [run.run_id for run in executed]
+
+
+def _fail(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:
+    instance.report_run_failed(run, why)
+    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _code_server(run: dg.DagsterRun) -> dict[str, object]:
+    return dict(json.loads(run.tags.get(CODE_SERVER_TAG, "{}")))
 
 
 def _is_dead(run: dg.DagsterRun) -> bool:
     """Whether what executes a run is gone: the verb's process, or the code server that the daemon gave it to."""
     if process := run.tags.get(PROCESS_TAG):
         return _is_gone(process)
-    code_server = json.loads(run.tags.get(CODE_SERVER_TAG, "{}")).get("socket")
-    return code_server is not None and not _listens(code_server)
+    code_server = _code_server(run).get("socket")
+    return isinstance(code_server, str) and not _listens(code_server)
 
 
 def _listens(file: str) -> bool:

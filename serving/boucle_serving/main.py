@@ -135,7 +135,7 @@ def serve(settings: Settings) -> None:
     """
     configure_logs(settings, replica=settings.replica)
     bound = _bind(settings)
-    address = _address(bound)
+    address = _address(bound, settings.advertised_host)
     file, text = announcement_file(settings), _announcement(address)
     if settings.workers > 1:
         bound.listen()
@@ -190,8 +190,10 @@ def _announce(file: Path, text: str) -> None:
     sys.stdout.flush()
 
 
-def _address(bound: socket.socket) -> str:
+def _address(bound: socket.socket, advertised_host: str) -> str:
+    """Where the platform reaches this replica; bound to every address, it must be told by which name."""
     host, port = bound.getsockname()[:2]
+    host = advertised_host or host
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

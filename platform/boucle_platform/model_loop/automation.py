@@ -15,6 +15,7 @@ from boucle.features.arrivals import Arrival, arrivals
 from boucle.operations import promotion
 from boucle.policy.promotion import PromotionOutcome
 from boucle_platform.logs import run_config
+from boucle_platform.model_loop.in_environment import sensor_status
 from boucle_platform.model_loop.keys import ACTOR_TAG, FIRST_PARTITION_TAG, FRESH, LAST_PARTITION_TAG, key_of
 from boucle_platform.model_loop.loaded import loaded_periods
 from boucle_platform.model_loop.spec import LoopSpec
@@ -135,6 +136,7 @@ def landing_sensor(
         name=f"{spec.model}_landing",
         job_name=period_job_name(spec),
         minimum_interval_seconds=EVERY_TICK_SECONDS,
+        default_status=sensor_status(),
         description="Landed content that is not loaded starts the period job; a corrected file also every later one.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult | dg.SkipReason:
@@ -218,6 +220,7 @@ def promotion_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         name=f"{spec.model}_promotion",
         job_name=promote_job_name(spec),
         minimum_interval_seconds=EVERY_TICK_SECONDS,
+        default_status=sensor_status(),
         description="An approved (or, under `manual`, requested) version whose gates passed starts its promotion.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.RunRequest | dg.SkipReason:

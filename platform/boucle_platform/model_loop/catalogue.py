@@ -6,6 +6,8 @@ import pydantic
 import yaml
 
 from boucle.errors import ConfigurationError
+from boucle_adapters.settings import Settings
+from boucle_platform.model_loop.in_environment import in_environment
 from boucle_platform.model_loop.spec import LoopSpec
 
 DEFS = Path(__file__).parents[1] / "defs"
@@ -13,7 +15,7 @@ COMPONENT = "boucle_platform.model_loop.component.ModelLoop"
 
 
 def specs() -> dict[str, LoopSpec]:
-    """Every model by name.
+    """Every model by name, as this environment runs it.
 
     Raises:
         ConfigurationError: A `defs.yaml` has a wrong or unknown field; the error names file and field.
@@ -23,7 +25,7 @@ def specs() -> dict[str, LoopSpec]:
         content = yaml.safe_load(file.read_text())
         if content.get("type") == COMPONENT:
             try:
-                spec = LoopSpec.model_validate(content["attributes"])
+                spec = in_environment(LoopSpec.model_validate(content["attributes"]), Settings())
             except pydantic.ValidationError as error:
                 raise ConfigurationError(f"{file.parent.name}/{file.name}: {error}") from error
             found[spec.model] = spec

@@ -6,9 +6,11 @@ import dagster as dg
 from pydantic import BaseModel
 
 from boucle.contracts.windows import Cadence
+from boucle_adapters.settings import Settings
 from boucle_platform.model_loop.automation import checks_schedule, jobs, landing_sensor, promotion_sensor
 from boucle_platform.model_loop.data_assets import data_assets, freshness_checks
 from boucle_platform.model_loop.guard import guard_sensor
+from boucle_platform.model_loop.in_environment import in_environment
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import mlflow_key, model_assets, model_checks
 from boucle_platform.model_loop.monitoring_assets import monitoring_assets
@@ -34,7 +36,7 @@ class ModelLoop(dg.Component):
         """The component of one `defs.yaml`."""
         if not isinstance(attributes, LoopSpec):
             raise TypeError("A ModelLoop needs `attributes` in its defs.yaml.")
-        return cls(attributes)
+        return cls(in_environment(attributes, Settings()))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
         """The model's definitions."""

@@ -22,6 +22,7 @@ from boucle_adapters.home import Home
 from boucle_adapters.replica_metrics import Counted, base_at, read_counts, since
 from boucle_adapters.rolling_back import follow_in_registry, roll_back
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, checks_job_name
+from boucle_platform.model_loop.in_environment import sensor_status
 from boucle_platform.model_loop.keys import ACTOR_TAG
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.home import HomeResource
@@ -91,6 +92,7 @@ def guard_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         name=f"{spec.model}_guard",
         job_name=checks_job_name(spec),
         minimum_interval_seconds=EVERY_TICK_SECONDS,
+        default_status=sensor_status(),
         description="A promoted version that misses its objectives is taken back; the aliases follow any rollback.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult:

@@ -10,6 +10,7 @@ from boucle.contracts.trigger import AlertRequest, AlertState, AnswerKind, Trigg
 from boucle.policy.retraining import report_run_key
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, retrain_job_name, unfinished_retraining
+from boucle_platform.model_loop.in_environment import sensor_status
 from boucle_platform.model_loop.keys import ACTOR_TAG, key_of
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import gains
@@ -41,6 +42,7 @@ def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         name=f"{spec.model}_drift",
         job_name=retrain_job_name(spec),
         minimum_interval_seconds=EVERY_TICK_SECONDS,
+        default_status=sensor_status(),
         description="Drift in enough windows, an alert, or no production model yet: requests retraining once a window.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult | dg.SkipReason:
@@ -95,6 +97,7 @@ def answers_sensor(spec: LoopSpec) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{spec.model}_answers",
         minimum_interval_seconds=ANSWERS_SECONDS,
+        default_status=sensor_status(),
         description="Puts on record how a requested retraining ended: promoted, refused, failed or stopped; its gain.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult:

@@ -7,6 +7,7 @@ import dagster as dg
 from boucle.errors import ConflictError, RegistryError
 from boucle.operations import promotion
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, checks_job_name
+from boucle_platform.model_loop.in_environment import sensor_status
 from boucle_platform.model_loop.keys import ACTOR_TAG
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.home import HomeResource
@@ -22,6 +23,7 @@ def rollout_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         name=f"{spec.model}_rollout",
         job_name=checks_job_name(spec),
         minimum_interval_seconds=EVERY_TICK_SECONDS,
+        default_status=sensor_status(),
         description="An open rollout goes a step further, holds, or is aborted; a trial ends with a promotion request.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult | dg.SkipReason:

@@ -1,0 +1,3 @@
+-- Beside the state store's own: runs and events of Dagster, and what MLflow keeps.
+CREATE DATABASE dagster;
+CREATE DATABASE mlflow;
