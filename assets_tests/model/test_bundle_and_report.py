@@ -12,6 +12,7 @@ from boucle.contracts.bundle import BundleContract, BundleManifest, WarmUp
 from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.facts import SlicesFacts
 from boucle.contracts.ids import ModelVersion
+from boucle.contracts.profile import ReferenceProfile
 from boucle.contracts.verdict import GateMode
 from boucle.errors import NotEnoughDataError
 from boucle.policy.evaluation import evaluate_gates
@@ -144,6 +145,9 @@ def test_the_reference_profile_counts_every_row_of_the_holdout_with_missing_valu
     assert {histogram.total for histogram in (*profile.features.values(), profile.scores)} == {len(holdout.labels)}
     assert profile.features["usd"].nulls == np.isnan(holdout.features[:, 2]).sum()
     assert profile.positive_rate == holdout.labels.mean()
+    assert profile.outcomes.rows == len(holdout.labels)
+    assert profile.columns["usd"].details.moments.mean == pytest.approx(np.nanmean(holdout.features[:, 2]))
+    assert ReferenceProfile.model_validate_json(profile.model_dump_json()) == profile
 
 
 def test_the_report_shows_metrics_gates_plots_and_digests_and_loads_nothing():

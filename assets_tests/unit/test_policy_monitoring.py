@@ -8,7 +8,7 @@ from boucle.contracts.facts import LiveFacts
 from boucle.contracts.monitoring import StatisticName
 from boucle.contracts.profile import ColumnProfile, ReferenceProfile
 from boucle.contracts.verdict import Gate, Verdict
-from boucle.features.profiles import profile_columns, profile_like
+from boucle.features.profiles import profile_columns, profile_like, profile_reference
 from boucle.policy.columns import column_drifts, feature_psi
 from boucle.policy.monitoring import GATE_SHARES, MonitoringPolicy, drift_gates, score_drift
 from boucle.stats.calibration import build_calibration
@@ -161,6 +161,32 @@ def test_a_feature_that_is_frozen_is_found_whatever_it_matters(values: list[floa
     assert "recency" in found["input_frozen"].detail
 
 
+def test_a_frozen_feature_is_found_against_a_reference_of_an_earlier_release():
+    older = live().reference.model_copy(update={"details": {}})
+    found = gates(reference=older, features=with_feature([2.5] * 1_000))["input_frozen"]
+    assert (found.verdict, found.measured) == (Verdict.FAILED, 0.0)
+
+
+def test_a_feature_that_comes_to_life_as_a_constant_is_frozen():
+    never = profile_like([float("nan")] * 1_000, SAME)
+    reference = live().reference.model_copy(
+        update={"features": {"recency": never.histogram, "freq": SAME.histogram}, "details": {"freq": SAME.details}}
+    )
+    assert verdicts(reference=reference, features=with_feature([2.5] * 1_000))["input_frozen"] is Verdict.FAILED
+
+
+def test_a_feature_that_was_constant_already_is_not_asked():
+    constant = profile_like([2.5] * 1_000, SAME)
+    reference = live().reference.model_copy(
+        update={
+            "features": {"recency": constant.histogram, "freq": constant.histogram},
+            "details": {"recency": constant.details, "freq": constant.details},
+        }
+    )
+    found = gates(reference=reference, features={"recency": constant, "freq": constant})["input_frozen"]
+    assert (found.verdict, found.measured) == (Verdict.INCONCLUSIVE, None)
+
+
 def test_a_value_that_half_of_the_rows_have_is_drift_and_not_frozen():
     values = [2.5] * 500 + list(np.linspace(0, 4, 500, endpoint=False))
     found = verdicts(features=with_feature(values))
@@ -224,6 +250,24 @@ def test_the_report_shows_every_statistic_of_every_column_the_scores_first():
     for statistic in columns[2].statistics:
         assert statistic.is_beyond
         assert (statistic.reference_n, statistic.current_n) == (1_000, 1_000)
+
+
+def test_categories_have_no_distance_along_an_axis():
+    names = profile_reference([0.0, 1.0] * 500, 10, (0.0, 1.0))
+    facts = live(features={"recency": names, "freq": SAME})
+    reference = facts.reference.model_copy(
+        update={
+            "features": {"recency": names.histogram, "freq": SAME.histogram},
+            "details": {"recency": names.details, "freq": SAME.details},
+        }
+    )
+    columns = column_drifts(POLICY, live(reference=reference, features=facts.features))
+    assert {statistic.name for statistic in columns[1].statistics} == {
+        StatisticName.PSI,
+        StatisticName.JENSEN_SHANNON,
+        StatisticName.CHI_SQUARE,
+    }
+    assert columns[1].statistic(StatisticName.WASSERSTEIN) is None
 
 
 def test_the_report_calls_no_column_of_a_small_window_drifted():

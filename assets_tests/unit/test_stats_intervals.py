@@ -6,7 +6,6 @@ import pytest
 from boucle.contracts.measuring import CostMatrix
 from boucle.errors import NotEnoughDataError
 from boucle.stats import intervals
-from boucle.stats.live import measure_outcomes
 
 
 def test_the_estimate_is_the_mean_and_lies_in_the_interval():
@@ -93,19 +92,6 @@ def test_wilson_interval_at_the_ends_stays_a_proportion(successes: int, low: flo
 def test_no_trial_gives_no_proportion():
     with pytest.raises(NotEnoughDataError):
         intervals.wilson_interval(0, 0)
-
-
-def test_outcomes_of_nobody_are_nothing_and_not_zero():
-    found = measure_outcomes(np.empty(0), np.empty(0), np.empty(0, dtype=object), seed=1)
-    assert (found.labelled, found.positives, found.calibration, found.log_loss) == (0, 0, None, None)
-
-
-def test_outcomes_count_labels_and_measure_both_losses():
-    found = measure_outcomes(np.array([1.0, 0.0]), np.array([0.5, 0.5]), ["a", "b"], seed=1)
-    assert found.calibration is not None
-    assert found.log_loss is not None
-    assert (found.labelled, found.positives, found.calibration.estimate) == (2, 1, 0.0)
-    assert found.log_loss.estimate == pytest.approx(np.log(2))
 
 
 def test_a_normal_interval_by_entity_is_about_the_bootstrap_s():
