@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     default_model: str = "repurchase"
     plan_poll_seconds: float = Field(default=0.1, gt=0)
     replica_timeout_seconds: float = Field(default=3.0, gt=0)
+    replica_guard: bool = True
     workers: int = Field(default=1, ge=1, le=64)
     shared_socket: int | None = None
     require_api_key: bool = False

@@ -89,6 +89,7 @@ class Parts:
     slow_seconds: float = 1.0
     workers: Workers | None = None
     replica_timeout_seconds: float = 3.0
+    replica_guard: bool = True
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -140,7 +141,7 @@ def create_app(parts: Parts) -> FastAPI:
         title="boucle serving",
         version=version("boucle"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(watch, guard, keepers, predictor, parts.address),
+        lifespan=_lifespan(watch, guard if parts.replica_guard else None, keepers, predictor, parts.address),
     )
     app.state.watch = watch
     app.state.keeper = keeper
@@ -215,7 +216,7 @@ def _opened_once(open_state: Callable[[], StateStore]) -> Callable[[], StateStor
 
 def _lifespan(
     watch: PlanWatch,
-    guard: ReplicaGuard,
+    guard: ReplicaGuard | None,
     keepers: Sequence[RecordKeeper[Any]],
     predictor: Predictor,
     address: str,
@@ -227,9 +228,11 @@ def _lifespan(
         watch.start(address)
         # Whoever is sent here by a shared socket or a load balancer must not be told that there is no model yet.
         await asyncio.to_thread(watch.looked.wait, _FIRST_LOOK_SECONDS)
-        guard.start()
+        if guard is not None:
+            guard.start()
         yield
-        guard.stop()
+        if guard is not None:
+            guard.stop()
         watch.stop()
         predictor.close()
         for keeper in keepers:

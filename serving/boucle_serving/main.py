@@ -85,6 +85,7 @@ def parts_of(settings: Settings, address: str) -> Parts:
             body_seconds=settings.body_seconds,
         ),
         replica_timeout_seconds=settings.replica_timeout_seconds,
+        replica_guard=settings.replica_guard,
     )
 
 
