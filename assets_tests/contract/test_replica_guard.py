@@ -80,10 +80,12 @@ class Scene:
             self.metrics.observe(MODEL, str(version), "production", code, seconds)
 
     def answer(self, rows: Sequence[Sequence[float]], *, version: int = 2) -> None:
-        """Answer rows by the production bundle, and log them."""
+        """Answer rows by the production bundle, and log them, a few between two looks."""
         scores = self.predictor.served[MODEL].production.scores(rows)
         for row, score in zip(rows, scores, strict=True):
             self.newest.append({"model": MODEL, "model_version": version, "features": tuple(row), "proba": score})
+            if len(self.newest) == 64:
+                self.look(0.1)
 
     def rollbacks(self) -> list[tuple[str, int | None]]:
         rows = [row.decision for row in self.open_state().decisions(MODEL)]

@@ -7,10 +7,11 @@ truth; it says so, and tries again.
 """
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 
 from boucle.contracts.facts import BurnFacts, ServiceFacts
@@ -37,6 +38,9 @@ _LATE_SECONDS = 0.5
 """A look that comes so late says that the process, or the machine, stood still: whoever was slow then, it was not the
 version. What was under way is counted by nobody: it is answered within `_BLIND_SECONDS`."""
 _BLIND_SECONDS = 1.0
+_MOST_RECORDS = 64
+_OUTPUTS_SECONDS = 0.5
+"""So many records of a look are compared with the version before, so often: it costs processor time to score them."""
 _RETRY_SECONDS = 0.5
 """A breach that cannot be undone is tried again this often: a pin may go, the state store may come back."""
 
@@ -47,8 +51,9 @@ class _Watched:
 
     version: ModelVersion
     history: tuple[Seen[ServiceFacts], ...]
-    outputs: Outputs = field(default_factory=Outputs)
-    output_verdicts: tuple[Gate, ...] = ()
+    outputs: Outputs
+    output_gates: tuple[Gate, ...] = ()
+    outputs_judged_at: float = -math.inf
     held: str = ""
     retry_at: float = 0.0
     undoing: threading.Thread | None = None
@@ -149,7 +154,7 @@ class ReplicaGuard:
         seen = Seen(now, counted)
         watched = self._watched.get(model)
         if watched is None or watched.version != version:
-            watched = self._watched[model] = _Watched(version, (seen,))
+            watched = self._watched[model] = _Watched(version, (seen,), Outputs(least=objectives.min_rows))
         elif now < self._blind_until:
             watched.history = (seen,)
         else:
@@ -166,10 +171,11 @@ class ReplicaGuard:
         judged = [
             gate for rule in objectives.fast for gate in burn_gates(objectives, rule, _facts(watched.history, rule))
         ]
-        watched.outputs.add(answered)
-        if watched.outputs.has_more(objectives.min_rows):
-            watched.output_verdicts = _output_gates(served, objectives, watched.outputs)
-        return [gate for gate in (*judged, *watched.output_verdicts) if gate.verdict is Verdict.FAILED]
+        watched.outputs.add(answered[-_MOST_RECORDS:])
+        if watched.outputs.has_more and self._timer() - watched.outputs_judged_at >= _OUTPUTS_SECONDS:
+            watched.outputs_judged_at = self._timer()
+            watched.output_gates = _output_gates(served, objectives, watched.outputs)
+        return [gate for gate in (*judged, *watched.output_gates) if gate.verdict is Verdict.FAILED]
 
     def _undo(self, model: ModelName, watched: _Watched, broken: Sequence[Gate], now: float) -> None:
         """Roll back beside the looks: it waits for every replica, and perhaps for the state store."""

@@ -10,14 +10,15 @@ from boucle.contracts.prediction import PredictionFields
 from boucle.stats.intervals import normal_interval
 from boucle_serving.bundles import LoadedBundle
 
-MOST_ROWS = 256
-"""Different rows that are compared, the newest: the version before scores them in one call."""
+MOST_ROWS = 128
+"""Different rows that are compared, the newest, or as many as must be: the version before scores them in one call."""
 
 
 class Outputs:
     """The newest different rows that one version answered, each once: whoever asks the same again says nothing new."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, least: int) -> None:
+        self._least, self._most = least, max(least, MOST_ROWS)
         self._rows: OrderedDict[bytes, tuple[tuple[float, ...], float]] = OrderedDict()
         self._is_new = False
 
@@ -29,12 +30,13 @@ class Outputs:
             self._rows[key] = (row, record["proba"])
             self._rows.move_to_end(key)
             self._is_new = True
-        while len(self._rows) > MOST_ROWS:
+        while len(self._rows) > self._most:
             self._rows.popitem(last=False)
 
-    def has_more(self, than: int) -> bool:
-        """Whether there are so many rows, and something came since `facts`."""
-        return self._is_new and len(self._rows) >= than
+    @property
+    def has_more(self) -> bool:
+        """Whether there are rows enough, and something came since `facts`."""
+        return self._is_new and len(self._rows) >= self._least
 
     def facts(self, production: LoadedBundle, before: LoadedBundle, *, level: float) -> OutputFacts | None:
         """What both say to these rows; None where the version before cannot answer them: it needs other features.
