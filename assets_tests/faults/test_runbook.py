@@ -21,6 +21,7 @@ from assets_tests.faults.loop_home import (
     promote_second,
 )
 from boucle.contracts.traffic_plan import Strategy
+from boucle.operations import pins
 from boucle.policy.trials import TrafficPolicy
 from boucle_adapters.landing_zone import landing_file, publish, read_landing
 
@@ -77,6 +78,10 @@ def begun_canary(loop: LoopHome) -> None:
     promote_second(loop, policy=TrafficPolicy(after_promotion=Strategy.CANARY))
 
 
+def pinned(loop: LoopHome) -> None:
+    pins.pin(loop.home.state, SPEC.name, reason="the sale is on", actor=loop.home.actor("user:ada", SPEC.name))
+
+
 def refused_month(loop: LoopHome) -> None:
     """A tenth of the newest month's orders are of no CD."""
     file = landing_file(loop.home.settings.landing_dir, SPEC.name, "orders", NEWEST)
@@ -88,6 +93,7 @@ def refused_month(loop: LoopHome) -> None:
 
 PLANTED: dict[str, Callable[[LoopHome], None]] = {
     "Answers look wrong since the last promotion": promote_second,
+    "Production misses its objectives and is not rolled back": pinned,
     "A canary looks wrong, or nobody wants it any more": begun_canary,
     "The registry was away while something was decided": moved_alias,
     "An alias was moved or deleted by hand, or the check alias_equals_ledger is red": moved_alias,

@@ -1,6 +1,8 @@
 """When the guard undoes a promotion: on a sure breach, one step back, and never behind a person."""
 
 from dataclasses import astuple, replace
+from datetime import timedelta
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,9 +15,11 @@ from assets_tests.scenarios import MODEL
 from boucle.contracts.decision import Decision, DecisionKind, NewDecision
 from boucle.contracts.facts import BurnFacts, Interval, LoadFacts, OutputFacts, ServiceFacts
 from boucle.contracts.ids import Digest, ModelVersion
+from boucle.contracts.performance import PerformanceReport
 from boucle.contracts.service import BurnRule, ServiceObjectives
-from boucle.contracts.verdict import Gate, Verdict
+from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.policy.burn import Seen, burn_gates, looked, seen_before
+from boucle.policy.performance import LOSS
 from boucle.policy.service import (
     GuardDecision,
     GuardOutcome,
@@ -24,9 +28,11 @@ from boucle.policy.service import (
     output_gates,
     saturation_gate,
 )
+from boucle_adapters.performance_files import PerformanceFiles
 from boucle_adapters.replica_metrics import NOTHING, Counted, base_at, counts_of, since
 from boucle_serving.metrics import ServingMetrics
 
+EXAMPLES = Path(__file__).parents[1] / "contract" / "documents"
 OBJECTIVES = ServiceObjectives()
 FAST, PLAIN = OBJECTIVES.fast[0], OBJECTIVES.slow[0]
 HOLD, ROLL_BACK = GuardOutcome.HOLD, GuardOutcome.ROLL_BACK
@@ -177,14 +183,52 @@ def test_answers_are_odd_where_the_version_before_answers_otherwise(facts, same:
     assert [gate.verdict for gate in output_gates(OBJECTIVES, facts)] == [same, shifted]
 
 
+LOST = ServiceObjectives(max_log_loss_increase=0.05)
+
+
+def reported(verdict: Verdict, measured: float, low: float) -> Gate:
+    """What live performance says, by a tolerance of its own."""
+    return Gate(
+        name=LOSS,
+        verdict=verdict,
+        measured=measured,
+        bound=Bound.AT_MOST,
+        limit=0.02,
+        unit="nats",
+        sample_size=900,
+        low=low,
+        high=2 * measured - low,
+    )
+
+
+REPORT = PerformanceReport.model_validate_json((EXAMPLES / "PerformanceReport.json").read_text())
+
+
 @pytest.mark.parametrize(
-    ("loss", "verdict"),
-    [((0.33, 0.36), FAILED), ((0.29, 0.36), INCONCLUSIVE), ((0.25, 0.31), PASSED), (None, INCONCLUSIVE)],
+    ("found", "verdict"),
+    [
+        (reported(FAILED, 0.08, 0.06), FAILED),
+        (reported(FAILED, 0.08, 0.04), INCONCLUSIVE),
+        (reported(FAILED, 0.04, 0.03), PASSED),
+        (reported(PASSED, 0.01, -0.01), PASSED),
+        (reported(INCONCLUSIVE, 0.08, 0.06), INCONCLUSIVE),  # too few labels
+        (None, INCONCLUSIVE),
+    ],
 )
-def test_log_loss_counts_where_it_surely_rose_above_the_reference(loss, verdict: Verdict):
-    objectives = ServiceObjectives(max_log_loss_increase=0.02)
-    found = loss and Interval(estimate=sum(loss) / 2, low=loss[0], high=loss[1], sample_size=900, entities=900)
-    assert log_loss_gate(objectives, found, reference=0.3).verdict is verdict
+def test_log_loss_counts_where_it_surely_rose_above_that_of_the_holdout(found: Gate | None, verdict: Verdict):
+    gate = log_loss_gate(LOST, REPORT.model_copy(update={"gates": (found,) if found else ()}))
+    assert (gate.name, gate.limit, gate.verdict) == ("log_loss", 0.05, verdict)
+    assert log_loss_gate(LOST, None).verdict is INCONCLUSIVE
+
+
+def test_only_what_was_reported_since_the_version_came_is_about_it(tmp_path: Path):
+    files, made = PerformanceFiles(tmp_path), REPORT.created_at
+    assert files.newest_about(REPORT.model, TWO, since=made) is None
+    report = REPORT.model_copy(update={"production_version": TWO})
+    files.write(report)
+    assert files.newest_about(REPORT.model, TWO, since=made) == report
+    assert files.newest_about(REPORT.model, TWO, since=made + timedelta(seconds=1)) is None
+    assert files.newest_about(REPORT.model, ONE, since=made) is None
 
 
 @pytest.mark.parametrize("actor", ["user:ada", "sensor:repurchase_guard"])

@@ -4,12 +4,13 @@ The platform writes them; serving, the exporter of metrics and people read them.
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from boucle.contracts.ids import ModelName
+from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.performance import PerformanceReport
 from boucle_adapters.atomic_file import replace_bytes
 
@@ -41,6 +42,13 @@ class PerformanceFiles:
             newest[_stated_by(file)[0]] = file
         files = [newest[period] for period in sorted(newest)]
         return tuple(self._read(files if last is None else files[max(len(files) - last, 0) :]))
+
+    def newest_about(self, model: ModelName, version: ModelVersion, *, since: datetime) -> PerformanceReport | None:
+        """The newest report, if it is about this version as production and was made since a moment."""
+        for report in self.newest(model, last=1):
+            if report.production_version == version and report.created_at >= since:
+                return report
+        return None
 
     def page(self, model: ModelName) -> Path:
         """Where the page for people is; it need not be there."""

@@ -55,7 +55,9 @@ class ServiceObjectives(Document):
         default=0.9, gt=0, lt=1, description="ratio of different rows that get one and the same answer"
     )
     max_log_loss_increase: float | None = Field(
-        default=None, gt=0, description="nats above the version's reference holdout, on mature labels; empty: not asked"
+        default=None,
+        gt=0,
+        description="nats above the log loss on the version's holdout, on mature labels; empty: not asked",
     )
     min_requests: int = Field(default=50, ge=1, description="requests in the long window; fewer say nothing")
     min_rows: int = Field(default=100, ge=2, description="different rows that were answered; fewer say nothing")

@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from boucle.contracts.decision import Decision, DecisionKind, NewDecision
-from boucle.contracts.facts import Interval, LoadFacts, OutputFacts
+from boucle.contracts.facts import LoadFacts, OutputFacts
 from boucle.contracts.ids import ModelVersion
+from boucle.contracts.performance import PerformanceReport
 from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.verdict import Gate, Verdict
 from boucle.policy import gates
 from boucle.policy.limits import GateLimit
+from boucle.policy.performance import LOSS
 from boucle.policy.pins import pinned_by
 from boucle.stats.intervals import wilson_interval
 
+LOG_LOSS = "log_loss"
 MOST_MORE_LOAD = 1.25
 """Where callers ask more than this times as often as before, a replica that is full says nothing of the version."""
 
@@ -79,13 +82,23 @@ def output_gates(objectives: ServiceObjectives, facts: OutputFacts | None) -> tu
     return tuple(gates.inconclusive(gate, few) for gate in judged)
 
 
-def log_loss_gate(objectives: ServiceObjectives, loss: Interval | None, *, reference: float) -> Gate:
-    """Log loss of production on mature labels, less that on its reference holdout; without labels nothing is said."""
+def log_loss_gate(objectives: ServiceObjectives, report: PerformanceReport | None) -> Gate:
+    """Log loss of production on mature labels above that on its holdout, as live performance was reported.
+
+    Args:
+        objectives: With a limit for it.
+        report: The newest one about this version; its gate knows how many labels are enough.
+    """
+    reported = next((gate for gate in report.gates if gate.name == LOSS), None) if report else None
     limit = GateLimit(limit=objectives.max_log_loss_increase or 0.0, unit="nats")
-    if loss is None:
-        return gates.at_most("log_loss", None, limit, sample_size=0, detail="No label is mature yet.")
-    risen = replace(loss, estimate=loss.estimate - reference, low=loss.low - reference, high=loss.high - reference)
-    return gates.not_surely_above("log_loss", risen, limit, detail=f"On the reference holdout {reference:.4f} nats.")
+    if reported is None or reported.measured is None or reported.low is None:
+        return gates.at_most(LOG_LOSS, None, limit, sample_size=0, detail="No label of its answers is mature yet.")
+    verdict = Verdict.INCONCLUSIVE
+    if reported.verdict is Verdict.FAILED and reported.low > limit.limit:
+        verdict = Verdict.FAILED
+    elif reported.verdict is not Verdict.INCONCLUSIVE and reported.measured <= limit.limit:
+        verdict = Verdict.PASSED
+    return reported.model_copy(update={"name": LOG_LOSS, "limit": limit.limit, "verdict": verdict})
 
 
 def guard(

@@ -17,7 +17,7 @@ from boucle.operations import promotion, traffic
 from boucle.operations.actor import Actor
 from boucle.policy.burn import Seen, burn_gates, looked, seen_before
 from boucle.policy.pins import pin_in_force
-from boucle.policy.service import GuardOutcome, guard, saturation_gate
+from boucle.policy.service import GuardOutcome, guard, log_loss_gate, saturation_gate
 from boucle_adapters.home import Home
 from boucle_adapters.replica_metrics import Counted, base_at, read_counts, since
 from boucle_adapters.rolling_back import follow_in_registry, roll_back
@@ -106,7 +106,7 @@ def guard_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         said += _renewed(ports, spec, actor)
         watch = _looked(ports, spec, move, watch)
         decision = guard(
-            _gates(spec.service, watch),
+            (*_gates(spec.service, watch), *_loss_gates(ports, spec.service, move)),
             move=move.decision,
             back_to=promotion.previous_version(ports.state, spec.name),
             pin=pin_in_force(ports.state.decisions(spec.name)),
@@ -201,6 +201,14 @@ def _gates(objectives: ServiceObjectives, watch: Watch) -> tuple[Gate, ...]:
 
 def _load_seconds(objectives: ServiceObjectives) -> float:
     return max((rule.long_seconds for rule in objectives.slow), default=0.0)
+
+
+def _loss_gates(home: Home, objectives: ServiceObjectives, move: Decision) -> tuple[Gate, ...]:
+    """By what was reported of the version since it came; where no limit is said, nothing is read."""
+    new = move.decision
+    if objectives.max_log_loss_increase is None or new.to_version is None:
+        return ()
+    return (log_loss_gate(objectives, home.performance.newest_about(new.model, new.to_version, since=new.at)),)
 
 
 def _counted(counts: Mapping[str, Any]) -> dict[str, Counted]:
