@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from boucle.contracts.windows import Cadence
 from boucle_adapters.settings import Settings
+from boucle_platform.model_loop.alerts import alerts_sensor
 from boucle_platform.model_loop.automation import checks_schedule, jobs, landing_sensor, promotion_sensor
 from boucle_platform.model_loop.data_assets import data_assets, freshness_checks
 from boucle_platform.model_loop.guard import guard_sensor
@@ -58,6 +59,7 @@ def loop_definitions(spec: LoopSpec) -> dg.Definitions:
         promotion_sensor(spec),
         guard_sensor(spec),
         rollout_sensor(spec),
+        alerts_sensor(spec),
     ]
     sensors += [answers_sensor(spec)] if spec.level >= Level.SCHEDULED else []
     sensors += [drift_sensor(spec)] if spec.level >= Level.EVENT else []
