@@ -46,7 +46,7 @@ from boucle_platform.instance import Runner, prepare_dagster_home
 from boucle_platform.model_loop.guard import Watch
 
 MODEL, SENSOR = ModelName("repurchase"), "repurchase_guard"
-REPLICAS, CALLERS, CUSTOMERS = 2, 3, 2_000
+REPLICAS, CALLERS, CUSTOMERS = 2, 6, 2_000
 PROMPT = ServiceObjectives(slow_seconds=0.005)
 """As the defaults, but slow is what the spoilt version is: some ten milliseconds."""
 TIMEOUT_SECONDS = 60.0

@@ -33,7 +33,8 @@ from boucle_serving.outputs import Outputs
 from boucle_serving.predictor import Predictor, ServedModel
 
 _LOGGER = logging.getLogger("boucle.serving")
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.05
+"""A look costs about 0.1 ms of processor time, beside the requests."""
 _LATE_SECONDS = 0.5
 """A look that comes so late says that the process, or the machine, stood still: whoever was slow then, it was not the
 version. What was under way is counted by nobody: it is answered within `_BLIND_SECONDS`."""
@@ -140,7 +141,17 @@ class ReplicaGuard:
             if watched.undoing is not None:
                 watched.undoing.join()
 
+    def _open_early(self) -> None:
+        """Open the state store and read once: the first use costs half a second, which an incident has not."""
+        try:
+            state = self._open_state()
+            for model in self._predictor.served:
+                state.decisions(model)
+        except Exception as error:  # noqa: BLE001 - it is not there yet, or away: who follows the plans says so
+            _LOGGER.debug("the guard will open the state store when it needs it: %s", error)
+
     def _look_forever(self) -> None:
+        self._open_early()
         while not self._over.wait(LOOK_SECONDS):
             try:
                 self.look()
