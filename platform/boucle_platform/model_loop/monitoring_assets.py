@@ -8,7 +8,7 @@ import dagster as dg
 
 from boucle.contracts.monitoring import ColumnDrift, DriftReport, DriftStatistic, StatisticName
 from boucle.contracts.outcomes import WindowOutcomes
-from boucle.contracts.verdict import worst
+from boucle.contracts.verdict import Gate, worst
 from boucle_platform.model_loop import presentation
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.model_assets import asset_arguments, by_period, periods_of
@@ -205,7 +205,7 @@ def _drift_metadata(report: DriftReport, page: Path | None) -> dict[str, Any]:
 
 
 def _column_rows(columns: Sequence[ColumnDrift]) -> list[dict[str, object]]:
-    """A row a column: its importance, each statistic (marked where it is beyond its limit) and the verdict."""
+    """A row a column: its importance, each statistic (with the limit that it exceeds) and the verdict."""
     return [
         {
             "column": column.column,
@@ -218,18 +218,23 @@ def _column_rows(columns: Sequence[ColumnDrift]) -> list[dict[str, object]]:
 
 
 def _marked(statistic: DriftStatistic | None) -> str | None:
-    return None if statistic is None else f"{statistic.value:.4g}{' !' if statistic.is_beyond else ''}"
+    if statistic is None:
+        return None
+    return f"{statistic.value:.3g} > {statistic.limit:.2g}" if statistic.is_beyond else f"{statistic.value:.3g}"
 
 
-def _history_plots(history: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """A line over time for each gate that measured something."""
+def _history_plots(history: Mapping[str, Mapping[str, Gate]]) -> dict[str, Any]:
+    """Measured value and limit over time of each gate that measured something."""
     titles = {"score_drift": "Drift of the scores", "feature_drift": "Drift of the features, weighted by importance"}
     return {
         f"{name}_plot": presentation.line_plot(
             titles[name],
-            {"PSI beyond chance": (list(measured), list(measured.values()))},
+            {
+                "PSI beyond chance": (list(gates), [gate.measured or 0.0 for gate in gates.values()]),
+                "limit": (list(gates), [gate.limit for gate in gates.values()]),
+            },
             ylabel="PSI",
         )
-        for name, measured in history.items()
-        if measured
+        for name, gates in history.items()
+        if gates
     }

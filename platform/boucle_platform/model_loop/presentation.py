@@ -99,6 +99,10 @@ def line_plot(
     if diagonal:
         top = max(max(list(xs) + list(ys)) for xs, ys in series.values())
         axis.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle="--", label="perfect")
+    longest = max((xs for xs, _ in series.values()), key=len)
+    if longest and isinstance(longest[0], str):
+        # Keys of days are long: of many, some are named.
+        axis.set_xticks(range(0, len(longest), max(1, len(longest) // 6)))
     axis.set_xlabel(xlabel)
     axis.legend(frameon=False)
     return _picture(figure, title)

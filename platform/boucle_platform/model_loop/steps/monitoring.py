@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from boucle.contracts.monitoring import DriftReport
-from boucle.contracts.verdict import Verdict, overall
+from boucle.contracts.verdict import Gate, Verdict, overall
 from boucle.contracts.windows import Period, previous_period
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
@@ -25,18 +25,18 @@ def drift(home: Home, spec: LoopSpec, period: Period, *, draw: bool = True) -> t
     return measure_drift(home, spec, parts, draw=draw)
 
 
-def drift_history(home: Home, spec: LoopSpec, newest: Sequence[DriftReport]) -> dict[str, dict[str, float]]:
-    """What the drift gates of distributions measured, by gate and period, of the last periods and the newest reports.
+def drift_history(home: Home, spec: LoopSpec, newest: Sequence[DriftReport]) -> dict[str, dict[str, Gate]]:
+    """The drift gates of distributions that measured something, by name and period: the last periods and the newest.
 
-    Reports without answers are left out: nothing was measured is not a zero.
+    Reports without answers are left out: nothing measured is not a zero.
     """
     reports = {report.period: report for report in drift_reports(home, spec, last=SHOWN_PERIODS)}
     reports |= {report.period: report for report in newest}
-    history: dict[str, dict[str, float]] = {name: {} for name in SHOWN_GATES}
+    history: dict[str, dict[str, Gate]] = {name: {} for name in SHOWN_GATES}
     for period in sorted(reports):
         for gate in reports[period].gates:
             if gate.name in history and gate.measured is not None:
-                history[gate.name][period] = gate.measured
+                history[gate.name][period] = gate
     return history
 
 

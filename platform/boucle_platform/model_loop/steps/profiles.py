@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from boucle.contracts.facts import LiveFacts
-from boucle.contracts.ids import ModelVersion
+from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.profile import PeriodOutcomes, PeriodProfile, ReferenceProfile
 from boucle.contracts.windows import Period
 from boucle.features.profiles import merge_profiles, profile_columns, profile_like
@@ -64,8 +65,13 @@ def facts_of(home: Home, spec: LoopSpec, parts: Sequence[Period], reference: Ref
 
     Of periods that no profile was made of (an earlier release collected them) it is made now.
     """
-    answered = [found for part in parts if (found := _in_force(home, spec, part, reference, PeriodProfile))]
-    became_known = [known for part in parts if (known := _in_force(home, spec, part, reference, PeriodOutcomes))]
+    bins = reference.digest()
+    answered = [
+        found for part in parts if (found := _in_force(home, spec, part, reference.version, bins, PeriodProfile))
+    ]
+    became_known = [
+        known for part in parts if (known := _in_force(home, spec, part, reference.version, bins, PeriodOutcomes))
+    ]
     empty: NDArray[np.float64] = np.empty(0)
     features = (
         merge_profiles([profile.features for profile in answered])
@@ -118,16 +124,16 @@ def revisions(home: Home, spec: LoopSpec, period: Period, kind: str, version: Mo
     return tuple(file for _, file in sorted(found))
 
 
-def _in_force(home: Home, spec: LoopSpec, part: Period, reference: ReferenceProfile, kind: type[P]) -> P | None:
+def _in_force(home: Home, spec: LoopSpec, part: Period, version: ModelVersion, bins: Digest, kind: type[P]) -> P | None:
     """The newest revision of a period, made now where there is none yet or it is on other bins; None without rows."""
     name, make = (ANSWERS, profile_answers) if kind is PeriodProfile else (OUTCOMES, profile_outcomes)
     if not _folder(home, spec, part, name).exists():
         make(home, spec, part)
-    found = _newest(home, spec, part, name, reference.version, kind)
-    if found is None or found.reference_digest == reference.digest():
+    found = _newest(home, spec, part, name, version, kind)
+    if found is None or found.reference_digest == bins:
         return found
     make(home, spec, part)
-    return _newest(home, spec, part, name, reference.version, kind)
+    return _newest(home, spec, part, name, version, kind)
 
 
 def _answers(
@@ -180,7 +186,13 @@ def _kept(folder: Path, made: P) -> P:
 
 def _newest(home: Home, spec: LoopSpec, period: Period, folder: str, version: ModelVersion, kind: type[P]) -> P | None:
     files = revisions(home, spec, period, folder, version)
-    return read_document(files[-1], kind) if files else None
+    return _read(files[-1], files[-1].stat().st_mtime_ns, kind) if files else None
+
+
+@lru_cache(maxsize=128)
+def _read(file: Path, modified_ns: int, kind: type[P]) -> P:  # noqa: ARG001 - names the content
+    # Windows of a row of periods overlap: each file would be read once a period.
+    return read_document(file, kind)
 
 
 def _references(home: Home, spec: LoopSpec, rows: pd.DataFrame) -> list[ReferenceProfile]:
