@@ -11,12 +11,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from assets_tests.bundles import MODEL, promote
 from assets_tests.judging import drift_report, gate, trigger
 from assets_tests.scenarios import digest_of, version
-from assets_tests.watched_home import NOON, begin_trial, decided, exposed, put_document
+from assets_tests.watched_home import DOCUMENTS, NOON, begin_trial, decided, exposed, held_by_budget, put_document
 from boucle.contracts.decision import DecisionKind
+from boucle.contracts.performance import Estimate, Metric, PerformanceReport
 from boucle.contracts.trigger import TriggerOutcome
 from boucle.contracts.verdict import Verdict
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import ReadAtScrape
+from boucle_adapters.performance_files import PerformanceFiles
 from boucle_adapters.platform_metrics import PlatformSources
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
@@ -168,3 +170,50 @@ def test_a_document_that_cannot_be_read_takes_no_other_figure_with_it(settings, 
     assert value(found, "boucle_exporter_up", source="drift_report", model=MODEL) == 0
     assert value(found, "boucle_exporter_up", source="state_store", model=MODEL) == 1
     assert value(found, "boucle_production_version", model=MODEL) == 1
+
+
+def test_a_look_that_was_held_back_is_counted_by_its_rule_with_what_is_left(settings, state):
+    state.record_trigger(held_by_budget(), NOON)
+    found = scraped(settings)
+    assert value(found, "boucle_retraining_suppressed_total", model=MODEL, rule="budget") == 1
+    assert value(found, "boucle_retraining_suppressed_total", model=MODEL, rule="cool_down") == 0
+    assert value(found, "boucle_retraining_budget_left_runs", model=MODEL) == 0
+
+
+def test_a_pin_shows_until_it_is_taken_off(settings, state):
+    assert value(scraped(settings), "boucle_production_pinned", model=MODEL) == 0
+    state.record(decided(DecisionKind.PIN), expected_production=version(1))
+    assert value(scraped(settings), "boucle_production_pinned", model=MODEL) == 1
+    state.record(decided(DecisionKind.UNPIN), expected_production=version(1))
+    assert value(scraped(settings), "boucle_production_pinned", model=MODEL) == 0
+
+
+def performance(**changes: object) -> PerformanceReport:
+    text = (DOCUMENTS / "PerformanceReport.json").read_text()
+    return PerformanceReport.model_validate_json(text).model_copy(update=changes)
+
+
+def test_performance_is_that_of_the_newest_window_as_it_is_known_now(settings, state):
+    files = PerformanceFiles(settings.data_dir)
+    first = performance()
+    known = first.outcomes.model_copy(update={"known": 450, "pending": 150})
+    for report in (performance(period="1997-04"), first, performance(restatement=1, outcomes=known)):
+        files.write(report)
+    found = scraped(settings)
+    assert value(found, "boucle_label_coverage_ratio", model=MODEL) == 0.75
+    assert value(found, "boucle_labels_pending", model=MODEL) == 150
+    whole = first.realised[0].metrics[Metric.LOG_LOSS]
+    assert value(found, "boucle_realised_metric", model=MODEL, version="1", metric="log_loss") == whole.estimate
+
+
+def test_a_window_in_which_nothing_was_due_has_no_coverage_and_a_refused_estimate_no_figure(settings, state):
+    nothing = performance().outcomes.model_copy(update={"due": 0, "known": 0, "pending": 0})
+    refused = Estimate(
+        version=version(1), predictions=9, mean_score=0.1, metrics=dict.fromkeys(Metric), refused="not calibrated"
+    )
+    report = performance(outcomes=nothing, realised=(), estimated=(refused,))
+    PerformanceFiles(settings.data_dir).write(report)
+    found = scraped(settings)
+    assert value(found, "boucle_exporter_up", source="performance", model=MODEL) == 1
+    names = {name for name, _ in found}
+    assert names.isdisjoint({"boucle_label_coverage_ratio", "boucle_realised_metric", "boucle_estimated_metric"})

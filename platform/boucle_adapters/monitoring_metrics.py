@@ -5,9 +5,11 @@ from pathlib import Path
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.performance import PerformanceReport
 from boucle.contracts.verdict import Verdict
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import Family, Sample
+from boucle_adapters.performance_files import PerformanceFiles
 from boucle_adapters.settings import Settings
 
 _GATE = ("model", "gate")
@@ -33,6 +35,55 @@ REPORT_AGE = Family(
 REPORT_WINDOW = Family(
     name="boucle_drift_report_window_seconds", text="How long the newest monitored window is", labels=("model",)
 )
+
+COVERAGE = Family(
+    name="boucle_label_coverage_ratio",
+    text="Share of the predictions that were due in the newest window whose outcome is known",
+    labels=("model",),
+)
+LABELS_PENDING = Family(
+    name="boucle_labels_pending",
+    text="Predictions of the newest window whose outcome is due and not known",
+    labels=("model",),
+)
+_METRIC = ("model", "version", "metric")
+REALISED = Family(
+    name="boucle_realised_metric",
+    text="Of the newest window, on outcomes: log_loss (nats), brier, auc, calibration (mean score - positive rate)",
+    labels=_METRIC,
+)
+ESTIMATED = Family(
+    name="boucle_estimated_metric",
+    text="Of the predictions served in the newest window, without their labels",
+    labels=_METRIC,
+)
+ESTIMATE_ERROR = Family(
+    name="boucle_estimate_error",
+    text="Estimated - realised, of the newest estimate of the metric whose labels came",
+    labels=_METRIC,
+)
+
+
+def of_performance(files: PerformanceFiles, model: ModelName) -> list[Sample]:
+    """The newest window of live performance as it is known now; nothing before the first one.
+
+    What is not known has no figure: a window without a due prediction no coverage, a refused estimate no metric.
+    """
+    reports = files.newest(model, last=1)
+    return [sample for report in reports for sample in _performance(model, report)]
+
+
+def _performance(model: ModelName, report: PerformanceReport) -> Iterator[Sample]:
+    yield Sample(COVERAGE, (model,), report.coverage)
+    yield Sample(LABELS_PENDING, (model,), float(report.outcomes.pending))
+    whole = [row for row in report.realised if row.role is None and row.slice is None]
+    expected = [row for row in report.estimated if row.slice is None]
+    for family, rows in ((REALISED, whole), (ESTIMATED, expected)):
+        for row in rows:
+            for metric, measured in row.metrics.items():
+                yield Sample(family, (model, str(row.version), metric), None if measured is None else measured.estimate)
+    for error in report.estimate_errors:
+        yield Sample(ESTIMATE_ERROR, (model, str(error.version), error.metric), error.error)
 
 
 def of_drift(settings: Settings, model: ModelName) -> list[Sample]:

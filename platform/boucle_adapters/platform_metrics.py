@@ -14,13 +14,15 @@ from itertools import pairwise
 from boucle.contracts.decision import MOVES, Decision, DecisionKind
 from boucle.contracts.ids import ModelName
 from boucle.contracts.traffic_plan import TrafficPlan
-from boucle.contracts.trigger import TriggerOutcome
+from boucle.contracts.trigger import TriggerOutcome, TriggerRule
 from boucle.errors import BoucleError, LedgerError
 from boucle.policy.approval import open_requests
+from boucle.policy.pins import pin_in_force
 from boucle.ports import StateStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import Family, Kind, Sample, Source
-from boucle_adapters.monitoring_metrics import of_drift
+from boucle_adapters.monitoring_metrics import of_drift, of_performance
+from boucle_adapters.performance_files import PerformanceFiles
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
@@ -66,6 +68,18 @@ TRIGGERS = Family(
     labels=("model", "fired"),
     kind=Kind.COUNTER,
 )
+SUPPRESSED = Family(
+    name="boucle_retraining_suppressed",
+    text="Looks of the retraining policy that led to no retraining, by the rule that decided",
+    labels=("model", "rule"),
+    kind=Kind.COUNTER,
+)
+BUDGET_LEFT = Family(
+    name="boucle_retraining_budget_left_runs",
+    text="Automatic retrainings that the month of the newest look still allows",
+    labels=_MODEL,
+)
+PINNED = Family(name="boucle_production_pinned", text="1 while a person keeps production where it is", labels=_MODEL)
 DISAGREEMENT = Family(
     name="boucle_shadow_disagreement_ratio",
     text="Share of shadowed requests that the version on trial puts on the other side of one half",
@@ -97,6 +111,7 @@ class PlatformSources:
                 Source("state_store", model, partial(self._of_state, model)),
                 Source("shadow_log", model, partial(self._of_trial, model)),
                 Source("drift_report", model, partial(of_drift, self.settings, model)),
+                Source("performance", model, partial(of_performance, PerformanceFiles(self.settings.data_dir), model)),
             ]
         return sources
 
@@ -137,9 +152,16 @@ class PlatformSources:
             yield Sample(APPROVAL_OPEN, (model, str(request.decision.subject_version)), seconds)
 
     def _triggers(self, model: ModelName) -> Iterator[Sample]:
-        fired = [trigger.outcome is TriggerOutcome.FIRED for _, trigger in self.state.triggers(model)]
+        triggers = [trigger for _, trigger in self.state.triggers(model)]
+        fired = [trigger.outcome is TriggerOutcome.FIRED for trigger in triggers]
         for answer in (True, False):
             yield Sample(TRIGGERS, (model, str(answer).lower()), float(fired.count(answer)))
+        held = Counter(t.rule for t in triggers if t.outcome is TriggerOutcome.SUPPRESSED and t.rule is not None)
+        for rule in TriggerRule:
+            yield Sample(SUPPRESSED, (model, rule), float(held[rule]))
+        budgets = [trigger.budget for trigger in triggers if trigger.budget is not None]
+        if budgets:
+            yield Sample(BUDGET_LEFT, (model,), float(budgets[-1].runs_left))
 
     def _replicas(self, plan: TrafficPlan) -> Iterator[Sample]:
         live = self.state.replicas(max_age_seconds=self.settings.replica_timeout_seconds)
@@ -177,6 +199,7 @@ def _counted(model: ModelName, decisions: Sequence[Decision]) -> Iterator[Sample
     kinds = Counter(row.decision.kind for row in decisions)
     for kind in DecisionKind:
         yield Sample(DECISIONS, (model, kind), float(kinds[kind]))
+    yield Sample(PINNED, (model,), float(pin_in_force(decisions) is not None))
     for kind, outcome in OUTCOMES.items():
         yield Sample(PROMOTIONS, (model, outcome), float(kinds[kind]))
     for family in (APPROVAL_SECONDS, ROLLBACK_SECONDS):
