@@ -1,6 +1,7 @@
 """Bearer tokens of those who may decide over HTTP: a file that holds their digests, never the tokens."""
 
 import hashlib
+import hmac
 import json
 import secrets
 from collections.abc import Collection
@@ -21,12 +22,13 @@ _PREFIX = "boucle_"
 
 class Role(StrEnum):
     """What a bearer may do: an approver asks, approves and refuses; an operator rolls back; a caller asks for
-    predictions, where these need a key; a tester chooses who answers it."""
+    predictions, where these need a key; a tester chooses who answers it; a viewer sees what is served and why."""
 
     APPROVER = "approver"
     OPERATOR = "operator"
     CALLER = "caller"
     TESTER = "tester"
+    VIEWER = "viewer"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,12 @@ class TokenStore:
     file: Path
 
     def bearer(self, token: str) -> Bearer | None:
-        """Whose token this is; None for one that is not known. Looked up by digest, so that timing tells nothing."""
-        return self._read().get(_digest(token))
+        """Whose token this is; None if it is not known. Every digest is compared, in a time that tells nothing."""
+        asked, found = _digest(token), None
+        for known, bearer in self._read().items():
+            if hmac.compare_digest(known, asked):
+                found = bearer
+        return found
 
     def add(self, actor: str, roles: Collection[Role]) -> str:
         """A new token, which is shown this once and kept as a digest."""
@@ -82,12 +88,12 @@ class TokenStore:
 
 
 def roles_of(actor: str, names: Collection[str]) -> frozenset[Role]:
-    """The roles of these names, for a person or, if it only asks for predictions, a service.
+    """The roles of these names, for a person or, if it only asks for predictions or looks, a service.
 
     Raises:
         ConfigurationError: There is no such role, none was named, or who decides is no person.
     """
-    asks_only = bool(names) and set(names) <= {Role.CALLER, Role.TESTER}
+    asks_only = bool(names) and set(names) <= {Role.CALLER, Role.TESTER, Role.VIEWER}
     if asks_only and not (is_person(actor) or actor.removeprefix(_SERVICE) not in {actor, ""}):
         raise ConfigurationError(f"'{actor}' is nobody: say {_SERVICE}NAME or {PERSON}NAME. No token was made.")
     if not asks_only and not is_person(actor):

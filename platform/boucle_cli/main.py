@@ -194,7 +194,9 @@ def token(
     actor: Annotated[str, typer.Argument(help="Whose it is: user:ada, as the ledger names people; service:shop.")],
     role: Annotated[
         list[str] | None,
-        typer.Option(help="approver, operator (rolls back, pins), caller (predicts), tester (chooses an arm)."),
+        typer.Option(
+            help="approver, operator (rolls back, pins), caller (predicts), tester (chooses an arm), viewer (looks)."
+        ),
     ] = None,
     revoke: Annotated[bool, typer.Option("--revoke", help="Forget every token of this actor instead.")] = False,
     as_json: Json = False,

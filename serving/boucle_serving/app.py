@@ -23,6 +23,7 @@ from boucle_adapters.look_files import LookFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Admission, Limits
+from boucle_serving.bearers import who_may_look
 from boucle_serving.bundles import LoadedBundle
 from boucle_serving.feedback import FeedbackKeeper, FeedbackService
 from boucle_serving.guard import ReplicaGuard
@@ -157,7 +158,8 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(mlflow_router(rows))
     app.include_router(open_inference_router(rows, readiness))
     app.include_router(health_router(readiness, metrics, parts.workers))
-    app.include_router(models_router(predictor, service, parts.looks))
+    may_look = who_may_look(parts.tokens, required=parts.limits.require_key)
+    app.include_router(models_router(predictor, service, parts.looks, open_state, may_look))
     app.include_router(
         verbs_router(
             open_state,

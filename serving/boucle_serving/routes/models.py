@@ -1,21 +1,33 @@
-"""GET /models and GET /models/{model}/traffic: what is served, and why."""
+"""GET /models, /models/{model}/traffic and /models/{model}/decisions: what is served, and why."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Path, Query
 from starlette.concurrency import run_in_threadpool
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.traffic_plan import TrafficPlan
+from boucle.ports import StateStore
 from boucle_adapters.look_files import LookFiles
 from boucle_serving.documented import MODEL_PROBLEMS
 from boucle_serving.predictor import Predictor, ServedModel
+from boucle_serving.problems import UnknownModelError
 from boucle_serving.service import PredictionService
 
+_Model = Annotated[str, Path(pattern="^[a-z][a-z0-9_]*$")]
+_Newest = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 
-def models_router(predictor: Predictor, service: PredictionService, looks: LookFiles) -> APIRouter:
-    """What this replica serves."""
-    router = APIRouter(tags=["models"], responses=MODEL_PROBLEMS)
+
+def models_router(
+    predictor: Predictor,
+    service: PredictionService,
+    looks: LookFiles,
+    open_state: Callable[[], StateStore],
+    may_look: Callable[[str], None],
+) -> APIRouter:
+    """What this replica serves, to whom may look."""
+    router = APIRouter(tags=["models"], responses=MODEL_PROBLEMS, dependencies=[Depends(may_look)])
 
     @router.get("/models", summary="The models served, with what a request needs")
     async def models() -> dict[str, Any]:
@@ -34,6 +46,17 @@ def models_router(predictor: Predictor, service: PredictionService, looks: LookF
         """
         plan = service.served(ModelName(model)).plan
         return {**plan.model_dump(mode="json"), "look": await run_in_threadpool(_look, looks, plan)}
+
+    @router.get("/models/{model}/decisions", summary="The ledger: who moved what, when, why")
+    def decisions(model: _Model, newest: _Newest = 100) -> list[dict[str, Any]]:
+        """The newest decisions about a model, oldest first, each with its place in the hash chain."""
+        rows = open_state().decisions(ModelName(model))
+        if not rows:
+            raise UnknownModelError(f"No decision is about a model '{model}'.")
+        return [
+            {"decision": row.decision_id, **row.decision.model_dump(mode="json"), "row_hash": row.row_hash}
+            for row in rows[-newest:]
+        ]
 
     return router
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path
+from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.decision import Decision
@@ -17,8 +17,8 @@ from boucle.ports import Clock, StateStore
 from boucle_adapters import rolling_back
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.tokens import Bearer, Role, TokenStore
+from boucle_serving.bearers import with_role
 from boucle_serving.documented import DECISION_PROBLEMS
-from boucle_serving.problems import ForbiddenError, UnauthorizedError
 
 
 class _Said(BaseModel):
@@ -78,7 +78,7 @@ def verbs_router(
     def actor(bearer: Bearer, model: str) -> Actor:
         return Actor(name=bearer.actor, at=open_clock(ModelName(model)).now())
 
-    approver, operator = _bearer(tokens, Role.APPROVER), _bearer(tokens, Role.OPERATOR)
+    approver, operator = with_role(tokens, Role.APPROVER), with_role(tokens, Role.OPERATOR)
 
     @router.post("/models/{model}/promote", status_code=HTTPStatus.ACCEPTED, summary="Ask that a version is promoted")
     def promote(model: _Model, asked: Request, bearer: Annotated[Bearer, Depends(approver)]) -> dict[str, Any]:
@@ -182,22 +182,6 @@ def _judged(evidence: EvidenceFiles, model: str, version: int, digest: str | Non
             f"{digest}: read that one. Nothing was recorded."
         )
     return found
-
-
-def _bearer(tokens: TokenStore, role: Role) -> Callable[[str], Bearer]:
-    def allowed(authorization: Annotated[str, Header()] = "") -> Bearer:
-        scheme, _, token = authorization.partition(" ")
-        bearer = tokens.bearer(token.strip()) if scheme.lower() == "bearer" else None
-        if bearer is None:
-            raise UnauthorizedError(
-                "This needs the header `Authorization: Bearer …` and a token that `boucle token` made. Nothing changed."
-            )
-        if role not in bearer.roles:
-            roles = ", ".join(sorted(bearer.roles)) or "nothing"
-            raise ForbiddenError(f"'{bearer.actor}' may act as {roles}, not as {role}. Nothing changed.")
-        return bearer
-
-    return allowed
 
 
 def _recorded(row: Decision) -> dict[str, Any]:
