@@ -17,12 +17,14 @@ from assets_tests.workflows import ACTIONS, FILES, ROOT, Command, all_commands, 
 from boucle_cli.main import app
 
 BIN = Path(sys.executable).parent
-NAMES = {"ci", "model-gates", "model-report", "newest", "promote"}
+NAMES = {"ci", "model-gates", "model-report", "newest", "promote", "release", "smoke"}
 COMMANDS = all_commands()
 ON_EVERY_RUNNER = {"cp", "docker", "gh", "git", "grep", "mkdir", "printf", "tee"}
 # Who may write what, and nothing else may.
 WRITES = {
     ("model-report", "comment"): {"pull-requests"},
+    ("release", "images"): {"attestations", "id-token", "packages"},
+    ("release", "release"): {"contents"},
 }
 LEVELS = ("unit", "contract", "data", "model", "assets", "dbt", "integration", "loop", "faults")
 
@@ -62,6 +64,7 @@ def test_cheap_jobs_come_first_and_each_waits_for_the_one_before():
         "data": "core",
         "model-gates": "data",
         "integration": "model-gates",
+        "smoke": "model-gates",
         "long": "model-gates",
         "supply-chain": None,
     }
