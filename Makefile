@@ -59,7 +59,7 @@ test-fast: install promtool ## What is fast and stable: unit, contract, data, mo
 	$(BIN)/pytest -m "not integration and not loop" $(ARGS)
 
 smoke: install ## Build the images, start the stack of compose.yaml, send one turn of the loop through it (minutes)
-	$(BIN)/pytest -m smoke assets_tests/smoke $(ARGS)
+	$(BIN)/pytest -m smoke assets_tests/smoke $(call junit,smoke) $(ARGS)
 
 check: lint types imports sql definitions rules workflows ## ruff, mypy, import-linter, sqlfluff, dbt parse, Dagster definitions, alert rules, workflows
 
@@ -95,10 +95,10 @@ workflows: install ## Schema of the workflows, actionlint with shellcheck, zizmo
 	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck -pyflakes ""
 	$(BIN)/zizmor --offline --no-progress --quiet --persona pedantic --config .github/zizmor.yml .github
 
-sbom: install ## Bills of materials (CycloneDX) of the platform and of serving, from the lock files
-	mkdir -p reports
-	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON -o reports/sbom-platform.json
-	$(BIN)/cyclonedx-py requirements requirements-serving.lock --pyproject pyproject.toml --of JSON -o reports/sbom-serving.json
+sbom: install ## Bills of materials (CycloneDX) of the two images, from their lock files
+	mkdir -p $(or $(REPORTS),reports)
+	$(BIN)/cyclonedx-py requirements requirements-platform.lock --pyproject pyproject.toml --of JSON -o $(or $(REPORTS),reports)/sbom-platform.json
+	$(BIN)/cyclonedx-py requirements requirements-serving.lock --pyproject pyproject.toml --of JSON -o $(or $(REPORTS),reports)/sbom-serving.json
 
 audit: install ## Known vulnerabilities of the locked packages; asks a database on the internet
 	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock

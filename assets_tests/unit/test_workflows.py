@@ -1,5 +1,6 @@
 """The workflows run what exists, in the right order, with actions that nobody can exchange and few rights."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -225,3 +226,26 @@ def test_the_step_of_the_gates_writes_what_the_next_steps_take():
         yaml.safe_load((ROOT / ".github/actions/reports/action.yml").read_text())["runs"]["steps"][1]["with"]["path"]
         == "reports"
     )
+
+
+def test_what_the_threat_model_names_exists():
+    text = (ROOT / "platform" / "docs" / "security.md").read_text()
+    tests = set(re.findall(r"\b(\w+/test_\w+\.py)", text))
+    assert len(tests) > 15
+    assert [name for name in sorted(tests) if not (ROOT / "assets_tests" / name).is_file()] == []
+    assert [target for target in set(re.findall(r"`make ([a-z-]+)", text)) if make(target).returncode != 0] == []
+    verbs = set(re.findall(r"`boucle ([a-z-]+)", text))
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert verbs - set(known) == set()
+
+
+@pytest.mark.parametrize("image", ["platform", "serving"])
+def test_a_bill_of_materials_names_every_locked_package_with_its_version(tmp_path: Path, image: str):
+    planned = make("sbom", f"REPORTS={tmp_path}").stdout.splitlines()
+    command = next(line for line in planned if f"sbom-{image}" in line)
+    subprocess.run(command.replace(".venv/bin/", f"{BIN}/"), shell=True, cwd=ROOT, check=True, timeout=60)
+    written = json.loads((tmp_path / f"sbom-{image}.json").read_text())
+    locked = re.findall(r"^([\w.-]+)==([^ ;\\]+)", (ROOT / f"requirements-{image}.lock").read_text(), re.MULTILINE)
+    found = {(part["name"].lower().replace("_", "-"), part["version"]) for part in written["components"]}
+    assert {(name.lower(), version) for name, version in locked} == found
+    assert written["metadata"]["component"]["name"] == "boucle"
