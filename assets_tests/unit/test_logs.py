@@ -13,7 +13,7 @@ from assets_tests.scenarios import digest_of
 from boucle_adapters.logs import configure_logs, log_context
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
-from boucle_platform.instance import DAGSTER_YAML
+from boucle_platform.instance import dagster_yaml
 from boucle_platform.logs import run_config, run_logger
 
 SERVING = logging.getLogger("boucle.serving")
@@ -115,7 +115,7 @@ def run_of(body: object, capsys: pytest.CaptureFixture[str]) -> tuple[str, list[
         logger_defs={"console": run_logger(settings())},
         config=run_config(),
     )
-    kept = {name: yaml.safe_load(DAGSTER_YAML)[name] for name in ("python_logs", "telemetry")}
+    kept = {name: yaml.safe_load(dagster_yaml(Settings()))[name] for name in ("python_logs", "telemetry")}
     with dg.DagsterInstance.ephemeral(settings=kept) as instance:
         result = job.execute_in_process(instance=instance, raise_on_error=False)
     return result.run_id, [json.loads(line) for line in capsys.readouterr().err.splitlines()]
