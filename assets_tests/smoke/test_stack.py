@@ -20,6 +20,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from assets_tests.integration.dagster_ui import DagsterUI
 from assets_tests.smoke.conftest import UNTESTED
 from assets_tests.smoke.engine import NONE, ROOT, Engine, found
 
@@ -99,7 +100,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
             pytest.skip(NONE)
         own = {
             "COMPOSE_PROJECT_NAME": "boucle-smoke", "PLATFORM_IMAGE": PLATFORM, "SERVING_IMAGE": SERVING,
-            "BASE_IMAGE": BASE, "BOUCLE_ENVIRONMENT": "dev", "COMPOSE_PROGRESS": "quiet",
+            "BASE_IMAGE": BASE, "BOUCLE_ENVIRONMENT": "dev", "BOUCLE_SENSORS": "stopped", "COMPOSE_PROGRESS": "quiet",
             **dict.fromkeys(("API_PORT", "DAGSTER_PORT", "MLFLOW_PORT", "PROMETHEUS_PORT"), "0"),
         }  # fmt: skip
         one = Engine(bare.private, {**bare.environment, **own})
@@ -187,7 +188,10 @@ def test_replicas_are_not_ready_before_the_first_promotion(stack: Stack):
 
 
 def test_the_loop_goes_round_in_the_stack(stack: Stack):
-    """Lands five months; daemon and code server load, judge, train and promote; requests go through the proxy."""
+    """Lands months, loads, judges, trains and promotes them over the common stores; requests go through the proxy.
+
+    In one process, as the sensors are stopped: the daemon takes a minute for each month, and has its turn below.
+    """
     command = [str(Path(sys.executable).with_name("boucle")), "demo", "--target", "compose"]
     done = subprocess.run(
         [*command, "--until", UNTIL, "--requests", "200", "--json"],
@@ -206,6 +210,15 @@ def test_a_rollback_reaches_both_replicas(stack: Stack):
     assert "2 replica(s) serve revision" in back["replicas"]
     assert "by their own report alone" not in back["replicas"]
     assert stack.notes["demo"]["answered_after_rollback"]
+
+
+def test_daemon_and_code_server_load_the_next_month(stack: Stack):
+    """Sensor, queue, launch and run, each in a container of its own."""
+    ui = DagsterUI(stack.address("webserver", 3000))
+    ui.switch_on("repurchase_landing")
+    period = json.loads(stack.run_in("code", "boucle", "feed", "--json"))["period"]
+    runs = f"runs where partition = '{period}' and status = 'SUCCESS'"
+    assert until(lambda: stack.rows("dagster", runs) == 1, seconds=LOOP_SECONDS)
 
 
 def test_the_proxy_gives_requests_to_both_replicas(stack: Stack):

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     `boucle_serving.workers` alone.
     """
 
-    model_config = SettingsConfigDict(env_prefix="BOUCLE_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="BOUCLE_", frozen=True, extra="forbid", env_ignore_empty=True)
 
     environment: Literal["", "dev", "staging", "prod"] = ""
     home: Path = Path(".boucle")

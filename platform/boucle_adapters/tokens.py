@@ -56,6 +56,10 @@ class TokenStore:
                 found = bearer
         return found
 
+    def roles(self) -> frozenset[Role]:
+        """Every role that somebody has."""
+        return frozenset(role for bearer in self._read().values() for role in bearer.roles)
+
     def add(self, actor: str, roles: Collection[Role]) -> str:
         """A new token, which is shown this once and kept as a digest."""
         token = _PREFIX + secrets.token_urlsafe(32)

@@ -7,13 +7,14 @@ from boucle.contracts.evidence import Candidate
 from boucle.contracts.feedback import FEEDBACK_STREAM
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.traffic_plan import TrafficPlan
-from boucle.errors import BoucleError, ConfigurationError, ConflictError, LedgerError, RegistryError, StateStoreError
+from boucle.errors import ConfigurationError, ConflictError, LedgerError, RegistryError, StateStoreError
 from boucle.operations import promotion, traffic
 from boucle.policy.pins import pin_in_force, pinned_by
 from boucle_adapters.feedback import prediction_ids, read_feedback
 from boucle_adapters.home import Home
 from boucle_adapters.rank_facts import ranked_ids
 from boucle_adapters.segment_log import Segments
+from boucle_cli.surroundings import finding, surroundings
 from boucle_cli.triggers import last_trigger
 from boucle_platform.instance import Runner, end_dead_runs
 from boucle_platform.model_loop import dbt_project
@@ -107,16 +108,17 @@ def _registry_status(home: Home, model: ModelName) -> dict[str, Any]:
 
 def diagnose(home: Home, spec: LoopSpec, *, only: str) -> list[dict[str, Any]]:
     """One finding per thing that can be wrong."""
-    findings = [_finding("dbt project parses", lambda: str(dbt_project.manifest(home.settings)))]
+    findings = [finding("dbt project parses", lambda: str(dbt_project.manifest(home.settings)))]
     if only == "dbt":
         return findings
-    findings.append(_finding("ledger is whole", lambda: _verified(home, spec.name)))
-    findings.append(_finding(ALIASES, lambda: _aliases(home, spec)))
-    findings.append(_finding(TRAFFIC, lambda: _traffic(home, spec)))
-    findings.append(_finding("prediction log is whole", lambda: _log(home.log, spec.name, "prediction log")))
-    findings.append(_finding("rank log is whole", lambda: _log(home.ranks, spec.name, "rank log")))
-    findings.append(_finding("feedback log is whole", lambda: _feedback(home)))
-    findings.append(_finding("dagster.yaml is this release's", lambda: _dagster_yaml(home)))
+    findings += surroundings(home.settings)
+    findings.append(finding("ledger is whole", lambda: _verified(home, spec.name)))
+    findings.append(finding(ALIASES, lambda: _aliases(home, spec)))
+    findings.append(finding(TRAFFIC, lambda: _traffic(home, spec)))
+    findings.append(finding("prediction log is whole", lambda: _log(home.log, spec.name, "prediction log")))
+    findings.append(finding("rank log is whole", lambda: _log(home.ranks, spec.name, "rank log")))
+    findings.append(finding("feedback log is whole", lambda: _feedback(home)))
+    findings.append(finding("dagster.yaml is this release's", lambda: _dagster_yaml(home)))
     return findings
 
 
@@ -212,10 +214,3 @@ def _dagster_yaml(home: Home) -> str:
             "away, and the next start writes a new one; or carry your changes over."
         )
     return "as written"
-
-
-def _finding(name: str, look: Any) -> dict[str, Any]:
-    try:
-        return {"check": name, "ok": True, "found": look()}
-    except BoucleError as error:
-        return {"check": name, "ok": False, "found": str(error)}

@@ -1,7 +1,7 @@
 """`boucle demo --target compose`: the same history through a stack that runs, by its own sensors and its own replicas.
 
-Nothing of the loop is done here: files are landed, requests are sent through the proxy, and what the daemon, the code
-server and the replicas made of them is read from the stores that they share.
+Files are landed, requests are sent through the proxy; what daemon, code server and replicas made of them is read from the
+stores that they share. Where the sensors are stopped (`BOUCLE_SENSORS`), they are evaluated here instead.
 """
 
 import subprocess
@@ -22,7 +22,8 @@ from boucle_adapters.settings import Settings
 from boucle_cli.demo.traffic import Caller, Tally, send_over, wait_for_version
 from boucle_cli.output import ERR, FAILED, OUT, show_json, show_table
 from boucle_cli.rolling_back import roll_back
-from boucle_platform.instance import prepare_dagster_home
+from boucle_platform.instance import Runner, prepare_dagster_home
+from boucle_platform.model_loop.automation import period_job_name, retrain_job_name
 from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.retraining import TRIGGER_TAG
 from boucle_platform.model_loop.spec import LoopSpec
@@ -123,7 +124,8 @@ def run_in_stack(settings: Settings, options: Options, *, api: str) -> StackSumm
     prepare_dagster_home(settings)
     started = time.monotonic()
     with dg.DagsterInstance.get() as instance:
-        replay = StackReplay(Home(settings), instance, spec_of(options.model), api or PROXY, options.requests)
+        runner = None if settings.sensors == "running" else Runner(settings)
+        replay = StackReplay(Home(settings), instance, spec_of(options.model), api or PROXY, options.requests, runner)
         replay.history(options.until, lambda said: ERR.print(said, markup=False, highlight=False, soft_wrap=True))
         replay.roll_back()
     summary = replay.summary
@@ -136,10 +138,18 @@ def run_in_stack(settings: Settings, options: Options, *, api: str) -> StackSumm
 
 
 class StackReplay:
-    """Lands, waits, asks."""
+    """Lands, waits, asks; with a runner it does not wait."""
 
-    def __init__(self, home: Home, instance: dg.DagsterInstance, spec: LoopSpec, api: str, requests: int) -> None:
-        self.home, self.instance, self.spec, self.requests = home, instance, spec, requests
+    def __init__(
+        self,
+        home: Home,
+        instance: dg.DagsterInstance,
+        spec: LoopSpec,
+        api: str,
+        requests: int,
+        runner: Runner | None = None,
+    ) -> None:
+        self.home, self.instance, self.spec, self.requests, self.runner = home, instance, spec, requests, runner
         self.address = urlsplit(api)
         self.summary = StackSummary()
         self.totals = Tally()
@@ -180,6 +190,8 @@ class StackReplay:
         seen, before = len(self.home.state.decisions(self.spec.name)), self.home.state.production(self.spec.name)
         landing.feed(self.home, self.spec, period.key)
         tell(f"{period.key}: landed; the sensor {self.spec.model}_landing asks for its run …")
+        if self.runner is not None:
+            self._work(self.runner)
         trigger = self._until(lambda: self._judged(period), f"a judgement on the drift report of {period.key}")
         tell(f"{period.key}: {trigger.reason}")
         if trigger.outcome == "fired":
@@ -193,6 +205,13 @@ class StackReplay:
         production = self.home.state.production(self.spec.name)
         if production is not None:
             self._ask(period, production if production != before else None)
+
+    def _work(self, runner: Runner) -> None:
+        """What the daemon does where the sensors run: evaluate them and execute what they request."""
+        for sensor, job in (("landing", period_job_name(self.spec)), ("drift", retrain_job_name(self.spec))):
+            with runner.tick(f"{self.spec.model}_{sensor}") as requests:
+                for request in requests:
+                    runner.run_requested(job, request)
 
     def _ask(self, period: Period, newly: ModelVersion | None) -> None:
         entities = known_entities(self.home, self.spec, period)[: self.requests]
