@@ -1,7 +1,7 @@
 """`boucle demo --target compose`: the same history through a stack that runs, by its own sensors and its own replicas.
 
-Files are landed, requests are sent through the proxy; what daemon, code server and replicas made of them is read from the
-stores that they share. Where the sensors are stopped (`BOUCLE_SENSORS`), they are evaluated here instead.
+Files are landed, requests are sent through the proxy; what daemon, code server and replicas made of them is read from
+the stores that they share. Where the sensors are stopped (`BOUCLE_SENSORS`), they are evaluated here instead.
 """
 
 import subprocess
