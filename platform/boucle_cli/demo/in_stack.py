@@ -5,8 +5,10 @@ the stores that they share. Where the sensors are stopped (`BOUCLE_SENSORS`), th
 """
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -123,7 +125,8 @@ def run_in_stack(settings: Settings, options: Options, *, api: str) -> StackSumm
         )
     prepare_dagster_home(settings)
     started = time.monotonic()
-    with dg.DagsterInstance.get() as instance:
+    # MLflow prints where a run is: not into the JSON value.
+    with redirect_stdout(sys.stderr), dg.DagsterInstance.get() as instance:
         runner = None if settings.sensors == "running" else Runner(settings)
         replay = StackReplay(Home(settings), instance, spec_of(options.model), api or PROXY, options.requests, runner)
         replay.history(options.until, lambda said: ERR.print(said, markup=False, highlight=False, soft_wrap=True))
