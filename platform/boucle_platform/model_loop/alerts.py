@@ -18,6 +18,7 @@ from boucle_platform.model_loop.automation import (
     promote_job_name,
     retrain_job_name,
 )
+from boucle_platform.model_loop.in_environment import sensor_status
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.home import HomeResource
 
@@ -54,6 +55,7 @@ def alerts_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         name=f"{spec.model}_alerts",
         job_name=checks_job_name(spec),
         minimum_interval_seconds=EVERY_SECONDS,
+        default_status=sensor_status(),
         description="Rollbacks, refusals, requests, retrainings, drift, failed runs: told to BOUCLE_ALERT_URLS.",
     )
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult | dg.SkipReason:
