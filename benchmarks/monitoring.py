@@ -56,7 +56,7 @@ from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.retraining import RetrainingPolicy
 
 QUIET_ROWS = (200, 500, 2_000, 10_000, 50_000)
-EVIDENTLY_ROWS, AGREEMENT_ROWS = 500, 20_000
+EVIDENTLY_ROWS, AGREEMENT_ROWS, RATIO_ROWS = 500, 20_000, 1_000_000
 LIFE, FOUND_ROWS, WINDOWS_TO_FIND = 10, 2_000, 2
 MONITORING, RETRAINING = MonitoringPolicy(), RetrainingPolicy()
 TARGETS = {
@@ -137,11 +137,12 @@ def summary(value: Json) -> Json:
 
 
 def missed(value: Json) -> list[str]:
-    """Targets that were not reached."""
+    """Targets that were not reached; the ratio to Evidently, which grows with the rows, is asked of a million."""
     return [
         name
         for name, (bound, limit) in TARGETS.items()
         if (value[name] > limit if bound == "at most" else value[name] < limit)
+        and (name != "ratio_evidently_to_boucle" or value["check"]["rows"] >= RATIO_ROWS)
     ]
 
 
@@ -184,7 +185,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     rng = np.random.default_rng(2024)
-    windows, times, rows, by_evidently = (40, 40, 100_000, 4) if arguments.quick else (1_000, 400, 1_000_000, 20)
+    windows, times, rows, by_evidently = (40, 40, 100_000, 4) if arguments.quick else (1_000, 400, RATIO_ROWS, 20)
     value: Json = {"quiet": [], "shifts": []}
     for n in QUIET_ROWS:
         say(f"{windows:,} quiet windows of {n:,} rows")
