@@ -36,6 +36,7 @@ from boucle_serving.predictor import Predictor
 from boucle_serving.problems import FieldError, InvalidRequestError, http_problem, problem_of
 from boucle_serving.ranking import RankingService, RankKeeper
 from boucle_serving.readiness import Readiness
+from boucle_serving.routes.alerts import alerts_router
 from boucle_serving.routes.feedback import feedback_router
 from boucle_serving.routes.health import health_router
 from boucle_serving.routes.mlflow_scoring import mlflow_router
@@ -160,6 +161,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(health_router(readiness, metrics, parts.workers))
     may_look = who_may_look(parts.tokens, required=parts.limits.require_key)
     app.include_router(models_router(predictor, service, parts.looks, open_state, may_look))
+    app.include_router(alerts_router(open_state, parts.tokens, parts.open_clock))
     app.include_router(
         verbs_router(
             open_state,
