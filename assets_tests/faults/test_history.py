@@ -9,10 +9,12 @@ import pytest
 
 from assets_tests.faults.loop_home import LOADED, NEWEST, PERIOD, SPEC, LoopHome, copied, opened
 from boucle.contracts.data import SnapshotManifest, TrainingManifest
-from boucle.contracts.ids import PeriodKey
+from boucle.contracts.ids import Digest, PeriodKey
 from boucle_adapters.landing_zone import landing_file, publish
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.snapshots import RESTATED, SnapshotStore
+from boucle_platform.model_loop.spec import Level
+from boucle_platform.model_loop.steps.store import document_file, write_document
 from boucle_platform.model_loop.steps.training import assemble
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
@@ -129,3 +131,29 @@ def test_the_next_training_set_holds_the_same_rows_where_no_label_was_corrected(
         for manifest in (corrected.learnt_from, again)
     ]
     pd.testing.assert_frame_equal(*rows)
+
+
+def warm_from(corrected: Corrected, manifest: TrainingManifest) -> TrainingManifest:
+    """The training set of now, as level 2 assembles it after one with this manifest."""
+    write_document(document_file(corrected.loop.home, SPEC, "training_set"), manifest)
+    return assemble(corrected.loop.home, SPEC.model_copy(update={"level": Level.STATEFUL}))
+
+
+def test_a_warm_start_takes_over_periods_and_comes_to_the_same_rows(corrected: Corrected):
+    cold = assemble(corrected.loop.home, SPEC.model_copy(update={"level": Level.MANUAL}))
+    warm = warm_from(corrected, corrected.learnt_from)
+    assert (cold.reused_periods, cold.started_from) == (0, None)
+    assert (warm.reused_periods, warm.started_from) == (2, corrected.learnt_from.content_digest)
+    assert warm.content_digest == cold.content_digest
+
+
+def test_a_period_whose_snapshot_was_made_again_is_read_again(corrected: Corrected):
+    month = min(corrected.learnt_from.snapshots)
+    other = corrected.learnt_from.snapshots | {month: Digest("0" * 64)}
+    warm = warm_from(corrected, corrected.learnt_from.model_copy(update={"snapshots": other}))
+    assert warm.reused_periods == 1
+
+
+def test_with_other_features_nothing_is_taken_over(corrected: Corrected):
+    fewer = corrected.learnt_from.model_copy(update={"feature_names": corrected.learnt_from.feature_names[1:]})
+    assert warm_from(corrected, fewer).reused_periods == 0

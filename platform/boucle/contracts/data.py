@@ -48,7 +48,8 @@ class TrainingManifest(Document):
 
     Every training label was known by `holdout_from`, the earliest `as_of` of the holdout; every holdout label by
     `watermark`. `file` holds the rows (entity_key, as_of, label, features, part) and is named by `content_digest`.
-    `gates` say whether that is enough to learn from.
+    `gates` say whether that is enough to learn from. `started_from` names the rows of an earlier training set that
+    `reused_periods` periods were taken from; a cold start makes the same rows.
     """
 
     schema_version: Literal[1] = 1
@@ -68,3 +69,5 @@ class TrainingManifest(Document):
     file: str
     gates: tuple[Gate, ...] = ()
     note: str = ""
+    started_from: Digest | None = None
+    reused_periods: int = 0

@@ -20,7 +20,8 @@ from boucle_platform.model_loop.automation import RETRAIN_ASSETS, period_job_nam
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.landing import feed
 from boucle_platform.model_loop.steps.store import document_file, read_document, write_document
-from boucle_platform.model_loop.steps.training import KEYS, read_rows, store_rows
+from boucle_platform.model_loop.steps.training import read_rows, store_rows
+from boucle_platform.model_loop.steps.training_rows import KEYS
 
 AFTER_TRAINING_SET = tuple(name for name in RETRAIN_ASSETS if name != "training_set")
 BROKEN_ROWS = 12

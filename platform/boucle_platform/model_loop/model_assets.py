@@ -89,6 +89,7 @@ def _training_set(spec: LoopSpec) -> dg.AssetsDefinition:
                 "split": presentation.table(training.split_table(manifest)),
                 "data_digest": manifest.content_digest,
                 "watermark": manifest.watermark.isoformat(),
+                "periods taken from the last training set": manifest.reused_periods,
                 "file": dg.MetadataValue.path(manifest.file),
             },
             check_results=[presentation.check_result(gate) for gate in manifest.gates],

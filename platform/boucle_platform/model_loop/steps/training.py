@@ -4,7 +4,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from boucle.contracts.bundle import MODEL_FILE, BundleContract, OutputSpec
-from boucle.contracts.data import SnapshotManifest, TrainingManifest
+from boucle.contracts.data import TrainingManifest
 from boucle.contracts.evidence import Candidate
 from boucle.contracts.facts import TrainingFacts
 from boucle.contracts.ids import Digest, ModelVersion
@@ -28,12 +27,12 @@ from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.features import feature_names
 from boucle_platform.model_loop.steps.store import REFERENCE, data_dir, version_dir, write_document, write_rows
+from boucle_platform.model_loop.steps.training_rows import KEYS, labelled_rows, last_training_set, naive
 
 if TYPE_CHECKING:
     from boucle.training.evaluate import Holdout
     from boucle.training.fit import Fitted, Matrix
 
-KEYS = ("entity_key", "as_of")
 TRAIN, HOLDOUT = "train", "holdout"
 REFERENCE_SAMPLE_ROWS = 2_000
 
@@ -49,6 +48,8 @@ class Made:
 def assemble(home: Home, spec: LoopSpec) -> TrainingManifest:
     """Join validated features with mature labels, split by time, keep the exact rows by their digest.
 
+    From level 2 on it begins with the rows of the last training set, and reads only what is not in there.
+
     Raises:
         NotEnoughDataError: There is no snapshot, or not enough mature labels for a split.
     """
@@ -61,8 +62,9 @@ def assemble(home: Home, spec: LoopSpec) -> TrainingManifest:
         "where known_at <= ? and label is not null",
         [watermark.replace(tzinfo=None)],
     )
-    rows = _labelled(home, spec, snapshots, labels)
-    split = split_by_time(rows, watermark=_naive(watermark), holdout_periods=spec.training.holdout_periods)
+    before = last_training_set(home, spec) if spec.is_warm else None
+    labelled = labelled_rows(home, spec, snapshots, labels, before)
+    split = split_by_time(labelled.rows, watermark=naive(watermark), holdout_periods=spec.training.holdout_periods)
     kept = pd.concat([split.train.assign(part=TRAIN), split.holdout.assign(part=HOLDOUT)], ignore_index=True)
     kept = kept.drop(columns=["known_at", "period_end"])
     digest = content_digest(kept, KEYS)
@@ -90,6 +92,8 @@ def assemble(home: Home, spec: LoopSpec) -> TrainingManifest:
         content_digest=digest,
         file=store_rows(home, spec, kept, digest),
         gates=training_gates(facts, min_rows=spec.training.min_rows, min_positives=spec.training.min_positives),
+        started_from=before.content_digest if before is not None and labelled.reused else None,
+        reused_periods=labelled.reused,
     )
 
 
@@ -228,22 +232,6 @@ def split_table(manifest: TrainingManifest) -> list[dict[str, Any]]:
     ]
 
 
-def _labelled(home: Home, spec: LoopSpec, snapshots: Sequence[SnapshotManifest], labels: pd.DataFrame) -> pd.DataFrame:
-    store = SnapshotStore(home.settings.home_dir)
-    columns = [spec.entity, "as_of", *feature_names(spec)]
-    horizon, watermark = timedelta(days=spec.horizon_days), snapshots[-1].as_of
-    wanted = [manifest for manifest in snapshots if manifest.as_of + horizon <= watermark]
-    if not wanted or labels.empty:
-        raise NotEnoughDataError(
-            f"No label of '{spec.model}' is mature at {snapshots[-1].as_of:%Y-%m-%d}: a label is known "
-            f"{spec.horizon_days} days after its as_of. Land further periods. Nothing was trained."
-        )
-    parts = [store.read(m, columns=columns).assign(period_end=_naive(m.as_of)) for m in wanted]
-    features = pd.concat(parts, ignore_index=True)
-    rows = features.merge(labels, on=[spec.entity, "as_of"], how="inner", validate="one_to_one")
-    return rows.rename(columns={spec.entity: "entity_key"}).sort_values(list(KEYS), ignore_index=True)
-
-
 def _store_bundle(home: Home, spec: LoopSpec, files: dict[str, bytes]) -> Digest:
     with tempfile.TemporaryDirectory(prefix="boucle-bundle-") as folder:
         for name, content in files.items():
@@ -320,10 +308,6 @@ def _reference(
         sample.sample(min(REFERENCE_SAMPLE_ROWS, len(sample)), random_state=spec.training.seed),
     )
     return reference
-
-
-def _naive(moment: Any) -> pd.Timestamp:
-    return pd.Timestamp(moment.replace(tzinfo=None))
 
 
 def _utc(moment: Any) -> Any:
