@@ -79,7 +79,7 @@ class World:
         """A month is published: what was asked in it is judged, perhaps a model trained, and the next one asked."""
         self._arrive(period, data)
         collect_predictions(self.home, self.spec, [period])
-        join_outcomes(self.home, self.spec, period)
+        join_outcomes(self.home, self.spec, [period])
         report, _ = monitoring.drift(self.home, self.spec, period, draw=False)
         write_document(document_file(self.home, self.spec, "drift_report", period.key), report)
         facts = facts_about(self.home, self.spec, report, cause=self._cause())

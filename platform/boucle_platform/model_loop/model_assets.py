@@ -19,6 +19,7 @@ from boucle_adapters.replicas import wait_until_served
 from boucle_platform.model_loop import presentation
 from boucle_platform.model_loop.evidence_check import doubts_about
 from boucle_platform.model_loop.keys import ACTOR_TAG, key_of
+from boucle_platform.model_loop.retrying import retried
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import evaluation, training
 from boucle_platform.model_loop.steps.risk import risk_of
@@ -79,9 +80,10 @@ def _training_set(spec: LoopSpec) -> dg.AssetsDefinition:
         deps=[key_of(spec, "validated_features"), key_of(spec, spec.labels)],
         pool="warehouse",
     )
-    def training_set(home: HomeResource) -> dg.MaterializeResult:
+    def training_set(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Rows with mature labels, split by time: every training label was known before the holdout begins."""
-        manifest = training.assemble(home.connect(), spec)
+        with retried(context):
+            manifest = training.assemble(home.connect(), spec)
         return dg.MaterializeResult(
             value=manifest,
             metadata={
@@ -169,7 +171,8 @@ def _evaluation_report(spec: LoopSpec) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         """Candidate, production and baseline on the same mature holdout; a candidate that does not pass is rejected."""
         ports = home.connect()
-        report = evaluation.evaluate(ports, spec, training_set, candidate_model, context.run.run_id)
+        with retried(context):
+            report = evaluation.evaluate(ports, spec, training_set, candidate_model, context.run.run_id)
         evidence = report.evidence
         risk, now = risk_of(ports, spec, evidence), ports.clock(spec.name).now()
         decided, _ = promotion.judge(ports.state, evidence, spec.promotion, at=now, risk=risk)
@@ -262,9 +265,11 @@ def _plan(spec: LoopSpec) -> dg.AssetsDefinition:
     def traffic_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         """Brings the production version into traffic: at once, or as a canary that is judged at each step."""
         ports = home.connect()
-        plan = traffic.start_traffic(
-            ports.state, spec.name, policy=spec.traffic, actor=actor(context, ports, spec), objectives=spec.service
-        )
+        who = actor(context, ports, spec)
+        with retried(context):
+            plan = traffic.start_traffic(
+                ports.state, spec.name, policy=spec.traffic, actor=who, objectives=spec.service
+            )
         followed = wait_until_served(
             ports.state,
             spec.name,

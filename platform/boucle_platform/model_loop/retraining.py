@@ -119,7 +119,7 @@ def note_answers(instance: dg.DagsterInstance, home: Home, spec: LoopSpec, seen:
             home.state.record_answer(found)
             noted.append(f"{trigger.run_key}: {found.kind}, {found.reason}")
     answers = home.state.answers(spec.name)
-    basis = f"{gains.newest_known(home, spec)}/{len(answers)}"
+    basis = f"{gains.known_outcomes(home, spec)}/{len(answers)}"
     if basis == seen:
         return "; ".join(noted), basis
     for answer in sorted(answers.values(), key=lambda one: one.at)[-FOLLOWED_ANSWERS:]:

@@ -1,5 +1,6 @@
 """What a retraining may gain, and what one did gain, in nats a row on labels that are mature."""
 
+import hashlib
 from datetime import timedelta
 
 import numpy as np
@@ -8,15 +9,15 @@ import pandas as pd
 from boucle.contracts.bundle import CONTRACT_FILE, MODEL_FILE, BundleContract
 from boucle.contracts.data import TrainingManifest
 from boucle.contracts.facts import Interval
-from boucle.contracts.ids import ModelVersion, PeriodKey
+from boucle.contracts.ids import ModelVersion
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.trigger import Gain
 from boucle.contracts.windows import next_period
 from boucle.errors import NotEnoughDataError
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.ground_truth import outcomes
-from boucle_platform.model_loop.steps.store import GROUND_TRUTH, data_dir, read_document, version_dir
+from boucle_platform.model_loop.steps.ground_truth import outcomes, truth_files
+from boucle_platform.model_loop.steps.store import read_document, version_dir
 
 
 def expected_gain(home: Home, spec: LoopSpec, report: DriftReport) -> Gain | None:
@@ -68,9 +69,10 @@ def realised_gain(home: Home, spec: LoopSpec, version: ModelVersion, before: Mod
     return _gain(clustered_interval(losses[1] - losses[0], entities, level=level))
 
 
-def newest_known(home: Home, spec: LoopSpec) -> str:
-    """The newest period whose outcomes were joined; empty when there is none."""
-    return max((file.stem for file in (data_dir(home, spec) / GROUND_TRUTH).glob("*.parquet")), default="")
+def known_outcomes(home: Home, spec: LoopSpec) -> str:
+    """What names all that is known of outcomes: the newest file of each window; empty when there is none."""
+    names = " ".join(file.name for file in truth_files(home, spec))
+    return hashlib.sha256(names.encode()).hexdigest()[:16] if names else ""
 
 
 def _window(home: Home, spec: LoopSpec, report: DriftReport) -> pd.DataFrame:
@@ -85,15 +87,17 @@ def _window(home: Home, spec: LoopSpec, report: DriftReport) -> pd.DataFrame:
 
 def _since(home: Home, spec: LoopSpec, moment: pd.Timestamp) -> pd.DataFrame:
     """Known outcomes of requests about this moment or later, each once."""
-    names = sorted(file.stem for file in (data_dir(home, spec) / GROUND_TRUTH).glob("*.parquet"))
+    names = sorted(file.name.partition(".")[0] for file in truth_files(home, spec))
     ends = {name: spec.period(name).end.replace(tzinfo=None) for name in names if spec.is_period(name)}
-    parts = [outcomes(home, spec, PeriodKey(name)) for name, end in ends.items() if end > moment]
+    parts = [outcomes(home, spec, name) for name, end in ends.items() if end > moment]
     rows = _together(parts) if parts else outcomes(home, spec, "none")
     return rows[rows["features_as_of"] >= moment].drop_duplicates("prediction_id", keep="last")
 
 
 def _together(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    # What a tester asked of a version of his choice is nobody's traffic.
+    return rows[~rows["pinned"].astype(bool)].dropna(subset="label")
 
 
 def _gain(interval: Interval) -> Gain:
