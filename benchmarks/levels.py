@@ -52,7 +52,7 @@ from boucle_platform.instance import Runner
 from boucle_platform.model_loop.automation import period_job_name
 from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.spec import Level, LoopSpec
-from boucle_platform.model_loop.steps import evaluation, landing, monitoring, training
+from boucle_platform.model_loop.steps import evaluation, landing, monitoring, profiles, training
 from boucle_platform.model_loop.steps.features import feature_names
 from boucle_platform.model_loop.steps.ground_truth import join_outcomes, outcomes
 from boucle_platform.model_loop.steps.prediction_log import collect_predictions
@@ -79,7 +79,9 @@ class World:
         """A month is published: what was asked in it is judged, perhaps a model trained, and the next one asked."""
         self._arrive(period, data)
         collect_predictions(self.home, self.spec, [period])
+        profiles.profile_answers(self.home, self.spec, period)
         join_outcomes(self.home, self.spec, [period])
+        profiles.profile_outcomes(self.home, self.spec, period)
         report, _ = monitoring.drift(self.home, self.spec, period, draw=False)
         write_document(document_file(self.home, self.spec, "drift_report", period.key), report)
         facts = facts_about(self.home, self.spec, report, cause=self._cause())

@@ -202,6 +202,13 @@ def test_cooling_down_lasts_as_many_windows_as_the_policy_says():
     assert decide(report, policy, earlier=over).outcome is FIRED
 
 
+def test_the_training_of_the_first_model_starts_no_cool_down():
+    policy = RetrainingPolicy(failed_windows=1, cool_down_periods=2)
+    assert decide(drift_report(gates=DRIFTED), policy, earlier=[trigger("1997-07", FIRED, production=None)]).rule is (
+        TriggerRule.DRIFT
+    )
+
+
 def test_a_window_judged_again_with_another_version_does_not_cool_itself_down():
     policy = RetrainingPolicy(failed_windows=1, cool_down_periods=1)
     assert decide(drift_report(gates=DRIFTED), policy, earlier=[trigger("1997-08", FIRED, production=1)]).outcome is (

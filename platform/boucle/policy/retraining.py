@@ -43,7 +43,7 @@ class RetrainingPolicy(BaseModel):
     cool_down_periods: int = Field(
         default=0,
         ge=0,
-        description="windows without retraining after one that fired; new labels are awaited in any case",
+        description="windows without retraining after one that fired, except the one of the first model",
     )
     max_runs_per_month: int = Field(default=8, ge=0, description="automatic retrainings in a calendar month (UTC)")
     max_cpu_minutes_per_month: float = Field(
@@ -274,12 +274,16 @@ def _broken_input(policy: RetrainingPolicy, report: DriftReport) -> _Said | None
 
 
 def _cooling_down(policy: RetrainingPolicy, facts: TriggerFacts) -> _Said | None:
-    """Windows are counted by the triggers on record: each window is judged once. Period keys sort by time."""
+    """Windows are counted by the triggers on record: each window is judged once. Period keys sort by time.
+
+    The training of a first model starts no cool-down: it learnt from as few labels as the policy allows.
+    """
     if facts.cause is TriggerCause.SCHEDULE:
         return None
     model, period = facts.report.model, facts.report.period
     before = [trigger for trigger in facts.earlier if trigger.model == model and trigger.period < period]
-    fired = max((trigger.period for trigger in before if trigger.outcome is TriggerOutcome.FIRED), default=None)
+    again = (t for t in before if t.outcome is TriggerOutcome.FIRED and t.production_version is not None)
+    fired = max((trigger.period for trigger in again), default=None)
     if fired is None:
         return None
     since = len({trigger.period for trigger in before if trigger.period > fired})
