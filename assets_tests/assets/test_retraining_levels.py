@@ -18,7 +18,7 @@ from boucle.contracts.verdict import Verdict
 from boucle.policy.retraining import RetrainingPolicy
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
-from boucle_platform.instance import DAGSTER_YAML, NO_RETRIES
+from boucle_platform.instance import NO_RETRIES, dagster_yaml
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.automation import MAX_RUNTIME_TAG, jobs
 from boucle_platform.model_loop.component import loop_definitions
@@ -112,7 +112,7 @@ def RETRAIN() -> None:  # noqa: N802 - a job is a value
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     folder = tmp_path / "dagster"
     folder.mkdir()
-    (folder / "dagster.yaml").write_text(DAGSTER_YAML)
+    (folder / "dagster.yaml").write_text(dagster_yaml(Settings()))
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         made = World(tmp_path / "home", instance)
