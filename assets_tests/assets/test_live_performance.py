@@ -218,7 +218,7 @@ def test_a_restated_window_is_reported_beside_the_first_report_which_stays(world
     with world.home.warehouse.connect() as connection:
         connection.execute(f"update {SPEC.labels} set label = 1 - label where user_id < '2' and as_of < '1997-06-01'")
     world.report(JUNE)
-    told = world.home.performance.statements(SPEC.name, "1997-05")
+    told = world.home.monitoring.statements(SPEC.name, "1997-05")
     assert told[0] == first
     assert [(one.restatement, one.outcomes.restatement, one.outcomes.known_at) for one in told] == [
         (0, 0, MAY.end),
@@ -226,13 +226,13 @@ def test_a_restated_window_is_reported_beside_the_first_report_which_stays(world
     ]
     assert whole(told[1]).metrics != whole(first).metrics
     assert told[1].estimated == first.estimated
-    assert [one.restatement for one in world.home.performance.newest(SPEC.name)] == [1, 0]
+    assert [one.restatement for one in world.home.monitoring.newest(SPEC.name)] == [1, 0]
 
 
 def test_a_period_that_is_run_again_is_reported_once(world: World):
     world.ask(MAY.start)
     assert world.report(MAY) == world.report(MAY)
-    assert len(world.home.performance.statements(SPEC.name, "1997-05")) == 1
+    assert len(world.home.monitoring.statements(SPEC.name, "1997-05")) == 1
 
 
 def test_the_dagster_page_has_tables_and_plots(world: World):
@@ -241,7 +241,7 @@ def test_the_dagster_page_has_tables_and_plots(world: World):
     report = world.report(MAY, JUNE)
     told = performance_metadata(report)
     assert "| 1 | all | 600 |" in told["versions"].value
-    plots = history_metadata(world.home.performance.newest(SPEC.name))
+    plots = history_metadata(world.home.monitoring.newest(SPEC.name))
     assert {"log_loss_plot", "calibration_plot", "coverage_plot", "estimate_accuracy"} == set(plots)
     accuracy = {one.metric: one for one in estimate_accuracy(report.estimate_errors)}
     assert accuracy[Metric.LOG_LOSS].mean_absolute_error < 0.05

@@ -28,7 +28,7 @@ from boucle.policy.service import (
     output_gates,
     saturation_gate,
 )
-from boucle_adapters.performance_files import PerformanceFiles
+from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.replica_metrics import NOTHING, Counted, base_at, counts_of, since
 from boucle_serving.metrics import ServingMetrics
 
@@ -222,7 +222,7 @@ def test_log_loss_counts_where_it_surely_rose_above_that_of_the_holdout(found: G
 
 
 def test_only_what_was_reported_since_the_version_came_is_about_it(tmp_path: Path):
-    files, made = PerformanceFiles(tmp_path), REPORT.created_at
+    files, made = MonitoringFiles(tmp_path), REPORT.created_at
     assert files.newest_about(REPORT.model, TWO, since=made) is None
     report = REPORT.model_copy(update={"production_version": TWO})
     files.write(report)

@@ -14,7 +14,7 @@ from boucle_adapters.code_version import code_version
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.look_files import LookFiles
 from boucle_adapters.mlflow_registry import MlflowRegistry
-from boucle_adapters.performance_files import PerformanceFiles
+from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.rank_log import RankSegments
 from boucle_adapters.record_store import RecordStore
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
@@ -72,9 +72,9 @@ class Home:
         return LookFiles(self.settings.data_dir)
 
     @cached_property
-    def performance(self) -> PerformanceFiles:
-        """Reports of live performance."""
-        return PerformanceFiles(self.settings.data_dir)
+    def monitoring(self) -> MonitoringFiles:
+        """Reports of live performance and drift, and the page of both."""
+        return MonitoringFiles(self.settings.data_dir)
 
     @cached_property
     def records(self) -> RecordStore:

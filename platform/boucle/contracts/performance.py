@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field
 
 from boucle.contracts.document import Document
 from boucle.contracts.ids import ModelName, ModelVersion, PeriodKey
+from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.outcomes import WindowOutcomes
 from boucle.contracts.verdict import Gate
 
@@ -160,3 +161,31 @@ class PerformanceReport(Document):
     def coverage(self) -> float | None:
         """Share of the due predictions whose outcome is known; None when none was due."""
         return self.outcomes.coverage
+
+
+class EstimateAccuracy(Document):
+    """How far off the estimates of a metric were, over windows.
+
+    `bias` is estimated - realised on average; `covered` the share whose interval held the realised value.
+    """
+
+    metric: Metric
+    estimates: int
+    mean_absolute_error: float
+    bias: float
+    covered: float
+
+
+class MonitoredWindow(Document):
+    """The newest report of a window, and its drift; None where there is no drift report."""
+
+    performance: PerformanceReport
+    drift: DriftReport | None
+
+
+class MonitoringHistory(Document):
+    """What monitoring knows of a model over its last windows, oldest first."""
+
+    model: ModelName
+    windows: tuple[MonitoredWindow, ...]
+    estimate_accuracy: tuple[EstimateAccuracy, ...]

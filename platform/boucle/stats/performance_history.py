@@ -1,24 +1,34 @@
 """Reports of many windows as lines over time, and how far off estimates were."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from boucle.contracts.ids import ModelVersion
-from boucle.contracts.performance import Estimate, EstimateError, Measured, Metric, Performance, PerformanceReport
+from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.performance import (
+    Estimate,
+    EstimateAccuracy,
+    EstimateError,
+    Measured,
+    Metric,
+    MonitoredWindow,
+    MonitoringHistory,
+    Performance,
+    PerformanceReport,
+)
 
 Line = list[tuple[str, Measured]]
 """Periods, oldest first, and the value of each."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EstimateAccuracy:
-    """How far off the estimates of a metric were: `covered` is the share whose interval held the realised value."""
-
-    metric: Metric
-    estimates: int
-    mean_absolute_error: float
-    bias: float
-    covered: float
+def monitoring_history(
+    model: ModelName, reports: Sequence[tuple[PerformanceReport, DriftReport | None]]
+) -> MonitoringHistory:
+    """Reports and drift of the same windows, with the accuracy of the estimates that matured in them."""
+    return MonitoringHistory(
+        model=model,
+        windows=tuple(MonitoredWindow(performance=report, drift=drift) for report, drift in reports),
+        estimate_accuracy=estimate_accuracy(all_errors([report for report, _ in reports])),
+    )
 
 
 def estimate_accuracy(errors: Iterable[EstimateError]) -> tuple[EstimateAccuracy, ...]:

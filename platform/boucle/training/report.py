@@ -2,8 +2,6 @@
 
 # ruff: noqa: PLC0415 - heavy libraries are imported where they are used, so that a code server starts in seconds
 
-import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ from boucle.contracts.verdict import Gate, GateMode, Verdict
 from boucle.stats.intervals import log_loss_interval
 from boucle.stats.metrics import ReliabilityBin, Vector, reliability_curve
 from boucle.training.evaluate import Holdout, Scores
+from boucle.training.figures import axes_of, inline_svg
 from boucle.training.parity import Answer
 from boucle.training.report_template import TEMPLATE
 
@@ -24,7 +23,6 @@ EFFECT_ROWS, EFFECT_POINTS = 500, 20
 SHOWN_RESAMPLES = 300
 """Bootstrap samples of the intervals that are shown; those that are judged have more."""
 COLOURS = {"candidate": "#1f5fbf", "production": "#c2571a", "baseline": "#7b8794"}
-_INK, _LINE = "#1c2430", "#dfe5ec"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +75,20 @@ def render_report(evidence: Evidence, curves: ReportCurves, slices: SlicesFacts,
     from markupsafe import Markup
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    plots = [
-        {"svg": Markup(_svg(_calibration(curves), "calibration")), "caption": "Calibration: on the line is right."},  # noqa: S704
-        {"svg": Markup(_svg(_distribution(curves), "scores")), "caption": "How often which score is given."},  # noqa: S704
-        {"svg": Markup(_svg(_roc(curves), "roc")), "caption": "ROC: above the diagonal is better than chance."},  # noqa: S704
-        {
-            "svg": Markup(_svg(_precision_recall(curves), "pr")),  # noqa: S704
-            "caption": "Precision and recall; the line is the positive rate.",
-        },
+    drawn = [
+        (_calibration(curves), "calibration", "Calibration: on the line is right."),
+        (_distribution(curves), "scores", "How often which score is given."),
+        (_roc(curves), "roc", "ROC: above the diagonal is better than chance."),
+        (_precision_recall(curves), "pr", "Precision and recall; the line is the positive rate."),
     ]
     if curves.importance:
-        svg = Markup(_svg(_importance(curves.importance), "importance"))  # noqa: S704
-        plots.append({"svg": svg, "caption": "Share of the log loss that shuffling a feature costs."})
+        drawn.append(
+            (_importance(curves.importance), "importance", "Share of the log loss that shuffling a feature costs.")
+        )
     for number, (name, effect) in enumerate(curves.effects.items()):
-        svg = Markup(_svg(_effect(name, effect), f"effect{number}"))  # noqa: S704
-        plots.append({"svg": svg, "caption": f"Mean score with {name} set so in every row (partial dependence)."})
+        caption = f"Mean score with {name} set so in every row (partial dependence)."
+        drawn.append((_effect(name, effect), f"effect{number}", caption))
+    plots = [{"svg": Markup(inline_svg(figure, salt)), "caption": caption} for figure, salt, caption in drawn]  # noqa: S704
     return environment.from_string(TEMPLATE).render(
         evidence=evidence,
         against=_against(evidence),
@@ -236,22 +233,8 @@ def _identity(evidence: Evidence, made: Candidate) -> list[tuple[str, str]]:
     ]
 
 
-def _axes(title_x: str, title_y: str, *, height: float = 3.4, left: float = 0.16) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6, height))
-    # Fixed margins: letting matplotlib find them draws every figure twice.
-    axes = figure.add_axes((left, 0.55 / height, 0.97 - left, 1 - 0.65 / height))
-    axes.set_xlabel(title_x, color=_INK)
-    axes.set_ylabel(title_y, color=_INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=_LINE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
 def _calibration(curves: ReportCurves) -> Any:
-    figure, axes = _axes("mean score", "positive rate")
+    figure, axes = axes_of("mean score", "positive rate")
     points = [value for bins in curves.reliability.values() for b in bins for value in (b.mean_score, b.positive_rate)]
     top = 1.05 * max(points, default=1.0) or 1.0
     axes.plot([0, top], [0, top], color="#9aa5b1", linestyle="--", linewidth=1)
@@ -271,7 +254,7 @@ def _calibration(curves: ReportCurves) -> Any:
 
 
 def _distribution(curves: ReportCurves) -> Any:
-    figure, axes = _axes("score", "share of rows")
+    figure, axes = axes_of("score", "share of rows")
     everything = np.concatenate([np.zeros(1), *curves.scores.values()])
     edges = np.linspace(0, max(float(np.quantile(everything, 0.995)), 1e-6), 41)
     for name, values in curves.scores.items():
@@ -291,14 +274,14 @@ def _distribution(curves: ReportCurves) -> Any:
 
 
 def _roc(curves: ReportCurves) -> Any:
-    figure, axes = _axes("false positive rate", "true positive rate")
+    figure, axes = axes_of("false positive rate", "true positive rate")
     axes.plot([0, 1], [0, 1], color="#9aa5b1", linestyle="--", linewidth=1)
     _lines(axes, curves.roc)
     return figure
 
 
 def _precision_recall(curves: ReportCurves) -> Any:
-    figure, axes = _axes("recall", "precision")
+    figure, axes = axes_of("recall", "precision")
     for _, precision in curves.precision_recall.values():
         axes.axhline(precision[0], color="#9aa5b1", linestyle="--", linewidth=1)
     _lines(axes, curves.precision_recall)
@@ -313,7 +296,7 @@ def _lines(axes: Any, curves: Mapping[str, tuple[Vector, Vector]]) -> None:
 
 
 def _effect(name: str, effect: tuple[Vector, Vector]) -> Any:
-    figure, axes = _axes(name, "mean score", height=2.6)
+    figure, axes = axes_of(name, "mean score", height=2.6)
     axes.plot(*effect, linewidth=1.6, color=COLOURS["candidate"], marker="o", markersize=3)
     axes.set_ylim(bottom=0)
     return figure
@@ -321,18 +304,7 @@ def _effect(name: str, effect: tuple[Vector, Vector]) -> Any:
 
 def _importance(importance: Mapping[str, float]) -> Any:
     ordered = sorted(importance.items(), key=lambda item: (item[1], item[0]))[-15:]
-    figure, axes = _axes("share", "", height=0.9 + 0.2 * len(ordered), left=0.4)
+    figure, axes = axes_of("share", "", height=0.9 + 0.2 * len(ordered), left=0.4)
     axes.barh([name for name, _ in ordered], [share for _, share in ordered], color=COLOURS["candidate"])
     axes.grid(visible=False, axis="y")
     return figure
-
-
-def _svg(figure: Any, salt: str) -> str:
-    """The figure as inline SVG; the salt keeps ids of several figures in one page apart, and the same in every run."""
-    import matplotlib as mpl
-
-    target = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": salt, "font.size": 9, "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    text = target.getvalue()
-    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

@@ -1,12 +1,6 @@
 """The HTML of an evaluation report: one file, nothing loaded from anywhere."""
 
-TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ evidence.model }} {{ evidence.version }}: {{ evidence.verdict }}</title>
-<style>
+STYLE = """\
   :root { --ink: #1c2430; --quiet: #5d6b7c; --line: #dfe5ec; --paper: #ffffff; --ground: #f5f7fa;
           --passed: #1a7f4b; --failed: #b3261e; --inconclusive: #94620a; }
   * { box-sizing: border-box; }
@@ -34,7 +28,20 @@ TEMPLATE = """<!doctype html>
   figcaption { color: var(--quiet); font-size: 13px; }
   code { font: 13px ui-monospace, SFMono-Regular, Menlo, monospace; overflow-wrap: anywhere; }
   td:first-child code { overflow-wrap: normal; white-space: nowrap; }
-</style>
+"""
+"""What the pages for people look like."""
+
+TEMPLATE = (
+    """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ evidence.model }} {{ evidence.version }}: {{ evidence.verdict }}</title>
+<style>
+"""
+    + STYLE
+    + """</style>
 </head>
 <body>
 <main>
@@ -120,3 +127,4 @@ TEMPLATE = """<!doctype html>
 </body>
 </html>
 """
+)

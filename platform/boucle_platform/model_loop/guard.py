@@ -208,7 +208,7 @@ def _loss_gates(home: Home, objectives: ServiceObjectives, move: Decision) -> tu
     new = move.decision
     if objectives.max_log_loss_increase is None or new.to_version is None:
         return ()
-    return (log_loss_gate(objectives, home.performance.newest_about(new.model, new.to_version, since=new.at)),)
+    return (log_loss_gate(objectives, home.monitoring.newest_about(new.model, new.to_version, since=new.at)),)
 
 
 def _counted(counts: Mapping[str, Any]) -> dict[str, Counted]:

@@ -125,7 +125,7 @@ def _live_performance(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) 
         made = performance.live_performance(ports, spec, periods)
         for period in periods:
             context.add_asset_metadata(performance_metadata(made.reports[period.key]), partition_key=period.key)
-        history = ports.performance.newest(spec.name)
+        history = ports.monitoring.newest(spec.name)
         return dg.MaterializeResult(
             metadata=history_metadata(history) | {"restated": ", ".join(one.period for one in made.restated) or "none"},
             check_results=[performance.tolerance_check(made.reports[periods[-1].key])],

@@ -42,7 +42,7 @@ def live_performance(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> R
         window
         for window in restatable(spec, periods)
         if window not in periods
-        and (before := home.performance.statements(spec.name, window.key))
+        and (before := home.monitoring.statements(spec.name, window.key))
         and before[-1].outcomes.restatement < statements(home, spec, window.key)[-1].restatement
     ]
     return Reported(reports=reports, restated=tuple(_reported(home, spec, window) for window in behind))
@@ -63,11 +63,11 @@ def tolerance_check(report: PerformanceReport) -> dg.AssetCheckResult:
 
 def _reported(home: Home, spec: LoopSpec, window: Period) -> PerformanceReport:
     """The newest report of a window, written now unless it says the same as the one before."""
-    before = home.performance.statements(spec.name, window.key)
+    before = home.monitoring.statements(spec.name, window.key)
     report = _measured(home, spec, window, before)
     if before and _said(before[-1]) == _said(report):
         return before[-1]
-    home.performance.write(report)
+    home.monitoring.write(report)
     return report
 
 
@@ -140,7 +140,7 @@ def _mature_calibration(spec: LoopSpec, reference: PerformanceReference | None, 
 def _matured(home: Home, spec: LoopSpec, window: Period, report: PerformanceReport) -> tuple[EstimateError, ...]:
     """The errors of estimates, this window's and earlier ones', all of whose predictions are due by now."""
     earliest = window.end - timedelta(days=spec.outcomes.restate_days)
-    before = [one for one in home.performance.newest(spec.name) if earliest < one.window_end <= window.start]
+    before = [one for one in home.monitoring.newest(spec.name) if earliest < one.window_end <= window.start]
     recorded = {error.period for one in before for error in one.estimate_errors}
     windows, found = (*before, report), list[EstimateError]()
     for place, one in enumerate(windows):

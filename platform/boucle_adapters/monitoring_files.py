@@ -1,6 +1,7 @@
-"""Reports of live performance in files: `<data>/<model>/live_performance/<period>.json`, restatements beside them.
+"""What monitoring wrote of a model, in files; serving, the exporter of metrics and people read them.
 
-The platform writes them; serving, the exporter of metrics and people read them. The page for people is beside.
+Live performance is in `<data>/<model>/live_performance/<period>.json`, restatements beside it (`<period>.1.json`),
+drift in `<data>/documents/<model>/drift_report/<period>.json`, the page for people in `<data>/<model>/monitoring.html`.
 """
 
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from boucle.contracts.ids import ModelName, ModelVersion
-from boucle.contracts.performance import PerformanceReport
+from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.performance import MonitoringHistory, PerformanceReport
+from boucle.stats.performance_history import monitoring_history
 from boucle_adapters.atomic_file import replace_bytes
 
 
-class PerformanceFiles:
-    """Reports by model and window. None is written over: `1997-05.1.json` restates `1997-05.json`."""
+class MonitoringFiles:
+    """Reports by model and window. None of performance is written over."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -49,6 +52,19 @@ class PerformanceFiles:
             if report.production_version == version and report.created_at >= since:
                 return report
         return None
+
+    def drift(self, model: ModelName, period: str) -> DriftReport | None:
+        """The drift report of one window; None where there is none that can be read."""
+        file = self._data_dir / "documents" / model / "drift_report" / f"{period}.json"
+        try:
+            return DriftReport.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def history(self, model: ModelName, *, last: int) -> MonitoringHistory:
+        """The newest report of each of the last windows with its drift, oldest first."""
+        reports = self.newest(model, last=last)
+        return monitoring_history(model, [(report, self.drift(model, report.period)) for report in reports])
 
     def page(self, model: ModelName) -> Path:
         """Where the page for people is; it need not be there."""
