@@ -19,7 +19,7 @@ from boucle.contracts.verdict import Verdict
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import ReadAtScrape
 from boucle_adapters.log_tables import RolloutLogs
-from boucle_adapters.performance_files import PerformanceFiles
+from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.platform_metrics import PlatformSources
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 from boucle_adapters.settings import Settings
@@ -92,7 +92,7 @@ def watched_home(settings: Settings) -> None:
     begin_trial(state, settings)
     state.close()
     performance = DOCUMENTS / "PerformanceReport.json"
-    PerformanceFiles(settings.data_dir).write(PerformanceReport.model_validate_json(performance.read_text()))
+    MonitoringFiles(settings.data_dir).write(PerformanceReport.model_validate_json(performance.read_text()))
     report = drift_report(feature_psi={"recency": 0.3}, gates=(gate("score_drift", Verdict.FAILED),))
     put_document(settings, "drift_report", report.period, report)
     HomeClock(settings.clock_file(MODEL)).set(report.window_end + timedelta(days=3))

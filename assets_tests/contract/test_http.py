@@ -32,6 +32,7 @@ from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.look_files import LookFiles
 from boucle_adapters.memory import MemoryStateStore
+from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.rank_log import RankSegments
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
@@ -84,6 +85,7 @@ class World:
                 tokens=self.tokens,
                 evidence=EvidenceFiles(self.root / "data"),
                 looks=LookFiles(self.root / "data"),
+                monitoring=MonitoringFiles(self.root / "data"),
                 limits=self.limits,
                 serve_unlogged=self.serve_unlogged,
                 trial_seconds=self.trial_seconds,
@@ -548,6 +550,8 @@ def test_every_path_is_documented(world: World):
         "/models/{model}/predict",
         "/models",
         "/models/{model}/traffic",
+        "/models/{model}/monitoring",
+        "/models/{model}/monitoring.html",
         "/health",
         "/livez",
         "/readyz",

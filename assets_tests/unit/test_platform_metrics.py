@@ -18,7 +18,7 @@ from boucle.contracts.trigger import TriggerOutcome
 from boucle.contracts.verdict import Verdict
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import ReadAtScrape
-from boucle_adapters.performance_files import PerformanceFiles
+from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.platform_metrics import PlatformSources
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
@@ -194,7 +194,7 @@ def performance(**changes: object) -> PerformanceReport:
 
 
 def test_performance_is_that_of_the_newest_window_as_it_is_known_now(settings, state):
-    files = PerformanceFiles(settings.data_dir)
+    files = MonitoringFiles(settings.data_dir)
     first = performance()
     known = first.outcomes.model_copy(update={"known": 450, "pending": 150})
     for report in (performance(period="1997-04"), first, performance(restatement=1, outcomes=known)):
@@ -212,7 +212,7 @@ def test_a_window_in_which_nothing_was_due_has_no_coverage_and_a_refused_estimat
         version=version(1), predictions=9, mean_score=0.1, metrics=dict.fromkeys(Metric), refused="not calibrated"
     )
     report = performance(outcomes=nothing, realised=(), estimated=(refused,))
-    PerformanceFiles(settings.data_dir).write(report)
+    MonitoringFiles(settings.data_dir).write(report)
     found = scraped(settings)
     assert value(found, "boucle_exporter_up", source="performance", model=MODEL) == 1
     names = {name for name, _ in found}

@@ -4,14 +4,14 @@ Live performance is in `<data>/<model>/live_performance/<period>.json`, restatem
 drift in `<data>/documents/<model>/drift_report/<period>.json`, the page for people in `<data>/<model>/monitoring.html`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from boucle.contracts.ids import ModelName, ModelVersion
+from boucle.contracts.ids import ModelName, ModelVersion, PeriodKey
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.performance import MonitoringHistory, PerformanceReport
 from boucle.stats.performance_history import monitoring_history
@@ -61,10 +61,13 @@ class MonitoringFiles:
         except (OSError, ValidationError):
             return None
 
-    def history(self, model: ModelName, *, last: int) -> MonitoringHistory:
-        """The newest report of each of the last windows with its drift, oldest first."""
-        reports = self.newest(model, last=last)
-        return monitoring_history(model, [(report, self.drift(model, report.period)) for report in reports])
+    def history(
+        self, model: ModelName, *, last: int, drift: Mapping[PeriodKey, DriftReport] | None = None
+    ) -> MonitoringHistory:
+        """The newest report of each of the last windows with its drift, oldest first; `drift` before the files."""
+        reports, fresh = self.newest(model, last=last), drift or {}
+        found = [(report, fresh.get(report.period) or self.drift(model, report.period)) for report in reports]
+        return monitoring_history(model, found)
 
     def page(self, model: ModelName) -> Path:
         """Where the page for people is; it need not be there."""

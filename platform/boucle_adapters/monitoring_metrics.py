@@ -9,7 +9,7 @@ from boucle.contracts.performance import PerformanceReport
 from boucle.contracts.verdict import Verdict
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import Family, Sample
-from boucle_adapters.performance_files import PerformanceFiles
+from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.settings import Settings
 
 _GATE = ("model", "gate")
@@ -64,7 +64,7 @@ ESTIMATE_ERROR = Family(
 )
 
 
-def of_performance(files: PerformanceFiles, model: ModelName) -> list[Sample]:
+def of_performance(files: MonitoringFiles, model: ModelName) -> list[Sample]:
     """The newest window of live performance as it is known now; nothing before the first one.
 
     What is not known has no figure: a window without a due prediction no coverage, a refused estimate no metric.

@@ -21,8 +21,8 @@ from boucle.policy.pins import pin_in_force
 from boucle.ports import StateStore
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import Family, Kind, Sample, Source
+from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.monitoring_metrics import of_drift, of_performance
-from boucle_adapters.performance_files import PerformanceFiles
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
 from boucle_adapters.settings import Settings
 from boucle_adapters.sql_state import SqlStateStore
@@ -111,7 +111,7 @@ class PlatformSources:
                 Source("state_store", model, partial(self._of_state, model)),
                 Source("shadow_log", model, partial(self._of_trial, model)),
                 Source("drift_report", model, partial(of_drift, self.settings, model)),
-                Source("performance", model, partial(of_performance, PerformanceFiles(self.settings.data_dir), model)),
+                Source("performance", model, partial(of_performance, MonitoringFiles(self.settings.data_dir), model)),
             ]
         return sources
 

@@ -20,6 +20,7 @@ from boucle.errors import BoucleError
 from boucle.ports import BundleStore, Clock, FeedbackLog, PredictionLog, RankLog, ShadowLog, StateStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.look_files import LookFiles
+from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Admission, Limits
@@ -41,6 +42,7 @@ from boucle_serving.routes.feedback import feedback_router
 from boucle_serving.routes.health import health_router
 from boucle_serving.routes.mlflow_scoring import mlflow_router
 from boucle_serving.routes.models import models_router
+from boucle_serving.routes.monitoring import monitoring_router
 from boucle_serving.routes.open_inference import open_inference_router
 from boucle_serving.routes.predict import predict_router
 from boucle_serving.routes.rank import rank_router
@@ -84,6 +86,7 @@ class Parts:
     tokens: TokenStore
     evidence: EvidenceFiles
     looks: LookFiles
+    monitoring: MonitoringFiles
     limits: Limits
     log_sync_seconds: float = 1.0
     serve_unlogged: bool = False
@@ -162,6 +165,7 @@ def create_app(parts: Parts) -> FastAPI:
     may_look = who_may_look(parts.tokens, required=parts.limits.require_key)
     app.include_router(models_router(predictor, service, parts.looks, open_state, may_look))
     app.include_router(alerts_router(open_state, parts.tokens, parts.open_clock))
+    app.include_router(monitoring_router(service, parts.monitoring, may_look))
     app.include_router(
         verbs_router(
             open_state,

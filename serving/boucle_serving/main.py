@@ -21,6 +21,7 @@ from boucle_adapters.clock import HomeClock
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.logs import configure_logs
 from boucle_adapters.look_files import LookFiles
+from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.rank_log import RankSegments
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
@@ -78,6 +79,7 @@ def parts_of(settings: Settings, address: str) -> Parts:
         tokens=TokenStore(settings.tokens_file),
         evidence=EvidenceFiles(settings.data_dir),
         looks=LookFiles(settings.data_dir),
+        monitoring=MonitoringFiles(settings.data_dir),
         limits=Limits(
             require_key=settings.require_api_key,
             requests_per_second=settings.requests_per_second,

@@ -31,6 +31,11 @@ def monitoring_history(
     )
 
 
+def without_slices(history: MonitoringHistory) -> MonitoringHistory:
+    """The same without the rows of single slices, most of its size."""
+    return history.model_copy(update={"windows": tuple(_whole(window) for window in history.windows)})
+
+
 def estimate_accuracy(errors: Iterable[EstimateError]) -> tuple[EstimateAccuracy, ...]:
     """The accuracy of each metric that was ever estimated and realised. `bias` is estimated - realised, on average."""
     by_metric: dict[Metric, list[EstimateError]] = {}
@@ -77,6 +82,15 @@ def whole_rows(report: PerformanceReport) -> tuple[Performance, ...]:
 def whole_estimates(report: PerformanceReport) -> tuple[Estimate, ...]:
     """The estimates of whole versions."""
     return tuple(row for row in report.estimated if row.slice is None)
+
+
+def _whole(window: MonitoredWindow) -> MonitoredWindow:
+    report = window.performance
+    kept = {
+        "realised": tuple(row for row in report.realised if row.slice is None),
+        "estimated": tuple(row for row in report.estimated if row.slice is None),
+    }
+    return window.model_copy(update={"performance": report.model_copy(update=kept)})
 
 
 def _by_version(

@@ -16,6 +16,7 @@ from boucle_platform.model_loop.performance_metadata import history_metadata, pe
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import ground_truth as truth
 from boucle_platform.model_loop.steps import monitoring, performance, profiles, skew
+from boucle_platform.model_loop.steps.monitoring_page import write_monitoring_page
 from boucle_platform.model_loop.steps.prediction_log import collect_predictions
 from boucle_platform.resources.home import HomeResource
 
@@ -152,7 +153,10 @@ def _drift_report(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
             context.add_asset_metadata(_drift_metadata(report, page), partition_key=period.key)
             reports[period.key] = report
         history = monitoring.drift_history(ports, spec, list(reports.values()))
-        context.add_asset_metadata(_history_plots(history), partition_key=periods[-1].key)
+        page_of_all = dg.MetadataValue.path(str(write_monitoring_page(ports, spec, reports)))
+        context.add_asset_metadata(
+            {**_history_plots(history), "monitoring_page": page_of_all}, partition_key=periods[-1].key
+        )
         return dg.MaterializeResult(value=reports, check_results=[monitoring.drift_check(report)])
 
     return drift_report

@@ -22,10 +22,10 @@ NAMES = {
 TICKS = 8
 _WIDTH, _HEIGHT = 9.2, 2.9
 _CAPTIONS = {
-    "loss": "Log loss by version, less is better: realised with its interval, dashed as estimated without labels. "
-    "Triangles are retraining triggers, filled where they fired.",
+    "loss": "Log loss by version, less is better: realised with its interval, dashed with crosses as estimated without "
+    "labels. Triangles are retraining triggers, filled where they fired.",
     "calibration": "Calibration by version: above 0 it promises too much. Dashed as the recalibrated scores expect.",
-    "auc": "AUC by version: 0.5 is chance.",
+    "auc": "AUC by version: 0.5 is chance. Dashed as estimated without labels.",
     "estimates": "Estimates of the log loss as they were made, with their intervals, against what came of the same "
     "predictions. On the line is right.",
     "coverage": "Predictions by what is known of their outcome, in the window in which it was due.",
@@ -93,22 +93,13 @@ def _line(axes: "Axes", periods: list[str], line: Line, colour: str, label: str,
         return
     xs = [periods.index(period) for period, _ in line]
     low, high = [one.low for _, one in line], [one.high for _, one in line]
-    style: dict[str, Any] = {"linestyle": (0, (4, 3)), "linewidth": 1.1} if dashed else {"linewidth": 1.7}
     values = [one.estimate for _, one in line]
-    axes.plot(
-        xs,
-        values,
-        color=colour,
-        marker="" if dashed and len(xs) > 1 else "o",
-        markersize=3.5,
-        label=label or None,
-        **style,
-    )
-    if not dashed:
-        if len(xs) > 1:
-            axes.fill_between(xs, low, high, color=colour, alpha=0.14, linewidth=0)
-        else:
-            axes.vlines(xs, low, high, color=colour, alpha=0.4)
+    if dashed:
+        axes.plot(xs, values, color=colour, linestyle=(0, (4, 3)), linewidth=1.1, marker="x", markersize=4)
+        return
+    axes.plot(xs, values, color=colour, linewidth=1.7, marker="o", markersize=3.5, label=label)
+    axes.fill_between(xs, low, high, color=colour, alpha=0.14, linewidth=0)
+    axes.vlines(xs, low, high, color=colour, alpha=0.3, linewidth=1)  # a single window has no band
 
 
 def _mark(axes: "Axes", periods: list[str], triggers: Sequence[tuple[datetime, Trigger]]) -> None:
