@@ -97,7 +97,10 @@ class LoopHome:
                 document_file(self.home, SPEC, "online_features", period), OnlineManifest
             ).digest(),
             "drift": (drift.predictions, drift.labelled, drift.gates, drift.mature_periods),
-            "performance": (self.path / "data" / SPEC.model / "performance" / f"{period}.json").read_text(),
+            "performance": [
+                report.model_dump(exclude={"created_at"})
+                for report in self.home.monitoring.statements(SPEC.name, period)
+            ],
         }
 
     def retrain_result(self) -> dict[str, Any]:

@@ -22,7 +22,8 @@ PERIOD_FAULTS = {
     "online_features: arrays there, CURRENT not": "unplaced=online/repurchase/CURRENT",
     "prediction_log: torn": "torn=predictions/.1997-04",
     "ground_truth: torn": "torn=ground_truth/.1997-04",
-    "live_performance: not in place": "unplaced=performance/1997-04.json",
+    "ground_truth: rows there, statement not": "unplaced=ground_truth/1997-04.json",
+    "live_performance: not in place": "unplaced=live_performance/1997-04.json",
     "drift_report: measured, not in place": "unplaced=drift_report/1997-04.json",
 }
 LANDING_FAULTS = {
