@@ -9,7 +9,7 @@ import pytest
 from assets_tests.bundles import MODEL
 from assets_tests.contract.test_http import WEIGHTS_1, World
 from boucle.contracts.trigger import AlertState
-from boucle_adapters.tokens import Role
+from boucle_adapters.tokens import Role, roles_of
 
 ALERT: dict[str, Any] = {
     "status": "firing",
@@ -46,8 +46,8 @@ def notification(*alerts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tell(world: World, body: dict[str, Any], role: Role | None = Role.OPERATOR):
-    token = world.tokens.add("service:alertmanager", [role]) if role else ""
+def tell(world: World, body: dict[str, Any], role: Role | None = Role.ALERTER):
+    token = world.tokens.add("service:alertmanager", roles_of("service:alertmanager", [role])) if role else ""
     headers = {"authorization": f"Bearer {token}"} if token else {}
     return world.http.post(f"/models/{MODEL}/alerts", json=body, headers=headers)
 
@@ -68,8 +68,8 @@ def test_an_incident_that_is_told_again_is_one_incident_and_ends_when_it_is_reso
     assert [alert.state for alert in world.state.alerts(MODEL)] == [AlertState.RESOLVED]
 
 
-@pytest.mark.parametrize(("role", "status"), [(None, 401), (Role.APPROVER, 403), (Role.CALLER, 403)])
-def test_only_an_operator_may_tell_of_an_alert(world: World, role: Role | None, status: int):
+@pytest.mark.parametrize(("role", "status"), [(None, 401), (Role.VIEWER, 403), (Role.CALLER, 403)])
+def test_only_an_alerter_may_tell_of_an_alert(world: World, role: Role | None, status: int):
     assert tell(world, notification(ALERT), role).status_code == status
     assert world.state.alerts(MODEL) == []
 

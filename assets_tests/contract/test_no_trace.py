@@ -20,6 +20,7 @@ SECRET = "postgresql://boucle:hunter2@db/boucle in /srv/boucle/secret.py"
 TELLS = ("hunter2", "Traceback", "RuntimeError", ".py", "File ")
 # Each takes a body of its own kind; what is wrong with it must not come before the fault.
 BODIES: dict[str, object] = {
+    "alerts": {"alerts": []},
     "batch": {"rows": [QUESTION]},
     "promote": {"version": 1, "evidence_digest": "a" * 64, "reason": "r"},
     "approve": {"version": 1, "reason": "r"},

@@ -93,6 +93,11 @@ def test_four_eyes_want_somebody_else_than_who_asked(approver: str, consent: Con
     assert stands(SEMI, (REQUEST, ADA), (APPROVE, approver), four_eyes=True).consent is consent
 
 
+def test_four_eyes_want_to_know_whose_code_a_sensor_asks_for():
+    assert stands(SEMI, (REQUEST, SENSOR), (APPROVE, ADA), four_eyes=True).consent is Consent.ASKED
+    assert stands(SEMI, (REQUEST, SENSOR), (REQUEST, BOB), (APPROVE, ADA), four_eyes=True).consent is Consent.GIVEN
+
+
 @pytest.mark.parametrize(
     ("actor", "semi", "manual"), [(ADA, Consent.ASKED, Consent.MISSING), (BOB, *[Consent.GIVEN] * 2)]
 )

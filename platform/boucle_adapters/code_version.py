@@ -8,13 +8,18 @@ from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
+COMMIT_FILE = "COMMIT"
+"""In the project's folder of an image, which has no git: commit and author, a line each, as its builder said."""
 SOURCE_FOLDERS = ("platform", "serving", "dbt_features")
 SOURCE_SUFFIXES = (".py", ".sql", ".yaml", ".yml")
 
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """`commit` and `author` (an e-mail address) are empty outside a git checkout; `dirty`: sources differ from it."""
+    """`commit` and `author` (an e-mail address) are empty where neither git nor `COMMIT_FILE` knows them.
+
+    `dirty`: sources differ from the commit.
+    """
 
     commit: str
     author: str
@@ -33,7 +38,11 @@ class CodeVersion:
 def code_version(project_dir: Path) -> CodeVersion:
     """The code in `project_dir` now; read once per process."""
     commit = _git(project_dir, "rev-parse", "HEAD")
-    dirty = bool(commit) and bool(_git(project_dir, "status", "--porcelain", "--", *SOURCE_FOLDERS))
+    if not commit:
+        commit, author = _told(project_dir / COMMIT_FILE)
+        digest = tree_digest(project_dir, SOURCE_FOLDERS)
+        return CodeVersion(commit=commit, author=author, dirty=False, source_digest=digest)
+    dirty = bool(_git(project_dir, "status", "--porcelain", "--", *SOURCE_FOLDERS))
     author = _git(project_dir, "log", "-1", "--format=%ae")
     return CodeVersion(
         commit=commit, author=author, dirty=dirty, source_digest=tree_digest(project_dir, SOURCE_FOLDERS)
@@ -74,6 +83,12 @@ def _sources(root: Path, folders: tuple[str, ...]) -> Iterator[Path]:
             hidden = any(part.startswith(".") or part in {"target", "logs"} for part in file.relative_to(root).parts)
             if file.suffix in SOURCE_SUFFIXES and file.is_file() and not hidden:
                 yield file
+
+
+def _told(file: Path) -> tuple[str, str]:
+    """Commit and author of a file with a line each; empty where it does not say."""
+    lines = [*(file.read_text().splitlines() if file.is_file() else ()), "", ""]
+    return lines[0].strip(), lines[1].strip()
 
 
 def _git(directory: Path, *words: str) -> str:

@@ -21,9 +21,11 @@ _PREFIX = "boucle_"
 
 
 class Role(StrEnum):
-    """What a bearer may do: an approver asks, approves and refuses; an operator rolls back; a caller asks for
-    predictions, where these need a key; a tester chooses who answers it; a viewer sees what is served and why."""
+    """What a bearer may do: an approver asks, approves and refuses; an operator rolls back; an alerter says what is
+    wrong with a model; a caller asks for predictions, where these need a key; a tester chooses who answers it; a viewer
+    sees what is served and why."""
 
+    ALERTER = "alerter"
     APPROVER = "approver"
     OPERATOR = "operator"
     CALLER = "caller"
@@ -39,6 +41,8 @@ class Bearer:
     roles: frozenset[Role]
 
 
+_OF_SERVICES = frozenset({Role.ALERTER, Role.CALLER, Role.TESTER, Role.VIEWER})
+"""What decides nothing: a service may do it."""
 _FILE = TypeAdapter(dict[str, Bearer])
 
 
@@ -92,15 +96,15 @@ class TokenStore:
 
 
 def roles_of(actor: str, names: Collection[str]) -> frozenset[Role]:
-    """The roles of these names, for a person or, if it only asks for predictions or looks, a service.
+    """The roles of these names, for a person or, if it decides nothing, a service.
 
     Raises:
         ConfigurationError: There is no such role, none was named, or who decides is no person.
     """
-    asks_only = bool(names) and set(names) <= {Role.CALLER, Role.TESTER, Role.VIEWER}
-    if asks_only and not (is_person(actor) or actor.removeprefix(_SERVICE) not in {actor, ""}):
+    decides_nothing = bool(names) and set(names) <= _OF_SERVICES
+    if decides_nothing and not (is_person(actor) or actor.removeprefix(_SERVICE) not in {actor, ""}):
         raise ConfigurationError(f"'{actor}' is nobody: say {_SERVICE}NAME or {PERSON}NAME. No token was made.")
-    if not asks_only and not is_person(actor):
+    if not decides_nothing and not is_person(actor):
         raise ConfigurationError(f"'{actor}' is no person: say {PERSON}NAME. No token was made.")
     if not names or (strange := sorted(set(names) - {role.value for role in Role})):
         said = f"not {', '.join(strange)}" if names else "none was named"

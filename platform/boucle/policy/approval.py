@@ -162,9 +162,13 @@ def _asked_by(request: Decision, actor: str) -> str:
     """How this actor asked, in words; empty when somebody else did, known by the same or by a longer name."""
     if actor == request.decision.actor:
         return "asked for it"
+    if is_person(request.decision.actor):
+        return ""
     author = request.decision.requester
-    names = {author, author.partition("@")[0]} if author else set()
-    return "is the author of the code that asked for it" if actor.casefold() in {n.casefold() for n in names} else ""
+    if not author:  # no git, no word of the image's builder: anybody may be the author
+        return "may be the author of the code that asked for it, which nobody knows here"
+    names = {author.casefold(), author.partition("@")[0].casefold()}
+    return "is the author of the code that asked for it" if actor.casefold() in names else ""
 
 
 def may_approve(policy: ApprovalPolicy, actor: str) -> bool:

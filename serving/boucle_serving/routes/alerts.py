@@ -48,13 +48,13 @@ def alerts_router(
 ) -> APIRouter:
     """The route by which an alert asks for retraining; labels, cool-down and budget decide, as for drift."""
     router = APIRouter(tags=["decide"], responses=DECISION_PROBLEMS)
-    operator = with_role(tokens, Role.OPERATOR)
+    alerter = with_role(tokens, Role.ALERTER)
 
     @router.post("/models/{model}/alerts", status_code=HTTPStatus.ACCEPTED, summary="Take an alert about a model")
     def alerts(
         model: Annotated[str, Path(pattern="^[a-z][a-z0-9_]*$")],
         told: Notification,
-        bearer: Annotated[Bearer, Depends(operator)],
+        bearer: Annotated[Bearer, Depends(alerter)],
     ) -> dict[str, Any]:
         """Record what is firing and what is resolved. An incident that is told again is the same one."""
         state, name, now = open_state(), ModelName(model), open_clock(ModelName(model)).now()
