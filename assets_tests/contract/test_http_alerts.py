@@ -80,6 +80,7 @@ def test_only_an_alerter_may_tell_of_an_alert(world: World, role: Role | None, s
         ({"version": "4"}, "alerts"),
         (notification(ALERT) | {"version": "3"}, "version"),
         (notification(ALERT | {"startsAt": "yesterday"}), "startsAt"),
+        (notification(ALERT | {"startsAt": 0}), "startsAt"),
         (notification(ALERT | {"status": "burning"}), "status"),
         (notification(ALERT | {"fingerprint": "../../etc"}), "fingerprint"),
         (notification(*[ALERT] * 101), "alerts"),

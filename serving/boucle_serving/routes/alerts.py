@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.trigger import AlertRequest, AlertState
@@ -16,6 +16,8 @@ from boucle_serving.bearers import with_role
 from boucle_serving.documented import DECISION_PROBLEMS
 
 _Text = Annotated[str, Field(max_length=1000)]
+# The schema promises a text; a number would be read as seconds.
+_Moment = Annotated[AwareDatetime, BeforeValidator(lambda said: said if isinstance(said, str) else "")]
 _Labels = dict[Annotated[str, Field(max_length=200)], _Text]
 
 
@@ -26,7 +28,7 @@ class Alert(BaseModel):
 
     status: AlertState
     fingerprint: str = Field(pattern="^[0-9a-f]{1,64}$", description="Names the alert's labels.")
-    starts_at: AwareDatetime = Field(alias="startsAt")
+    starts_at: _Moment = Field(alias="startsAt")
     labels: _Labels = Field(default_factory=dict)
     annotations: _Labels = Field(default_factory=dict)
 
