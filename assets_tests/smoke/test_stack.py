@@ -66,7 +66,7 @@ class Stack:
         return {row["metric"].get("instance", ""): float(row["value"][1]) for row in found["data"]["result"]}
 
     def rows(self, database: str, table: str) -> int:
-        said = self.run_in("postgres", "psql", "-U", "boucle", "-h", "127.0.0.1", "-d", database, "-Atc",
+        said = self.run_in("postgres", "psql", "-U", "boucle", "-h", "/var/run/postgresql", "-d", database, "-Atc",
                            f"select count(*) from {table}")  # fmt: skip
         return int(said)
 
