@@ -100,6 +100,13 @@ def test_a_wrong_line_of_the_file_is_refused_with_the_file_its_name_and_its_valu
         Settings()
 
 
+def test_a_wrong_line_is_not_blamed_on_a_variable_that_is_empty(prod: Path, monkeypatch: pytest.MonkeyPatch):
+    prod.write_text("log_level: loud\n")
+    monkeypatch.setenv("BOUCLE_LOG_LEVEL", "")  # as compose.yaml passes what nobody set
+    with pytest.raises(ConfigurationError, match=rf"^{prod}: log_level: "):
+        Settings()
+
+
 def test_a_wrong_variable_is_not_blamed_on_the_file(prod: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BOUCLE_PORT", "many")
     with pytest.raises(ConfigurationError, match=r"^BOUCLE_PORT: "):
@@ -142,7 +149,10 @@ def test_a_password_file_that_cannot_be_read_is_named(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["staging", "prod"])
-@pytest.mark.parametrize(("password", "said"), [("", "not set"), ("boucle-dev", "one that everybody knows")])
+@pytest.mark.parametrize(
+    ("password", "said"),
+    [("", "not set"), ("boucle-dev", "one that everybody knows"), (" Admin\n", "one that everybody knows")],
+)
 def test_no_default_password_in_staging_or_production(
     name: str, password: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -152,6 +162,20 @@ def test_no_default_password_in_staging_or_production(
         Settings()
     monkeypatch.setenv("BOUCLE_DATABASE_PASSWORD", "of-its-own")
     assert Settings().environment == name
+
+
+@pytest.mark.parametrize(("password", "said"), [("\n", "not set"), ("boucle-dev\n", "one that everybody knows")])
+def test_grafana_has_no_default_password_in_production(
+    password: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "grafana"
+    file.write_text(password)
+    monkeypatch.setenv("BOUCLE_GRAFANA_PASSWORD_FILE", str(file))
+    assert Settings(environment="dev").grafana_password_file == file
+    with pytest.raises(ConfigurationError, match=f"BOUCLE_GRAFANA_PASSWORD_FILE: prod needs .* is {said}"):
+        Settings(environment="prod")
+    file.write_text("of-its-own\n")
+    assert Settings(environment="prod").environment == "prod"
 
 
 def test_the_password_of_the_stack_on_a_laptop_is_one_that_production_refuses():

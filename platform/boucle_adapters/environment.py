@@ -12,7 +12,7 @@ VARIABLE = "BOUCLE_ENVIRONMENT"
 ENVIRONMENTS = ("dev", "staging", "prod")
 GUARDED = ("staging", "prod")
 """Where a password or token that everybody knows stops the start."""
-SECRETS = ("database_password", "database_password_file", "alert_urls")
+SECRETS = ("database_password", "database_password_file", "grafana_password_file", "alert_urls")
 """They come from the environment or from a file that it names: what is committed is read by everybody."""
 FOLDER = Path("platform", "deploy", "environments")
 

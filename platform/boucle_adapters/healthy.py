@@ -63,7 +63,7 @@ def _late_heartbeat() -> str:
 def main() -> int:
     """Ask, and say what is wrong."""
     if len(sys.argv) > 1:
-        question = {"url": f"http://127.0.0.1:{os.environ.get('BOUCLE_PORT', '8000')}{sys.argv[1]}"}
+        question = {"url": f"http://127.0.0.1:{os.environ.get('BOUCLE_PORT') or '8000'}{sys.argv[1]}"}
     elif note_file().exists():
         question = json.loads(note_file().read_text())
     else:

@@ -26,8 +26,8 @@ MLFLOW_GIVES_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_
 # On two cores a two-thread fit of histogram boosting took 85 s, and serving threads fight as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 PROJECT_DIR = Path(__file__).resolve().parents[2]
-WELL_KNOWN_PASSWORDS = ("boucle", "boucle-dev", "postgres", "password", "changeme")
-"""`boucle-dev` is that of the stack on a laptop; nobody should meet one of these in staging or production."""
+WELL_KNOWN_PASSWORDS = ("boucle", "boucle-dev", "postgres", "password", "changeme", "admin", "secret", "123456")
+"""In lower case. `boucle-dev` is that of the stack on a laptop; nobody should meet one in staging or production."""
 
 
 @contextmanager
@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     alert_urls: str = Field(default="", repr=False)
     database_password: str = Field(default="", repr=False)
     database_password_file: Path | None = None
+    grafana_password_file: Path | None = None
     sensors: Literal["stopped", "running"] = "stopped"
     promotion_mode: Literal["", "semi_automatic", "manual"] = ""
     code_server: str = Field(default="127.0.0.1:4000", pattern=r"^[^:\s]+:\d+$")
@@ -115,17 +116,19 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _no_well_known_password(self) -> Self:
-        databases = [url for url in (self.state_url, self.dagster_url, self.mlflow_store_url) if _is_server(url)]
-        if self.environment not in GUARDED or not databases:
+        if self.environment not in GUARDED:
             return self
-        for url in databases:
-            password = sa.make_url(self._with_password(url)).password
-            if not password or str(password) in WELL_KNOWN_PASSWORDS:
+        for url in filter(_is_server, (self.state_url, self.dagster_url, self.mlflow_store_url)):
+            if why := _known(str(sa.make_url(self._with_password(url)).password or "")):
                 raise ConfigurationError(
                     f"BOUCLE_DATABASE_PASSWORD: {self.environment} needs a password of its own for the database; it is "
-                    f"{'one that everybody knows' if password else 'not set'}. Set it, or name a file with it in "
-                    "BOUCLE_DATABASE_PASSWORD_FILE. Nothing was started."
+                    f"{why}. Set it, or name a file with it in BOUCLE_DATABASE_PASSWORD_FILE. Nothing was started."
                 )
+        if (file := self.grafana_password_file) and (why := _known(_password_in(file, "BOUCLE_GRAFANA_PASSWORD_FILE"))):
+            raise ConfigurationError(
+                f"BOUCLE_GRAFANA_PASSWORD_FILE: {self.environment} needs a password of its own for Grafana; that in "
+                f"{file} is {why}. Put another one there (compose: GRAFANA_PASSWORD_FILE). Nothing was started."
+            )
         return self
 
     def _with_password(self, url: str) -> str:
@@ -140,13 +143,7 @@ class Settings(BaseSettings):
     def _password(self) -> str:
         if self.database_password or self.database_password_file is None:
             return self.database_password
-        try:
-            return self.database_password_file.read_text().strip()
-        except OSError as error:
-            raise ConfigurationError(
-                f"BOUCLE_DATABASE_PASSWORD_FILE: {self.database_password_file} cannot be read ({error.strerror}). Name "
-                "a file that this user may read. Nothing was started."
-            ) from error
+        return _password_in(self.database_password_file, "BOUCLE_DATABASE_PASSWORD_FILE")
 
     @property
     def home_dir(self) -> Path:
@@ -244,13 +241,29 @@ def _is_server(url: str) -> bool:
     return "://" in url and not url.startswith("sqlite")
 
 
+def _known(password: str) -> str:
+    """Why everybody could know this password; empty when it is one of its own."""
+    plain = password.strip().casefold()
+    return "not set" if not plain else "one that everybody knows" if plain in WELL_KNOWN_PASSWORDS else ""
+
+
+def _password_in(file: Path, variable: str) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{variable}: {file} cannot be read ({error.strerror}). Name a file that this user may read. "
+            "Nothing was started."
+        ) from error
+
+
 def _wrong(where: tuple[int | str, ...], said: str, value: object) -> str:
     """One wrong setting by the name under which it was given: its variable, or its line in the environment's file."""
     name = "_".join(map(str, where))
     variable = f"BOUCLE_{name.upper()}"
     environment = os.environ.get("BOUCLE_ENVIRONMENT", "")
     project = project_dir_of(dict(os.environ), PROJECT_DIR)
-    in_file = variable not in os.environ and environment and name in environment_values(project)
+    in_file = not os.environ.get(variable) and environment and name in environment_values(project)
     place = f"{environment_file(project, environment)}: {name}" if in_file else variable
     return f"{place}: {said} (it is {value!r})"
 

@@ -1,0 +1,78 @@
+"""compose.yaml as a file: which settings reach the services, what builds an image, what stops a known password."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from boucle_adapters.settings import Settings
+
+FILE = Path(__file__).parents[2] / "compose.yaml"
+# What the stack itself says, since paths, names and ports of its services depend on it.
+FIXED = {
+    "advertised_host", "code_server", "database_password", "database_password_file", "grafana_password_file", "home",
+    "host", "port", "project_dir", "replica", "shared_socket", "warehouse_dir",
+}  # fmt: skip
+OURS = ("boucle-platform", "boucle-serving")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    return dict(yaml.safe_load(FILE.read_text())["services"])
+
+
+def ours(services: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: one for name, one in services.items() if any(image in one["image"] for image in OURS)}
+
+
+def test_every_setting_that_a_user_exports_reaches_every_service_of_ours(services: dict[str, dict[str, Any]]):
+    wanted = {f"BOUCLE_{name.upper()}" for name in Settings.model_fields if name not in FIXED}
+    for name, one in ours(services).items():
+        passed = {key for key, value in one["environment"].items() if re.fullmatch(rf"\$\{{{key}:-\w*\}}", str(value))}
+        assert passed == wanted, name
+
+
+def test_one_service_builds_each_image_and_the_others_start_after_it(services: dict[str, dict[str, Any]]):
+    """Two services that build one tag would race under `docker compose up --build`."""
+    builders = {one["image"]: name for name, one in services.items() if "build" in one}
+    assert Counter(one["image"] for one in services.values() if "build" in one) == dict.fromkeys(builders, 1)
+    assert set(builders.values()) == {"settings", "serving-1"}
+    assert {one["image"] for one in ours(services).values()} == set(builders)
+
+
+def test_the_service_that_is_built_uses_the_dockerfile_of_its_image(services: dict[str, dict[str, Any]]):
+    for name, folder in (("settings", "platform"), ("serving-1", "serving")):
+        build = services[name]["build"]
+        assert build["dockerfile"] == f"{folder}/deploy/Dockerfile"
+        assert (FILE.parent / build["dockerfile"]).is_file()
+        assert set(build["args"]) == {"BASE_IMAGE"}
+
+
+def test_every_service_waits_for_the_look_at_the_settings(services: dict[str, dict[str, Any]]):
+    def before(name: str) -> set[str]:
+        direct = set(services[name].get("depends_on", {}))
+        return direct.union(*(before(one) for one in direct))
+
+    assert [name for name in services if name != "settings" and "settings" not in before(name)] == []
+
+
+def test_grafana_starts_only_after_its_password_was_looked_at(services: dict[str, dict[str, Any]]):
+    looked, grafana = services["grafana-settings"], services["grafana"]
+    assert grafana["depends_on"]["grafana-settings"] == {"condition": "service_completed_successfully"}
+    assert looked["command"] == ["doctor", "--only", "settings"]
+    place = looked["environment"]["BOUCLE_GRAFANA_PASSWORD_FILE"]
+    assert place == grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"]
+    assert "grafana_password" in looked["secrets"]
+    assert looked["profiles"] == grafana["profiles"]
+
+
+def test_a_replica_takes_the_callers_address_from_the_proxy_alone(services: dict[str, dict[str, Any]]):
+    """Without it all callers behind the proxy are one address, and have one rate together."""
+    proxy = (FILE.parent / "platform/deploy/proxy/nginx.conf").read_text()
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in proxy
+    for name in ("serving-1", "serving-2"):
+        assert services[name]["environment"]["FORWARDED_ALLOW_IPS"] == "*"
+        assert "ports" not in services[name]
