@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from collections import namedtuple
 from pathlib import Path
@@ -12,6 +13,7 @@ from boucle_adapters.settings import Settings
 from boucle_adapters.tokens import Role, TokenStore
 from boucle_cli import surroundings
 
+ROOT = Path(__file__).parents[2]
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -34,6 +36,23 @@ def closed_port() -> int:
 
 def test_an_embedded_home_has_nothing_wrong_around_it(tmp_path: Path):
     assert found(Settings(home=tmp_path)) == {}
+
+
+def test_a_variable_that_nothing_reads_is_named_with_what_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BOUCLE_TOKEN", "s3cret")
+    monkeypatch.setenv("BOUCLE_LOG_LEVLE", "debug")
+    said = found(Settings(home=tmp_path))["variables are known"]
+    assert "Nothing reads BOUCLE_LOG_LEVLE. Did you mean BOUCLE_LOG_LEVEL?" in said
+
+
+def test_every_variable_that_is_no_setting_and_is_read_somewhere_is_known():
+    folders = ("platform", "serving", "dbt_features", "benchmarks", "assets_tests/smoke")
+    files = [
+        file for folder in folders for ending in ("py", "yml", "sql") for file in (ROOT / folder).rglob(f"*.{ending}")
+    ]
+    named = {name for file in files for name in re.findall(r"\bBOUCLE_[A-Z_]*[A-Z]\b", file.read_text())}
+    settings = {f"BOUCLE_{name.upper()}" for name in Settings.model_fields}
+    assert named - settings == set(surroundings.VARIABLES_OF_OTHERS)
 
 
 def test_stores_that_do_not_answer_are_named_without_their_password(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import socket
 import sys
@@ -10,6 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any
 
@@ -26,12 +28,18 @@ FREE_BYTES = 2 * 1024**3
 CLOCK_SECONDS = 1.0
 """Replicas are live by a heartbeat of this host's clock, at most 3 s old by default."""
 TIMEOUT_SECONDS = 5
+VARIABLES_OF_OTHERS = (
+    "BOUCLE_CONTAINERS", "BOUCLE_DAGSTER_STORE", "BOUCLE_HORIZON_DAYS", "BOUCLE_KNOWN_AT", "BOUCLE_PERIOD_END",
+    "BOUCLE_PERIOD_START", "BOUCLE_SMOKE_LOGS", "BOUCLE_TOKEN", "BOUCLE_WAREHOUSE",
+)  # fmt: skip
+"""Read by dbt, Dagster's configuration, verbs with `--url` and the test of the stack; they are no settings."""
 
 
 def surroundings(settings: Settings) -> list[dict[str, Any]]:
     """One finding per thing around the home that can be wrong."""
     return [
         finding("environment", lambda: environment(settings)),
+        finding("variables are known", _variables),
         finding("state store answers", lambda: _database("state store", settings.state_store_url)),
         finding("Dagster's store answers", lambda: _database("store of Dagster", settings.dagster_store)),
         finding("model registry answers", lambda: _registry(settings.tracking_uri)),
@@ -56,6 +64,19 @@ def environment(settings: Settings) -> str:
     if not settings.environment:
         return "none is named (BOUCLE_ENVIRONMENT): embedded, SQLite and files in the home"
     return f"{settings.environment}, {environment_file(settings.project_dir, settings.environment)}"
+
+
+def _variables() -> str:
+    """Nothing reads a variable with a typing error, so nobody else would complain."""
+    known = [*(f"BOUCLE_{name.upper()}" for name in Settings.model_fields), *VARIABLES_OF_OTHERS]
+    given = sorted(name for name in os.environ if name.startswith("BOUCLE_"))
+    if unknown := [name for name in given if name not in known]:
+        meant = get_close_matches(unknown[0], known, n=1)
+        raise ConfigurationError(
+            f"Nothing reads {', '.join(unknown)}. {f'Did you mean {meant[0]}? ' if meant else ''}"
+            "Correct the name, or unset it."
+        )
+    return ", ".join(given) or "none is set"
 
 
 def _database(name: str, url: str) -> str:
