@@ -52,7 +52,8 @@ test-core: install promtool ## Unit, contract and model tests, with the coverage
 	$(PYTEST) $(CORE_LEVELS:%=assets_tests/%) --cov --cov-report=json:$(COVERAGE) $(call junit,core) $(ARGS)
 	$(BIN)/python .ci/coverage_floor.py $(COVERAGE) $(COVERAGE_FLOOR)
 
-$(LEVELS:%=test-%): test-%: install promtool # One level: make test-unit, test-contract, test-data, test-model, test-assets, test-dbt, test-integration, test-loop, test-faults
+test-contract: promtool
+$(LEVELS:%=test-%): test-%: install # One level: make test-unit, test-contract, test-data, test-model, test-assets, test-dbt, test-integration, test-loop, test-faults
 	$(PYTEST) assets_tests/$* $(call junit,$*) $(ARGS)
 
 test-fast: install promtool ## What is fast and stable: unit, contract, data, model gates, assets
@@ -103,12 +104,12 @@ sbom: install ## Bills of materials (CycloneDX) of the two images, from their lo
 audit: install ## Known vulnerabilities of the locked packages; asks a database on the internet
 	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock
 
-lock: ## Resolve the newest versions that fit into the lock files
+lock: install ## Resolve the newest versions that fit into the lock files
 	$(COMPILE) pyproject.toml --upgrade --all-extras -o requirements.lock
 	$(COMPILE) pyproject.toml --extra serving --extra postgres --extra tracing -c requirements.lock -o requirements-serving.lock
 	$(COMPILE) pyproject.toml --extra platform --extra tracing --extra examples -c requirements.lock -o requirements-platform.lock
 	printf 'uv==$(UV_VERSION)\nhatchling\neditables\n' | $(COMPILE) - -c requirements.lock -o requirements-build.lock
 
 clean: ## Remove the environment, the state and all caches
-	rm -rf $(VENV) .boucle .boucle-[0-9]* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dbt_features/target dbt_features/logs reports .coverage .coverage.json
+	rm -rf $(VENV) .boucle .boucle-[0-9]* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dbt_features/target dbt_features/logs logs reports .coverage .coverage.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

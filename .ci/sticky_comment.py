@@ -123,9 +123,13 @@ class GitHub:
 
 def main() -> int:
     """`sticky_comment.py FOLDER`: exit 1 when the report was refused or GitHub could not be asked."""
+    folder = Path(sys.argv[1])
+    if not folder.is_dir() or not any(folder.iterdir()):
+        print("The run ended before its gates and handed no report over: nothing to say.")
+        return 0
     try:
         run = Run.of(os.environ)
-        text = f"{MARKER}\n{report_in(Path(sys.argv[1]))}\n\nOf commit {run.head_sha[:12]}, [all of it]({run.page}).\n"
+        text = f"{MARKER}\n{report_in(folder)}\n\nOf commit {run.head_sha[:12]}, [all of it]({run.page}).\n"
         github = GitHub(os.environ.get("GITHUB_API_URL", "https://api.github.com"), os.environ["GITHUB_TOKEN"])
         number = github.pull_request(run)
         if number is None:

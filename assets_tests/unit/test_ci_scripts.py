@@ -216,6 +216,15 @@ def test_two_runs_leave_one_comment_with_the_newer_report(tmp_path: Path, github
     assert github.comments[0]["body"].endswith("looks like ours")
 
 
+@pytest.mark.parametrize("folder", ["", "gone"], ids=["empty", "not there"])
+def test_a_run_that_ended_before_its_gates_has_nothing_to_say(
+    tmp_path: Path, github: FakeGitHub, monkeypatch, capsys, folder: str
+):
+    assert run(tmp_path / folder, monkeypatch) == 0
+    assert "nothing to say" in capsys.readouterr().out
+    assert (github.asked, github.comments) == ([], [])
+
+
 def test_the_name_of_a_fork_s_branch_cannot_change_the_question(tmp_path: Path, github: FakeGitHub, monkeypatch):
     assert run(handed_over(tmp_path, model_report_shop=b"x"), monkeypatch) == 0
     assert github.asked[0].endswith("/pulls?state=open&head=somebody%3Afix%26state%3Dall%231")

@@ -20,7 +20,7 @@ from boucle_cli.main import app
 BIN = Path(sys.executable).parent
 NAMES = {"ci", "model-gates", "model-report", "newest", "promote", "release", "smoke"}
 COMMANDS = all_commands()
-ON_EVERY_RUNNER = {"cp", "docker", "gh", "git", "grep", "mkdir", "printf", "tee"}
+ON_EVERY_RUNNER = {"cp", "docker", "gh", "git", "grep", "mkdir", "printf", "sed", "tee"}
 # Who may write what, and nothing else may.
 WRITES = {
     ("model-report", "comment"): {"pull-requests"},
@@ -87,6 +87,13 @@ def test_make_test_leaves_no_level_out():
     folders = {file.parent.name for file in (ROOT / "assets_tests").glob("*/test_*.py")} - {"smoke"}
     assert folders == set(LEVELS)
     assert [level for level in LEVELS if f"assets_tests/{level}" not in whole] == []
+
+
+def test_only_what_checks_the_alert_rules_asks_for_promtool():
+    wanting = {
+        word for word in (*(f"test-{level}" for level in LEVELS), "rules") if ".ci/promtool" in make(word).stdout
+    }
+    assert wanting == {"test-contract", "rules"}
 
 
 def name_of(command: Command) -> str:
@@ -156,6 +163,25 @@ def test_every_job_that_tests_shows_and_keeps_its_reports_whatever_happened():
         if re.search(r"make \"?(test|smoke)|boucle check", runs):
             kept = [one for one in steps(job) if one.get("uses") == "./.github/actions/reports"]
             assert [one["if"] for one in kept] == ["always()"], (file, name)
+
+
+def test_an_action_keeps_its_logs_whatever_happened():
+    """In a composite action `failure()` is about the action's own steps, so it is never true there."""
+    assert [file for file in ACTIONS if re.search(r"if:.*failure\(\)", file.read_text())] == []
+
+
+def test_logs_of_services_are_where_they_are_kept_from():
+    for file, name, job in jobs():
+        for one in steps(job):
+            if re.search(r"make (\"?test-\$|test-integration|test( |$))", one.get("run", "").strip()):
+                assert "--basetemp=$RUNNER_TEMP/pytest" in one["run"], (file, name)
+
+
+def test_a_release_asks_for_the_run_of_main_and_names_its_base_by_digest():
+    asked = step("release", "allowed", "gh run list")
+    assert "--branch main --event push --status success" in asked
+    built = step("release", "images", "docker build")
+    assert built.index("RepoDigests") < built.index('--build-arg "BASE_IMAGE=$base"')
 
 
 def test_what_writes_comments_takes_nothing_of_a_pull_request_but_the_artefact():
