@@ -10,6 +10,8 @@ import pytest
 from assets_tests.bundles import FEATURES, MODEL, NOVEMBER, promote, put_bundle
 from assets_tests.contract.test_http import NOON, NoonClock, World
 from boucle.contracts.decision import DecisionKind
+from boucle.contracts.facts import ServiceFacts
+from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.traffic_plan import NewPlan, Role, Strategy
 from boucle.errors import StateStoreError
@@ -280,6 +282,39 @@ def test_the_objectives_reach_replicas_by_the_plan_and_change_with_defs_yaml(sce
     move = promotion.last_move(state, MODEL)
     same = NewPlan(strategy=Strategy.DIRECT, arms=plan.arms)  # says nothing of them: they stay
     assert state.publish_plan(move, plan=same, actor="test", at=NOVEMBER) == plan
+
+
+def test_another_bound_of_slow_begins_to_count_anew_and_holds_no_earlier_answer_against_the_version(scene: Scene):
+    for _ in range(500):
+        scene.metrics.observe(MODEL, "2", "production", 200, 0.3)
+    scene.look(0.3)
+    plan = traffic.renew_objectives(scene.open_state(), MODEL, ServiceObjectives(slow_seconds=0.25), actor=ADA)
+    assert plan is not None
+    scene.predictor.apply(plan)
+    scene.ask(60)
+    scene.look(0.3)
+    assert (scene.rollbacks(), scene.metric("boucle_guard_breached")) == ([], 0)
+    for _ in range(60):
+        scene.metrics.observe(MODEL, "2", "production", 200, 0.3)
+    scene.look(0.1)
+    assert scene.rollbacks() == [(GUARD, 1)]
+
+
+def test_a_model_that_cannot_be_judged_keeps_the_guard_from_no_other(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    counted, served = scene.metrics.counted, scene.predictor.served
+
+    def counted_but_one(model: ModelName, version: ModelVersion, *, slow_seconds: float) -> ServiceFacts:
+        if model != MODEL:
+            raise ValueError("math domain error")
+        return counted(model, version, slow_seconds=slow_seconds)
+
+    monkeypatch.setattr(scene.metrics, "counted", counted_but_one)
+    monkeypatch.setattr(Predictor, "served", {ModelName("broken"): served[MODEL], **served})
+    scene.ask(60, failed=60)
+    scene.look(0.1)
+    assert (scene.rollbacks(), "look at broken failed" in caplog.text) == ([(GUARD, 1)], True)
 
 
 def test_readyz_says_what_the_guard_cannot_undo(tmp_path: Path):

@@ -51,6 +51,7 @@ class _Watched:
     """What the guard knows of one model: its production version here, what was counted, what becomes of a breach."""
 
     version: ModelVersion
+    slow_seconds: float
     history: tuple[Seen[ServiceFacts], ...]
     outputs: Outputs
     output_gates: tuple[Gate, ...] = ()
@@ -122,24 +123,36 @@ class ReplicaGuard:
         records = self._newest.copy()
         self._newest.clear()
         for model, served in self._predictor.served.items():
-            objectives = served.plan.service
-            if objectives is None:
+            if served.plan.service is None:
                 continue
-            watched = self._watching(model, served, objectives, now)
-            answered = [one for one in records if one["model"] == model and one["model_version"] == watched.version]
-            broken = self._broken(served, objectives, watched, answered)
-            self._metrics.guard_breached.labels(model).set(bool(broken))
-            if broken:
-                self._undo(model, watched, broken, now)
-            else:
-                watched.held = ""
-            self._metrics.guard_held.labels(model).set(bool(watched.held))
+            try:
+                self._judge(model, served, served.plan.service, records, now)
+            except Exception:
+                _LOGGER.exception("the guard's look at %s failed; the next one looks anew", model)
 
     def wait(self) -> None:
         """Wait until what is being undone is undone, or is not."""
         for watched in list(self._watched.values()):
             if watched.undoing is not None:
                 watched.undoing.join()
+
+    def _judge(
+        self,
+        model: ModelName,
+        served: ServedModel,
+        objectives: ServiceObjectives,
+        records: Sequence[PredictionFields],
+        now: float,
+    ) -> None:
+        watched = self._watching(model, served, objectives, now)
+        answered = [one for one in records if one["model"] == model and one["model_version"] == watched.version]
+        broken = self._broken(served, objectives, watched, answered)
+        self._metrics.guard_breached.labels(model).set(bool(broken))
+        if broken:
+            self._undo(model, watched, broken, now)
+        else:
+            watched.held = ""
+        self._metrics.guard_held.labels(model).set(bool(watched.held))
 
     def _open_early(self) -> None:
         """Open the state store and read once: the first use costs half a second, which an incident has not."""
@@ -159,15 +172,20 @@ class ReplicaGuard:
                 _LOGGER.exception("the guard's look failed; the next one looks anew")
 
     def _watching(self, model: ModelName, served: ServedModel, objectives: ServiceObjectives, now: float) -> _Watched:
-        """What is known with this look; it begins anew with another version, and the counts after a stand-still."""
-        version = served.plan.production.version
-        counted = self._metrics.counted(model, version, slow_seconds=objectives.slow_seconds)
+        """What is known with this look; it begins anew with another version.
+
+        The counts alone do after a stand-still, and where slow means something else from now on.
+        """
+        version, slow_seconds = served.plan.production.version, objectives.slow_seconds
+        counted = self._metrics.counted(model, version, slow_seconds=slow_seconds)
         seen = Seen(now, counted)
         watched = self._watched.get(model)
         if watched is None or watched.version != version:
-            watched = self._watched[model] = _Watched(version, (seen,), Outputs(least=objectives.min_rows))
-        elif now < self._blind_until:
-            watched.history = (seen,)
+            watched = self._watched[model] = _Watched(
+                version, slow_seconds, (seen,), Outputs(least=objectives.min_rows)
+            )
+        elif now < self._blind_until or watched.slow_seconds != slow_seconds:
+            watched.slow_seconds, watched.history = slow_seconds, (seen,)
         else:
             watched.history = looked(watched.history, seen, objectives.fast)
         return watched

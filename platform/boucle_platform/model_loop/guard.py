@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from boucle.contracts.decision import MOVES, Decision, DecisionKind
+from boucle.contracts.decision import Decision, DecisionKind
 from boucle.contracts.facts import BurnFacts, LoadFacts, ServiceFacts
 from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.verdict import Gate
@@ -35,10 +35,12 @@ _A_MOMENT_SECONDS = 30.0
 class Watch:
     """What the replicas had counted at each look since a decision, and what they were asked before it.
 
-    `followed` is the newest rollback that the registry's aliases follow.
+    `followed` is the newest rollback that the registry's aliases follow; `slow_seconds` is from where on it counted
+    answers as slow.
     """
 
     decision: int = 0
+    slow_seconds: float = 0.0
     followed: int = 0
     history: tuple[Seen[Mapping[str, Counted]], ...] = ()
     before: LoadFacts | None = None
@@ -50,6 +52,7 @@ class Watch:
             found = json.loads(cursor or "{}")
             return cls(
                 decision=int(found["decision"]),
+                slow_seconds=float(found["slow_seconds"]),
                 followed=int(found["followed"]),
                 history=tuple(Seen(float(at), _counted(counts)) for at, counts in found["history"]),
                 before=LoadFacts(**found["before"]) if found["before"] else None,
@@ -62,6 +65,7 @@ class Watch:
         return json.dumps(
             {
                 "decision": self.decision,
+                "slow_seconds": self.slow_seconds,
                 "followed": self.followed,
                 "history": [(at, {name: asdict(one) for name, one in counts.items()}) for at, counts in self.history],
                 "before": asdict(self.before) if self.before else None,
@@ -139,26 +143,30 @@ def _renewed(home: Home, spec: LoopSpec, actor: Actor) -> list[str]:
 
 
 def _looked(home: Home, spec: LoopSpec, move: Decision, watch: Watch) -> Watch:
-    """What was known with one more look; with another decision all of it begins anew."""
-    version = move.decision.to_version
+    """What was known with one more look; with another decision, or another bound of what is slow, it begins anew."""
+    version, slow_seconds = move.decision.to_version, spec.service.slow_seconds
     counts: dict[str, Counted] = {}
     if version is not None:
         counts = read_counts(
             home.state,
             spec.name,
             version,
-            slow_seconds=spec.service.slow_seconds,
+            slow_seconds=slow_seconds,
             replica_timeout_seconds=home.settings.replica_timeout_seconds,
         )
     now = time.time()
+    seen: Seen[Mapping[str, Counted]] = Seen(now, counts)
     if watch.decision == move.decision_id:
-        return replace(watch, history=looked(watch.history, Seen(now, counts), spec.service.slow))
-    if not _moved_since(home, watch, move, now):
-        return replace(watch, decision=move.decision_id, history=(Seen(now, counts),), before=None)
+        history = looked(watch.history, seen, spec.service.slow) if watch.slow_seconds == slow_seconds else (seen,)
+        return replace(watch, slow_seconds=slow_seconds, history=history)
+    anew = replace(watch, decision=move.decision_id, slow_seconds=slow_seconds, history=(seen,), before=None)
+    if not _was_looking(watch, move, now):
+        return anew
     before = watch.load(_load_seconds(spec.service))
+    if _is_known(home, move):
+        return replace(anew, before=before)
     then, counted = watch.history[-1]
-    began: Seen[Mapping[str, Counted]] = Seen(then, _at_the_move(counts, counted))
-    return replace(watch, decision=move.decision_id, history=(began, Seen(now, counts)), before=before)
+    return replace(anew, history=(Seen(then, _at_the_move(counts, counted)), seen), before=before)
 
 
 def _at_the_move(counts: Mapping[str, Counted], last: Mapping[str, Counted]) -> dict[str, Counted]:
@@ -171,17 +179,20 @@ def _at_the_move(counts: Mapping[str, Counted], last: Mapping[str, Counted]) -> 
     return began
 
 
-def _moved_since(home: Home, watch: Watch, move: Decision, now: float) -> bool:
-    """Whether all that the version answered it answered after the guard's last look.
+def _was_looking(watch: Watch, move: Decision, now: float) -> bool:
+    """Whether the guard looked until a moment before a promotion."""
+    looking = bool(watch.history) and now - watch.history[-1].at <= _A_MOMENT_SECONDS
+    return looking and move.decision.kind is DecisionKind.PROMOTE
 
-    It must have looked until a moment ago, and the version be promoted for the first time: one that was production
-    before, or while nobody looked, goes on counting where it was, and how far that was is not known.
+
+def _is_known(home: Home, move: Decision) -> bool:
+    """Whether replicas may have asked the version before it came: it was production, on trial or beside it.
+
+    It goes on counting where it was then, and how far that was is not known.
     """
-    was_looking = bool(watch.history) and now - watch.history[-1].at <= _A_MOMENT_SECONDS
-    new = move.decision
-    moves = [row for row in home.state.decisions(new.model) if row.decision.kind in MOVES]
-    first = next(row.decision_id for row in moves if row.decision.to_version == new.to_version)
-    return was_looking and new.kind is DecisionKind.PROMOTE and first == move.decision_id
+    plans = home.state.plan_history(move.decision.model)
+    earlier = (plan for plan in plans if plan.decision_id < move.decision_id)
+    return any(arm.version == move.decision.to_version for plan in earlier for arm in plan.arms)
 
 
 def _gates(objectives: ServiceObjectives, watch: Watch) -> tuple[Gate, ...]:

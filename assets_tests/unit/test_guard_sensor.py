@@ -1,0 +1,75 @@
+"""What the guard's sensor holds against a version, by what the replicas had counted at two looks."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from assets_tests.bundles import MODEL, NOVEMBER, promote
+from boucle.contracts.facts import ServiceFacts
+from boucle.contracts.ids import Digest, ModelVersion
+from boucle.contracts.traffic_plan import NewPlan, Role, Strategy
+from boucle.operations import promotion
+from boucle_adapters.memory import MemoryStateStore
+from boucle_adapters.replica_metrics import Counted
+from boucle_platform.model_loop import catalogue
+from boucle_platform.model_loop import guard as sensor
+from boucle_platform.model_loop.guard import Watch
+
+SPEC = catalogue.spec_of("repurchase")
+OLD = Counted(started=1.0, facts=ServiceFacts(requests=900, failed=0, slow=700, asked=900))
+
+
+class Looks:
+    """The sensor's looks at one replica, whose counts are said by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.state, self.counted = MemoryStateStore(), OLD
+        self.home = SimpleNamespace(state=self.state, settings=SimpleNamespace(replica_timeout_seconds=3))
+        monkeypatch.setattr(sensor, "read_counts", self._read)
+
+    def _read(self, *_: object, **__: object) -> Mapping[str, Counted]:
+        return {"one": self.counted}
+
+    def look(self, watch: Watch, *, slow_seconds: float = 1.0) -> Watch:
+        service = SPEC.service.model_copy(update={"slow_seconds": slow_seconds})
+        spec = SPEC.model_copy(update={"service": service})
+        seen = sensor._looked(self.home, spec, promotion.last_move(self.state, MODEL), watch)
+        return Watch.read(seen.written())
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    return Looks(monkeypatch)
+
+
+def promoted(looks: Looks, version: int) -> None:
+    promote(looks.state, version=version, digest=Digest(f"{version}" * 64))
+
+
+def test_all_that_a_new_version_answered_counts_from_its_first_look(looks: Looks):
+    promoted(looks, 1)
+    watch = looks.look(Watch())
+    promoted(looks, 2)
+    looks.counted = replace(OLD, facts=ServiceFacts(requests=60, failed=60, slow=0, asked=960))
+    assert looks.look(watch).measured(60) == replace(looks.counted.facts, asked=60)
+
+
+def test_what_the_winner_of_a_trial_answered_before_it_came_is_not_held_against_it(looks: Looks):
+    promoted(looks, 1)
+    production = looks.state.plan(MODEL).production
+    tried = production.model_copy(update={"version": ModelVersion(2), "weight": 50, "role": Role.CHALLENGER})
+    trial = NewPlan(strategy=Strategy.AB, arms=(production.model_copy(update={"weight": 50}), tried))
+    looks.state.publish_plan(promotion.last_move(looks.state, MODEL), plan=trial, actor="test", at=NOVEMBER)
+    watch = looks.look(looks.look(Watch()))
+    promoted(looks, 2)
+    assert looks.look(watch).measured(60) == ServiceFacts(requests=0, failed=0, slow=0)
+
+
+def test_another_bound_of_slow_begins_to_count_anew(looks: Looks):
+    promoted(looks, 1)
+    watch = looks.look(looks.look(Watch()))
+    looks.counted = replace(OLD, facts=replace(OLD.facts, slow=850))
+    assert looks.look(watch, slow_seconds=0.25).measured(60).slow == 0
+    assert looks.look(watch).measured(60).slow == 150
