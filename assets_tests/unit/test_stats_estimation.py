@@ -76,6 +76,34 @@ def test_a_recalibration_finds_what_the_scores_were_distorted_by():
     assert calibrated(found, np.array([0.5]))[0] == pytest.approx(0.269, abs=0.01)
 
 
+def test_scores_that_are_twice_too_sure_are_mended():
+    rng = np.random.default_rng(1)
+    x = rng.normal(0, 1, 4_000)
+    labels = (rng.random(len(x)) < expit(x - 2)).astype(float)
+    found = recalibrate(labels, expit(2 * (x - 2)), np.arange(len(x)))
+    assert (found.intercept, found.slope) == pytest.approx((0, 0.5), abs=0.15)
+
+
+def test_scores_of_0_and_1_that_err_mean_their_rates():
+    labels, scores = np.repeat([0.0, 1, 0, 1], [90, 10, 40, 60]), np.repeat([0.0, 0, 1, 1], [90, 10, 40, 60])
+    found = recalibrate(labels, scores, np.arange(200))
+    assert calibrated(found, np.array([0.0, 1.0])) == pytest.approx([0.1, 0.6])
+
+
+@pytest.mark.parametrize("sure", [0.7, 0.9999, 1.0])
+def test_scores_that_part_the_labels_without_an_error_are_no_basis(sure: float):
+    labels = np.repeat([0.0, 1.0], 100)
+    with pytest.raises(NotEnoughDataError, match="part them without an error"):
+        recalibrate(labels, np.where(labels, sure, 1 - sure), np.arange(200))
+
+
+def test_scores_that_hardly_differ_are_no_basis():
+    scores = np.full(200, 0.5)
+    scores[0] = np.nextafter(0.5, 1)
+    with pytest.raises(NotEnoughDataError):
+        recalibrate(np.tile([0.0, 1.0], 100), scores, np.arange(200))
+
+
 def test_rows_that_are_asked_about_twice_are_no_more_certain():
     rng = np.random.default_rng(2)
     x = rng.normal(0, 1, 2_000)

@@ -77,7 +77,10 @@ def _nothing_learnt(reference: PerformanceReference | None) -> str:
     if reference is None:
         return "The rows of the version's holdout are not there, so nobody knows what its scores mean."
     if reference.recalibration is None:
-        return "The version's holdout has too few labels of either kind to learn what its scores mean."
+        return (
+            "The version's holdout has too few labels of either kind, or scores that part them without an error or "
+            "hardly differ: what they mean cannot be learnt."
+        )
     slope, spread = reference.recalibration.slope, reference.recalibration.covariance[1][1] ** 0.5
     if slope - 2 * spread <= 0:
         return f"On the version's holdout higher scores are not surely likelier (slope {slope:.3g} ± {2 * spread:.3g})."

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from boucle.contracts.performance import Confusion, Measured, Metric, Recalibration
 from boucle.errors import NotEnoughDataError
 from boucle.stats.metrics import CLIP, Vector
+from boucle.stats.recalibration import fit_logistic, sigmoid
 
 MIN_POSITIVES = 30
 """Positives, and negatives, that a recalibration with two parameters asks for: fifteen for each (Peduzzi 1996: ten)."""
-_STEPS, _TOLERANCE = 50, 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,8 @@ def recalibrate(labels: Vector, scores: Vector, entities: ArrayLike) -> Recalibr
     """The logistic recalibration of scores by labels (Cox 1958), with a covariance by entity (Liang and Zeger 1986).
 
     Raises:
-        NotEnoughDataError: There are fewer than `MIN_POSITIVES` of either label, or the scores do not differ.
+        NotEnoughDataError: There are fewer than `MIN_POSITIVES` of either label, the scores do not
+            differ, or they part the labels so that no fit is the best.
     """
     positives = int(labels.sum())
     if min(positives, len(labels) - positives) < MIN_POSITIVES or np.ptp(scores) == 0:
@@ -44,24 +45,22 @@ def recalibrate(labels: Vector, scores: Vector, entities: ArrayLike) -> Recalibr
             f"A recalibration needs {MIN_POSITIVES} of either label and scores that differ; {positives} of "
             f"{len(labels)} labels are positive."
         )
-    design = np.column_stack([np.ones(len(scores)), _logit(scores)])
-    found = np.array([0.0, 1.0])
-    for _ in range(_STEPS):
-        p = _expit(design @ found)
-        information = design.T @ (design * (p * (1 - p))[:, None])
-        step = np.linalg.solve(information, design.T @ (labels - p))
-        found = found + step
-        if np.abs(step).max() < _TOLERANCE:
-            break
-    p = _expit(design @ found)
-    bread = np.linalg.inv(design.T @ (design * (p * (1 - p))[:, None]))
+    logits = _logit(scores)
+    fit = fit_logistic(labels, logits)
+    if not fit.converged:
+        raise NotEnoughDataError(
+            f"No recalibration fits these {len(labels)} labels best: the scores part them without an error, or hardly "
+            "differ."
+        )
+    bread = np.linalg.inv(fit.information)
+    design = np.column_stack([np.ones_like(logits), logits])
     _, place = np.unique(np.asarray(entities), return_inverse=True)
-    pull = design * (labels - p)[:, None]
+    pull = design * (labels - fit.probabilities)[:, None]
     by_entity = np.column_stack([np.bincount(place, weights=column) for column in pull.T])
     (a, b), (c, d) = bread @ (by_entity.T @ by_entity) @ bread
     return Recalibration(
-        intercept=float(found[0]),
-        slope=float(found[1]),
+        intercept=fit.intercept,
+        slope=fit.slope,
         covariance=((float(a), float(b)), (float(c), float(d))),
         rows=len(labels),
         positives=positives,
@@ -70,7 +69,7 @@ def recalibrate(labels: Vector, scores: Vector, entities: ArrayLike) -> Recalibr
 
 def calibrated(recalibration: Recalibration, scores: Vector) -> Vector:
     """The probability of each score."""
-    return _expit(recalibration.intercept + recalibration.slope * _logit(scores))
+    return sigmoid(recalibration.intercept + recalibration.slope * _logit(scores))
 
 
 def estimate_metrics(
@@ -174,11 +173,4 @@ def _bounds(metric: Metric) -> tuple[float, float]:
 def _logit(scores: Vector) -> Vector:
     clipped = np.clip(scores, CLIP, 1 - CLIP)
     found: Vector = np.log(clipped) - np.log1p(-clipped)
-    return found
-
-
-def _expit(values: NDArray[np.float64]) -> Vector:
-    # Of large values of either sign the one exponential that does not overflow.
-    small = np.exp(-np.abs(values))
-    found: Vector = np.where(values >= 0, 1 / (1 + small), small / (1 + small))
     return found

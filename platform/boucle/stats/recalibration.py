@@ -1,7 +1,9 @@
 """What scores lose for want of calibration: the part of the log loss that a new intercept and slope would mend."""
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from boucle.contracts.facts import Interval
 from boucle.errors import NotEnoughDataError
@@ -10,9 +12,22 @@ from boucle.stats.metrics import Vector, log_loss_rows
 
 PARAMETERS = 2
 """Intercept and slope."""
-ITERATIONS = 25
+ITERATIONS = 50
+TOLERANCE = 1e-9
+"""A step of intercept and slope below which the fit is done."""
 NARROW = 1e-6
 """Scores are clipped to [NARROW, 1 - NARROW] before their logit is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogisticFit:
+    """What a fit found: probabilities of the rows it was made of, and the information matrix at that place."""
+
+    intercept: float
+    slope: float
+    probabilities: Vector
+    information: NDArray[np.float64]
+    converged: bool
 
 
 def recalibrated(labels: Vector, scores: Vector) -> Vector:
@@ -26,18 +41,37 @@ def recalibrated(labels: Vector, scores: Vector) -> Vector:
     if len(set(labels.tolist())) < 2:
         raise NotEnoughDataError(f"Recalibration needs both outcomes; the {len(labels)} labels are all equal.")
     clipped = np.clip(scores, NARROW, 1 - NARROW)
-    design = np.column_stack([np.ones_like(clipped), np.log(clipped) - np.log1p(-clipped)])
-    if np.ptp(design[:, 1]) == 0:
+    logits = np.log(clipped) - np.log1p(-clipped)
+    if np.ptp(logits) == 0:
         return np.full_like(scores, labels.mean())
-    weights = np.array([0.0, 1.0])
+    return fit_logistic(labels, logits).probabilities
+
+
+def fit_logistic(labels: Vector, logits: Vector) -> LogisticFit:
+    """The most likely intercept and slope of labels by logits, by Newton's method from where every row is even.
+
+    A step that would make the labels less likely is halved until it does not. Where logits part the labels without an
+    error there is no best slope: the fit goes on to the last iteration and has not `converged`.
+    """
+    design = np.column_stack([np.ones_like(logits), logits])
+    weights, loss, has_converged = np.zeros(PARAMETERS), np.inf, False
+    step: NDArray[np.float64] = np.zeros(PARAMETERS)
     for _ in range(ITERATIONS):
-        fitted = _sigmoid(design @ weights)
-        curvature = design.T @ (design * (fitted * (1 - fitted))[:, None])
-        step = np.linalg.lstsq(curvature, design.T @ (labels - fitted), rcond=None)[0]
-        weights = weights + np.clip(step, -2.0, 2.0)
-        if np.abs(step).max() < 1e-9:
+        while (new := _loss(labels, design @ (weights + step))) > loss and np.abs(step).max() > TOLERANCE:
+            step = step / 2
+        weights, loss = weights + step, min(new, loss)
+        fitted = sigmoid(design @ weights)
+        information = design.T @ (design * (fitted * (1 - fitted))[:, None])
+        step = np.asarray(np.linalg.lstsq(information, design.T @ (labels - fitted), rcond=None)[0], dtype=np.float64)
+        if has_converged := bool(np.abs(step).max() < TOLERANCE):
             break
-    return _sigmoid(design @ weights)
+    return LogisticFit(
+        intercept=float(weights[0]),
+        slope=float(weights[1]),
+        probabilities=fitted,
+        information=information,
+        converged=has_converged and bool(np.linalg.matrix_rank(information) == PARAMETERS),
+    )
 
 
 def recalibration_gain(labels: Vector, scores: Vector, entities: ArrayLike, *, level: float = 0.95) -> Interval:
@@ -59,5 +93,12 @@ def recalibration_gain(labels: Vector, scores: Vector, entities: ArrayLike, *, l
     return clustered_interval(saved - PARAMETERS / len(labels), entities, level=level)
 
 
-def _sigmoid(values: Vector) -> Vector:
-    return 1 / (1 + np.exp(-np.clip(values, -500, 500)))
+def sigmoid(values: Vector) -> Vector:
+    """1 / (1 + exp(-values)), without overflow."""
+    small = np.exp(-np.abs(values))
+    found: Vector = np.where(values >= 0, 1 / (1 + small), small / (1 + small))
+    return found
+
+
+def _loss(labels: Vector, logits: Vector) -> float:
+    return float(np.sum(np.logaddexp(0, logits) - labels * logits))
