@@ -259,6 +259,19 @@ def test_a_period_that_is_run_again_states_nothing_new_unless_more_is_known(home
     assert len(statements(home, SPEC, "1997-05")) == 2
 
 
+def test_a_period_that_is_run_again_knows_what_a_later_run_knew(home: Home):
+    """A label and a message of June; May is run again after June, whose end is later than May's."""
+    for number, entity in enumerate("467"):
+        ask(home, number, entity=entity, as_of=day("1997-05-01"))
+    joined(home, MAY)
+    tell(home, 1, 0, received="1997-06-10")
+    with home.warehouse.connect() as connection:
+        connection.execute(f"insert into {SPEC.labels} values ('7', '1997-05-01', 1, '1997-06-12')")
+    truth(home, JUNE)
+    assert truth(home, MAY).restated == ()
+    assert [(said.known, said.pending) for said in statements(home, SPEC, "1997-05")] == [(1, 2), (3, 0)]
+
+
 def test_a_run_of_two_periods_states_each_as_it_was_known_at_its_own_end(home: Home):
     ask(home, 1, entity="7", as_of=day("1997-05-01"))
     tell(home, 1, 1, received="1997-06-10")

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import repeat
 from pathlib import Path
 
 import dagster as dg
@@ -41,13 +42,14 @@ def join_outcomes(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> Trut
     again, the statements stay as they are, and one more is written if what is known now differs from the newest.
     """
     windows = restatable(spec, periods)
-    known = Knowledge.read(home, spec, windows)
+    told = {window.key: statements(home, spec, window.key) for window in windows}
+    known = Knowledge.read(home, spec, windows, until=max(map(_known_until, told.values(), repeat(periods[-1].end))))
     joined, restated = {}, []
     for place, window in enumerate(windows):
-        before = statements(home, spec, window.key)
+        before = told[window.key]
         if not before and window not in periods:
             continue
-        rows, found = known.of(place, periods[-1].end if before else window.end)
+        rows, found = known.of(place, _known_until(before, periods[-1].end) if before else window.end)
         newest = before[-1] if before else found
         if not before or newest.labels_digest != found.labels_digest:
             newest = _state(home, spec, rows, found, before)
@@ -105,6 +107,11 @@ def coverage_check(joined: Joined) -> dg.AssetCheckResult:
         description="; ".join(said) if found.due else "no prediction was due in the period: nothing is known",
         metadata={"due": found.due, "coverage": found.coverage},
     )
+
+
+def _known_until(before: tuple[WindowOutcomes, ...], end: datetime) -> datetime:
+    """Up to when to look: a run of an old period must not know less than a later run said already."""
+    return max(end, before[-1].known_at) if before else end
 
 
 def _state(

@@ -43,12 +43,12 @@ class Knowledge:
     unknown: Sequence[FeedbackRecord]
 
     @classmethod
-    def read(cls, home: Home, spec: LoopSpec, windows: Sequence[Period]) -> Self:
-        """All that is known now of these windows, which follow each other."""
+    def read(cls, home: Home, spec: LoopSpec, windows: Sequence[Period], *, until: datetime) -> Self:
+        """All that was known at a moment, their end or later, of these windows, which follow each other."""
         horizon, end = timedelta(days=spec.horizon_days), naive(windows[-1].end)
         rows = served_between(home, spec, naive(windows[0].start) - horizon, end)
         asked = OutcomeSource.FEEDBACK in spec.outcomes.sources
-        heard = _feedback(home, rows, windows[0].start, windows[-1].end) if asked else []
+        heard = _feedback(home, rows, windows[0].start, until) if asked else []
         return cls(
             spec=spec,
             windows=windows,
@@ -59,9 +59,9 @@ class Knowledge:
                 due=rows["features_as_of"].fillna(rows["as_of"]) + horizon,
                 at=rows["at"],
             ),
-            labels=_labels(home, spec, rows, end),
+            labels=_labels(home, spec, rows, naive(until)),
             feedback=heard,
-            unknown=_unknown(home, spec, rows, heard),
+            unknown=_unknown(home, spec, rows, [one for one in heard if one.received_at <= windows[-1].end]),
         )
 
     def of(self, place: int, until: datetime) -> tuple[pd.DataFrame, WindowOutcomes]:
