@@ -16,11 +16,13 @@ from boucle.contracts.ids import Digest
 from boucle.contracts.measuring import Slicing
 from boucle.contracts.performance import Estimate, EstimateError, Measured, Metric, Performance, PerformanceReport
 from boucle.contracts.windows import Period
+from boucle.features.outcomes import OutcomeSettings
 from boucle.stats.performance_history import estimate_accuracy
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.performance_metadata import history_metadata, performance_metadata
+from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.ground_truth import join_outcomes
 from boucle_platform.model_loop.steps.performance import live_performance, tolerance_check
 from boucle_platform.model_loop.steps.prediction_log import collect_predictions
@@ -82,11 +84,11 @@ class World:
         with self.home.warehouse.connect() as connection:
             connection.execute(f"insert into {SPEC.labels} select user_id, as_of, label, known_at from rows")
 
-    def report(self, *periods: Period) -> PerformanceReport:
+    def report(self, *periods: Period, spec: LoopSpec = SPEC) -> PerformanceReport:
         """Run the steps of these periods; the report of the last one."""
-        collect_predictions(self.home, SPEC, periods)
-        join_outcomes(self.home, SPEC, periods)
-        return live_performance(self.home, SPEC, periods).reports[periods[-1].key]
+        collect_predictions(self.home, spec, periods)
+        join_outcomes(self.home, spec, periods)
+        return live_performance(self.home, spec, periods).reports[periods[-1].key]
 
 
 @pytest.fixture
@@ -200,6 +202,21 @@ def test_an_error_is_recorded_once_when_the_window_is_mature(world: World):
     assert loss.covered
     world.ask(JUNE.start)
     assert {error.period for error in world.report(JUNE).estimate_errors} == {"1997-06"}
+
+
+def test_the_error_of_one_version_does_not_hide_that_of_another(world: World):
+    """Version 1 was asked at the start of May and is mature at its end, version 2 in mid-May."""
+    world.ask(MAY.start)
+    world.ask(day("1997-05-15"), version=2)
+    assert {error.version for error in world.report(MAY).estimate_errors} == {1}
+    assert {(error.period, error.version) for error in world.report(JUNE).estimate_errors} == {("1997-05", 2)}
+
+
+def test_an_error_is_recorded_though_outcomes_take_longer_than_restatements(world: World):
+    spec = SPEC.model_copy(update={"outcomes": OutcomeSettings(restate_days=10)})
+    world.ask(day("1997-05-31"))
+    assert world.report(MAY, spec=spec).estimate_errors == ()
+    assert {error.period for error in world.report(JUNE, spec=spec).estimate_errors} == {"1997-05"}
 
 
 def test_concept_shift_shows_in_the_error_and_then_the_estimate_is_refused(world: World):

@@ -139,16 +139,25 @@ def _mature_calibration(spec: LoopSpec, reference: PerformanceReference | None, 
 
 def _matured(home: Home, spec: LoopSpec, window: Period, report: PerformanceReport) -> tuple[EstimateError, ...]:
     """The errors of estimates, this window's and earlier ones', all of whose predictions are due by now."""
-    earliest = window.end - timedelta(days=spec.outcomes.restate_days)
+    # The last answer of a window is due a horizon after its end, and found in the window that is open then.
+    due = timedelta(days=spec.horizon_days) + (window.end - window.start)
+    earliest = window.end - max(timedelta(days=spec.outcomes.restate_days), due)
     before = [one for one in home.monitoring.newest(spec.name) if earliest < one.window_end <= window.start]
-    recorded = {error.period for one in before for error in one.estimate_errors}
+    recorded = {(error.period, error.version) for one in before for error in one.estimate_errors}
     windows, found = (*before, report), list[EstimateError]()
     for place, one in enumerate(windows):
-        if one.period in recorded or all(estimate.refused for estimate in one.estimated):
+        asked = tuple(each for each in one.estimated if not each.refused and (one.period, each.version) not in recorded)
+        if not asked:
             continue
         served = predictions_of(home, spec, spec.period(one.period))
         known = joined_up([outcomes(home, spec, since.period) for since in windows[place:]])
-        found += estimate_errors(spec, one, served[~served["pinned"].astype(bool)], known, by=window.end)
+        found += estimate_errors(
+            spec,
+            one.model_copy(update={"estimated": asked}),
+            served[~served["pinned"].astype(bool)],
+            known,
+            by=window.end,
+        )
     return tuple(found)
 
 
