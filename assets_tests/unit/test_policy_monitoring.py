@@ -204,6 +204,20 @@ def test_a_flag_that_is_seldom_set_may_be_unset_for_a_while():
     assert verdicts(reference=reference, features={"recency": unset, "freq": SAME})["input_frozen"] is Verdict.PASSED
 
 
+def test_a_flag_that_may_be_unset_by_chance_does_not_hide_a_feature_that_is_frozen():
+    """Of 40 rows a flag of 11 % is unset in all of 1 % of windows; the other feature cannot stand still."""
+    flag = profile_like([0.5] * 890 + [1.5] * 110, SAME)
+    reference = live().reference.model_copy(
+        update={
+            "details": {"recency": flag.details, "freq": SAME.details},
+            "features": {"recency": flag.histogram, "freq": SAME.histogram},
+        }
+    )
+    features = {"recency": profile_like([0.5] * 40, SAME), "freq": profile_like([2.5] * 40, SAME)}
+    found = gates(reference=reference, features=features)["input_frozen"]
+    assert (found.verdict, found.detail[:4]) == (Verdict.FAILED, "freq")
+
+
 def test_few_rows_of_a_flag_that_stand_still_may_be_chance():
     flag = profile_like([0.5] * 850 + [1.5] * 150, SAME)
     facts = live()

@@ -18,7 +18,7 @@ unset for a while."""
 
 
 def input_frozen(facts: LiveFacts, limit: GateLimit, *, alarms: float) -> Gate:
-    """The feature that varies least, against the reference.
+    """The feature that varies least, against the reference; of those that surely stand still, where there are any.
 
     Variation is the share of rows with another value than the most common one of the window, missing rows left out.
     Failed when less than the limit is left of it, and so few such rows have a probability (binomial) of at most
@@ -30,10 +30,14 @@ def input_frozen(facts: LiveFacts, limit: GateLimit, *, alarms: float) -> Gate:
     if not found:
         detail = "No feature has a value in the window and enough different ones in the reference."
         return gates.at_least(name, None, limit, sample_size=0, detail=detail)
-    feature, (others, rows, usual) = min(found.items(), key=lambda item: item[1][0] / item[1][1] / item[1][2])
+    left = {key: others / rows / usual for key, (others, rows, usual) in found.items()}
+    # A flag that is seldom set may stand still by chance; it must not hide a feature that cannot.
+    sure = [key for key in found if left[key] < limit.limit and bdtr(*found[key]) <= alarms / len(found)]
+    feature = min(sure or left, key=lambda key: left[key])
+    others, rows, _ = found[feature]
     detail = f"{feature} varies least: {others} of {rows} rows have another value than its most common one."
-    gate = gates.at_least(name, others / rows / usual, limit, sample_size=rows, detail=detail)
-    if gate.verdict is Verdict.FAILED and bdtr(others, rows, usual) > alarms / len(found):
+    gate = gates.at_least(name, left[feature], limit, sample_size=rows, detail=detail)
+    if gate.verdict is Verdict.FAILED and not sure:
         return gates.inconclusive(gate, f"{detail} It may be chance.")
     return gate
 
