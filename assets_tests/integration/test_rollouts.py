@@ -344,6 +344,7 @@ def boucle(shop: Shop, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.timeout(300)  # six processes of the command, one after the other
 def test_the_verbs_try_look_and_abort(shop: Shop):
     version = shop.register(shop.bundle(RIGHT))
     tried = boucle(shop, "try", str(version), "--strategy", "shadow", "--reason", "is it better?", "--json")
