@@ -5,12 +5,14 @@ import re
 import pytest
 
 from assets_tests.contract.test_documents import example
-from assets_tests.judging import MODEL, day, trigger
+from assets_tests.judging import MODEL, day, gate, trigger
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.performance import MonitoringHistory, PerformanceReport
 from boucle.contracts.trigger import TriggerOutcome
+from boucle.contracts.verdict import Bound, Verdict
 from boucle.stats.performance_history import monitoring_history
 from boucle_platform.model_loop.monitoring_page import render_monitoring
+from boucle_platform.model_loop.monitoring_plots import _drift
 
 REPORT = PerformanceReport.model_validate(example("PerformanceReport"))
 DRIFT = DriftReport.model_validate(example("DriftReport"))
@@ -61,3 +63,15 @@ def test_what_others_wrote_is_shown_and_not_run():
 
 def test_a_model_without_a_window_says_so():
     assert "No window was reported yet" in page(monitoring_history(MODEL, []))
+
+
+def test_a_frozen_input_is_drawn_beyond_its_limit_and_one_that_varies_within_it():
+    def used(measured: float) -> list[float]:
+        frozen = gate("input_frozen", Verdict.FAILED).model_copy(
+            update={"bound": Bound.AT_LEAST, "limit": 0.1, "measured": measured}
+        )
+        drift = DRIFT.model_copy(update={"gates": (frozen,)})
+        (axes,) = _drift(["1997-05"], monitoring_history(MODEL, [(REPORT, drift)]).windows).axes
+        return [line.get_ydata()[0] for line in axes.lines if line.get_label() == "input_frozen"]
+
+    assert (used(1.0), used(0.0)) == ([0.1], [5])

@@ -1,5 +1,6 @@
 """What the exporter says of a home: what is on record, and never a zero for what nobody could read."""
 
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from assets_tests.watched_home import DOCUMENTS, NOON, begin_trial, decided, exp
 from boucle.contracts.decision import DecisionKind
 from boucle.contracts.performance import Estimate, Metric, PerformanceReport
 from boucle.contracts.trigger import TriggerOutcome
-from boucle.contracts.verdict import Verdict
+from boucle.contracts.verdict import Bound, Verdict
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import ReadAtScrape
 from boucle_adapters.monitoring_files import MonitoringFiles
@@ -153,7 +154,32 @@ def test_the_newest_drift_report_says_what_drifted_how_far_and_how_old_it_is(set
     assert verdicts == {"passed": 0, "failed": 1, "inconclusive": 0}
     assert value(found, "boucle_drift_gate_limit", model=MODEL, gate="score_drift") == failed.limit
     assert value(found, "boucle_drift_report_age_seconds", model=MODEL) == pytest.approx(3 * 86_400, abs=60)
-    assert value(found, "boucle_drift_report_window_seconds", model=MODEL) == 31 * 86_400
+    assert value(found, "boucle_drift_report_period_seconds", model=MODEL) == 31 * 86_400
+
+
+def test_a_report_is_due_each_day_where_a_window_of_28_days_ends_each_day(settings, state):
+    newest = drift_report(period="1997-08-31")
+    newest = newest.model_copy(update={"window_start": newest.window_end - timedelta(days=28)})
+    put_document(settings, "drift_report", newest.period, newest)
+    assert value(scraped(settings), "boucle_drift_report_period_seconds", model=MODEL) == 86_400
+
+
+@pytest.mark.parametrize(
+    ("bound", "limit", "measured", "used"),
+    [
+        (Bound.AT_MOST, 0.2, 0.3, 1.5),
+        (Bound.AT_LEAST, 0.1, 0.2, 0.5),
+        (Bound.AT_LEAST, 0.1, 0.05, 2),
+        (Bound.AT_LEAST, 0.1, 0, math.inf),
+        (Bound.AT_LEAST, -0.02, -0.03, 1.5),
+    ],
+)
+def test_beyond_its_limit_a_gate_uses_more_than_one_whichever_side_passes(
+    settings, state, bound: Bound, limit: float, measured: float, used: float
+):
+    one = gate("g", Verdict.FAILED).model_copy(update={"bound": bound, "limit": limit, "measured": measured})
+    put_document(settings, "drift_report", "1997-08", drift_report(gates=(one,)))
+    assert value(scraped(settings), "boucle_drift_gate_used_ratio", model=MODEL, gate="g") == pytest.approx(used)
 
 
 def test_what_could_not_be_measured_has_no_figure(settings, state):

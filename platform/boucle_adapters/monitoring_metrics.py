@@ -7,6 +7,7 @@ from boucle.contracts.ids import ModelName
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.performance import PerformanceReport
 from boucle.contracts.verdict import Verdict
+from boucle.contracts.windows import period_named
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import Family, Sample
 from boucle_adapters.monitoring_files import MonitoringFiles
@@ -22,6 +23,11 @@ GATE_MEASURED = Family(
     name="boucle_drift_gate_measured", text="What a gate of the newest drift report measured, in its unit", labels=_GATE
 )
 GATE_LIMIT = Family(name="boucle_drift_gate_limit", text="The limit of the gate, in its unit", labels=_GATE)
+GATE_USED = Family(
+    name="boucle_drift_gate_used_ratio",
+    text="How much of its limit the gate uses, whichever side passes: 1 at the limit, more beyond it",
+    labels=_GATE,
+)
 GATE_VERDICT = Family(
     name="boucle_drift_gate_verdict",
     text="1 for the verdict of the gate: passed, failed or inconclusive; 0 for the others",
@@ -32,8 +38,10 @@ REPORT_AGE = Family(
     text="How long ago the newest monitored window ended, by the model's clock",
     labels=("model",),
 )
-REPORT_WINDOW = Family(
-    name="boucle_drift_report_window_seconds", text="How long the newest monitored window is", labels=("model",)
+REPORT_PERIOD = Family(
+    name="boucle_drift_report_period_seconds",
+    text="How long the newest monitored period is: a report is due each, though its window may span several",
+    labels=("model",),
 )
 
 COVERAGE = Family(
@@ -95,7 +103,7 @@ def of_drift(settings: Settings, model: ModelName) -> list[Sample]:
     age = HomeClock(settings.clock_file(model)).now() - report.window_end
     return [
         Sample(REPORT_AGE, (model,), age.total_seconds()),
-        Sample(REPORT_WINDOW, (model,), (report.window_end - report.window_start).total_seconds()),
+        Sample(REPORT_PERIOD, (model,), period_named(report.period).length.total_seconds()),
         *(Sample(DRIFT_SCORE, (model, feature), psi) for feature, psi in report.feature_psi.items()),
         *_gates(model, report),
     ]
@@ -111,5 +119,6 @@ def _gates(model: ModelName, report: DriftReport) -> Iterator[Sample]:
         labels = (model, gate.name)
         yield Sample(GATE_MEASURED, labels, gate.measured)
         yield Sample(GATE_LIMIT, labels, gate.limit)
+        yield Sample(GATE_USED, labels, gate.used())
         for verdict in Verdict:
             yield Sample(GATE_VERDICT, (*labels, verdict), float(gate.verdict is verdict))

@@ -1,5 +1,6 @@
 """A gate: one measured value against one limit, with three possible answers."""
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -61,6 +62,18 @@ class Gate(Document):
     def sentence(self) -> str:
         """`figures`, and the detail where there is one."""
         return f"{self.figures()}. {self.detail}" if self.detail else self.figures()
+
+    def used(self) -> float | None:
+        """How much of its limit is used, whichever side passes: 1 at the limit, more beyond it; None if unknown.
+
+        A share of which nothing is left where some must be is infinitely far beyond it. A limit below 0 is the lower
+        one of two (`within`), and is used as one above 0 is.
+        """
+        if self.measured is None or self.limit == 0:
+            return None
+        if self.bound is Bound.AT_LEAST and self.limit > 0:
+            return self.limit / self.measured if self.measured > 0 else math.inf
+        return self.measured / self.limit
 
     def figures(self) -> str:
         """`log_loss: passed (measured 0.218 nats, at most 0.3 nats, n=23502)`; a mode other than `block` is named."""

@@ -29,6 +29,11 @@ class Period(Document):
     start: AwareDatetime
     end: AwareDatetime
 
+    @property
+    def length(self) -> timedelta:
+        """From its start to its end."""
+        return self.end - self.start
+
     def contains(self, moment: datetime) -> bool:
         """Whether `start <= moment < end`."""
         return self.start <= moment < self.end
@@ -53,6 +58,23 @@ def period_of(key: str, cadence: Cadence) -> Period:
             f"'{key}' is not a {cadence} period; write it like {datetime(1997, 4, 1, tzinfo=UTC):{cadence.key_format}}."
         ) from error
     return Period(key=PeriodKey(key), start=start, end=_next_start(start, cadence))
+
+
+def period_named(key: str) -> Period:
+    """The period with this key, of the cadence in whose form it is written.
+
+    Raises:
+        ConfigurationError: The key is in the form of none.
+
+    >>> period_named("1997-12").length.days, period_named("2013-12-24").length.days
+    (31, 1)
+    """
+    for cadence in Cadence:
+        try:
+            return period_of(key, cadence)
+        except ConfigurationError:
+            continue
+    raise ConfigurationError(f"'{key}' is the key of no period; it looks like 1997-12 or 1997-12-24.")
 
 
 def period_at(moment: datetime, cadence: Cadence) -> Period:

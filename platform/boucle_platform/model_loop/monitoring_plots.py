@@ -21,6 +21,7 @@ NAMES = {
 }
 TICKS = 8
 _WIDTH, _HEIGHT = 9.2, 2.9
+_MOST_USED = 5
 _CAPTIONS = {
     "loss": "Log loss by version, less is better: realised with its interval, dashed with crosses as estimated without "
     "labels. Triangles are retraining triggers, filled where they fired.",
@@ -29,7 +30,8 @@ _CAPTIONS = {
     "estimates": "Estimates of the log loss as they were made, with their intervals, against what came of the same "
     "predictions. On the line is right.",
     "coverage": "Predictions by what is known of their outcome, in the window in which it was due.",
-    "drift": "What each drift gate measured, over its limit: beyond 1 it is broken. Hollow where the data is not sure.",
+    "drift": f"How much of its limit each drift gate uses: beyond 1 it is broken, {_MOST_USED} is that or more. "
+    "Hollow where the data is not sure.",
 }
 
 
@@ -151,15 +153,15 @@ def _count(report: PerformanceReport, kind: str) -> int:
 
 
 def _drift(periods: list[str], windows: Sequence[MonitoredWindow]) -> Any:
-    """Each drift gate's measured value over its limit, so that gates of different units share an axis."""
+    """How much of its limit each drift gate uses, so that gates of different units share an axis."""
     lines: dict[str, list[tuple[int, float, str]]] = {}
     for place, window in enumerate(windows):
         for gate in window.drift.gates if window.drift else ():
-            if gate.measured is not None and gate.limit:
-                lines.setdefault(gate.name, []).append((place, gate.measured / gate.limit, gate.verdict.value))
+            if (used := gate.used()) is not None:
+                lines.setdefault(gate.name, []).append((place, min(used, _MOST_USED), gate.verdict.value))
     if not lines:
         return None
-    figure, axes = _over(periods, "measured / limit")
+    figure, axes = _over(periods, "used of the limit")
     axes.axhline(1, color="#b3261e", linewidth=1, linestyle="--")
     for number, (name, line) in enumerate(sorted(lines.items())):
         colour = COLOURS[number % len(COLOURS)]
