@@ -28,8 +28,10 @@ from boucle.policy.service import (
     output_gates,
     saturation_gate,
 )
+from boucle_adapters import replica_metrics
+from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.monitoring_files import MonitoringFiles
-from boucle_adapters.replica_metrics import NOTHING, Counted, base_at, counts_of, since
+from boucle_adapters.replica_metrics import NOTHING, Counted, base_at, counts_of, read_counts, since
 from boucle_serving.metrics import ServingMetrics
 
 EXAMPLES = Path(__file__).parents[1] / "contract" / "documents"
@@ -294,6 +296,37 @@ def test_counts_are_of_one_version_and_its_own_errors():
     assert found.facts == ServiceFacts(requests=5, failed=1, slow=2, asked=7, refused=3)
     assert metrics.counted(MODEL, TWO, slow_seconds=0.25) == ServiceFacts(requests=5, failed=1, slow=2)
     assert found.started == pytest.approx(psutil.Process().create_time(), abs=1)
+
+
+def test_a_call_of_many_rows_is_one_request_that_failed_to_the_share_of_its_rows_that_did():
+    metrics = ServingMetrics()
+    metrics.observe_rows(MODEL, {("2", "production", 500): 1_000}, 0.01)
+    for _ in range(10):
+        metrics.observe_rows(MODEL, {("2", "production", 200): 90, ("2", "production", 500): 10}, 0.3)
+    metrics.observe(MODEL, "2", "production", 200, 0.01)
+    text = str(metrics.text(), "utf-8")
+    found = counts_of(text, MODEL, TWO, slow_seconds=0.25).facts
+    assert found == ServiceFacts(requests=12, failed=2, slow=10, asked=12)
+    assert metrics.counted(MODEL, TWO, slow_seconds=0.25) == replace(found, asked=0)
+    assert 'boucle_requests_total{code="500",model="repurchase",route="production",version="2"} 1100.0' in text
+
+
+def test_calls_of_many_rows_that_are_all_slow_miss_the_objective():
+    metrics = ServingMetrics()
+    for _ in range(60):
+        metrics.observe_rows(MODEL, {("2", "production", 200): 100}, 2.0)
+    assert verdicts(metrics.counted(MODEL, TWO, slow_seconds=1.0))["slow_requests"] is FAILED
+
+
+@pytest.mark.parametrize("text", ["<html>Welcome</html>", "", "up 1\n"])
+def test_an_address_that_answers_something_else_is_a_replica_that_cannot_be_read(
+    text: str, monkeypatch: pytest.MonkeyPatch
+):
+    state, texts = MemoryStateStore(), {"http://one": text, "http://two": str(ServingMetrics().text(), "utf-8")}
+    for name in ("one", "two"):
+        state.heartbeat(name, {MODEL: 1}, f"http://{name}")
+    monkeypatch.setattr(replica_metrics, "_metrics_of", texts.get)
+    assert set(read_counts(state, MODEL, TWO, slow_seconds=1.0, replica_timeout_seconds=3)) == {"two"}
 
 
 def counted(requests: int, failed: int = 0, slow: int = 0, *, started: float = 1.0) -> Counted:

@@ -10,7 +10,7 @@ from prometheus_client.samples import Sample
 
 from boucle.contracts.facts import ServiceFacts
 from boucle.contracts.ids import ModelName, ModelVersion
-from boucle.contracts.measuring import CLIENT_LEFT, MODEL_ERROR
+from boucle.contracts.measuring import CLIENT_LEFT, MODEL_ERROR, whole
 from boucle.policy.burn import Seen
 from boucle.ports import StateStore
 
@@ -44,23 +44,36 @@ def read_counts(
     found = {}
     for name, address in sorted(addresses.items()):
         text = _metrics_of(address)
-        if text is not None:
+        if text is None:
+            continue
+        try:
             found[name] = counts_of(text, model, version, slow_seconds=slow_seconds)
+        except ValueError:  # whoever answers there is no replica, or one of an earlier release
+            continue
     return found
 
 
 def counts_of(text: str, model: ModelName, version: ModelVersion, *, slow_seconds: float) -> Counted:
-    """The counts of one version in the exposition format of Prometheus; zeros where it answered nothing."""
-    counts: Counter[str] = Counter()
-    started = 0.0
+    """The counts of one version in the exposition format of Prometheus; zeros where it answered nothing.
+
+    Raises:
+        ValueError: It is no such text, or it does not count calls.
+    """
+    counts: dict[str, float] = dict.fromkeys(_NAMES, 0)
+    started, is_counting = 0.0, False
     for family in text_string_to_metric_families(text):
+        is_counting = is_counting or family.name == "boucle_calls"
         for sample in family.samples:
             if sample.name == "process_start_time_seconds":
                 started = sample.value
-            counts.update(_of_replica(sample))
+            found = _of_replica(sample)
             if (sample.labels.get("model"), sample.labels.get("version")) == (model, str(version)):
-                counts.update(_of_version(sample, slow_seconds))
-    return Counted(started=started, facts=ServiceFacts(**{name: counts[name] for name in _NAMES}))
+                found |= _of_version(sample, slow_seconds)
+            for name, count in found.items():
+                counts[name] += count
+    if not is_counting:
+        raise ValueError("There is no metric boucle_calls_total.")
+    return Counted(started=started, facts=ServiceFacts(**{name: whole(count) for name, count in counts.items()}))
 
 
 def since(now: Mapping[str, Counted], before: Mapping[str, Counted]) -> ServiceFacts:
@@ -88,18 +101,18 @@ def base_at(history: Sequence[Seen[Mapping[str, Counted]]], moment: float) -> di
     return base
 
 
-def _of_replica(sample: Sample) -> dict[str, int]:
+def _of_replica(sample: Sample) -> dict[str, float]:
     """What a sample says of the replica as a whole, whoever answered."""
-    if sample.name == "boucle_requests_total" and sample.labels["code"] != str(CLIENT_LEFT):
-        return {"asked": int(sample.value)}
+    if sample.name == "boucle_calls_total" and sample.labels["code"] != str(CLIENT_LEFT):
+        return {"asked": sample.value}
     if sample.name == "boucle_refused_requests_total" and sample.labels["reason"] == FULL:
-        return {"refused": int(sample.value)}
+        return {"refused": sample.value}
     return {}
 
 
-def _of_version(sample: Sample, slow_seconds: float) -> dict[str, int]:
-    count, labels = int(sample.value), sample.labels
-    if sample.name == "boucle_requests_total" and labels["code"] != str(CLIENT_LEFT):
+def _of_version(sample: Sample, slow_seconds: float) -> dict[str, float]:
+    count, labels = sample.value, sample.labels
+    if sample.name == "boucle_calls_total" and labels["code"] != str(CLIENT_LEFT):
         return {"requests": count, "failed": count if labels["code"] == str(MODEL_ERROR) else 0}
     if sample.name == "boucle_request_duration_seconds_count":
         return {"slow": count}

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -10,11 +11,21 @@ from prometheus_client.registry import Collector
 
 from boucle.contracts.facts import ServiceFacts
 from boucle.contracts.ids import ModelName, ModelVersion
-from boucle.contracts.measuring import CLIENT_LEFT, LATENCY_BOUNDS_SECONDS, MODEL_ERROR
+from boucle.contracts.measuring import CLIENT_LEFT, LATENCY_BOUNDS_SECONDS, MODEL_ERROR, whole
 
 _ANSWER = ("model", "version", "route")
 _WEIGHT = ("model", "version")
 _Answer = tuple[str, str, str]
+
+
+class _Rows(NamedTuple):
+    """Rows with one code, and the calls that they came in: a call is one, shared out among the codes of its rows."""
+
+    rows: int
+    calls: float
+
+
+_NO_ROWS = _Rows(0, 0.0)
 
 
 class ServingMetrics:
@@ -43,12 +54,15 @@ class ServingMetrics:
         self._answers.add((model, version, route), code, 1, seconds)
 
     def observe_rows(self, model: str, counts: Mapping[tuple[str, str, int], int], seconds: float) -> None:
-        """Count the rows of one request by (version, route, code), and its time once for each of these."""
+        """Count the rows of one request by (version, route, code), and its time once for each version and route."""
+        rows_of: dict[_Answer, dict[int, int]] = {}
         for (version, route, code), rows in counts.items():
-            self._answers.add((model, version, route), code, rows, seconds)
+            rows_of.setdefault((model, version, route), {})[code] = rows
+        for answer, codes in rows_of.items():
+            self._answers.add_rows(answer, codes, seconds)
 
     def counted(self, model: ModelName, version: ModelVersion, *, slow_seconds: float) -> ServiceFacts:
-        """What a version answered since this process started; any thread may ask.
+        """What a version answered since this process started, each call once; any thread may ask.
 
         Args:
             model: Of which.
@@ -76,11 +90,14 @@ class _Answers(Collector):
 
     def __init__(self) -> None:
         self._requests: dict[tuple[_Answer, int], int] = {}
+        """Those that came by themselves."""
+        self._rows: dict[tuple[_Answer, int], _Rows] = {}
+        """Those that came as rows of a call; written at once, for another thread reads."""
         self._buckets: dict[_Answer, list[int]] = {}
         self._seconds: dict[_Answer, float] = {}
 
-    def add(self, answer: "_Answer", code: int, requests: int, seconds: float) -> None:
-        """So many requests that took so long together."""
+    def add(self, answer: _Answer, code: int, requests: int, seconds: float) -> None:
+        """So many requests of their own, and the time of one answer."""
         self._requests[answer, code] = self._requests.get((answer, code), 0) + requests
         buckets = self._buckets.get(answer)
         if buckets is None:
@@ -88,26 +105,35 @@ class _Answers(Collector):
         buckets[bisect_left(LATENCY_BOUNDS_SECONDS, seconds)] += 1
         self._seconds[answer] = self._seconds.get(answer, 0.0) + seconds
 
+    def add_rows(self, answer: _Answer, codes: Mapping[int, int], seconds: float) -> None:
+        """The rows of one call by code, and the time of the call."""
+        total, code = sum(codes.values()), 0
+        for code, rows in codes.items():
+            was = self._rows.get((answer, code), _NO_ROWS)
+            self._rows[answer, code] = _Rows(was.rows + rows, was.calls + rows / total)
+            self._requests.setdefault((answer, code), 0)
+        self.add(answer, code, 0, seconds)
+
     def counted(self, model: str, version: str, *, slow_from: int) -> ServiceFacts:
-        """The counts of one version over its routes; slow are those in the buckets from this one on."""
-        asked = [
-            (code, count)
-            for ((of, by, _), code), count in list(self._requests.items())
-            if (of, by) == (model, version) and code != CLIENT_LEFT
-        ]
+        """The calls of one version over its routes; slow are those in the buckets from this one on."""
         slow = sum(
             sum(buckets[slow_from:])
             for (of, by, _), buckets in list(self._buckets.items())
             if (of, by) == (model, version)
         )
+        asked = [
+            (code, found.calls)
+            for ((of, by, _), code), found in self._counts()
+            if (of, by) == (model, version) and code != CLIENT_LEFT
+        ]
         return ServiceFacts(
-            requests=sum(count for _, count in asked),
-            failed=sum(count for code, count in asked if code == MODEL_ERROR),
+            requests=whole(sum(calls for _, calls in asked)),
+            failed=whole(sum(calls for code, calls in asked if code == MODEL_ERROR)),
             slow=slow,
         )
 
     def collect(self) -> Iterator[Metric]:
-        """Both families as Prometheus knows them; any thread may ask."""
+        """All families as Prometheus knows them; any thread may ask."""
         duration = HistogramMetricFamily(
             "boucle_request_duration_seconds",
             "From the first byte of a prediction request to its answer",
@@ -119,6 +145,13 @@ class _Answers(Collector):
             duration.add_metric(answer, cumulative, self._seconds.get(answer, 0.0))
         yield duration
         requests = CounterMetricFamily("boucle_requests_total", "Predictions asked for", labels=(*_ANSWER, "code"))
-        for (answer, code), count in list(self._requests.items()):
-            requests.add_metric((*answer, str(code)), count)
-        yield requests
+        calls = CounterMetricFamily("boucle_calls_total", "Calls, one of several rows once", labels=(*_ANSWER, "code"))
+        for (answer, code), found in self._counts():
+            requests.add_metric((*answer, str(code)), found.rows)
+            calls.add_metric((*answer, str(code)), found.calls)
+        yield from (requests, calls)
+
+    def _counts(self) -> Iterator[tuple[tuple[_Answer, int], _Rows]]:
+        for key, requests in list(self._requests.items()):
+            came = self._rows.get(key, _NO_ROWS)
+            yield key, _Rows(requests + came.rows, requests + came.calls)

@@ -23,7 +23,8 @@ class Interval:
 class ServiceFacts:
     """Requests that one version answered in a window: all, those that ended as its error, and those that were slow.
 
-    `asked` and `refused` are of the replicas as a whole: all requests, and those turned away because one was full.
+    A call of many rows is one request: its rows are no independent witnesses. It failed to the share of its rows that
+    did. `asked` and `refused` are of the replicas as a whole: all requests, and those turned away because one was full.
     """
 
     requests: int

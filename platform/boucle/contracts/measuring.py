@@ -1,5 +1,7 @@
 """How boucle measures: what wrong answers cost, into which slices rows fall, which durations are told apart."""
 
+import math
+
 from pydantic import Field
 
 from boucle.contracts.document import Document
@@ -12,6 +14,17 @@ MODEL_ERROR = 500
 """The version answered, and what it said was no answer. Other errors of the 500s are not the version's own."""
 CLIENT_LEFT = 499
 """Counted, never seen: the caller went away in the middle of its request. Nobody's error."""
+
+
+def whole(calls: float) -> int:
+    """Whole calls among a sum of shares of calls; what rounding takes from a sum is no call less.
+
+    Of sums that rise it rises as well, and by no more than they do where they rise by whole calls.
+
+    >>> whole(0.1 + 0.7 + 0.2), whole(0.9)
+    (1, 0)
+    """
+    return math.floor(calls + 1e-6)
 
 
 class CostMatrix(Document):
