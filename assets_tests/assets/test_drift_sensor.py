@@ -113,6 +113,30 @@ def test_reports_written_between_two_ticks_are_judged_one_by_one_oldest_first(wo
         assert [period for period, _ in world.judged()] == ["1997-07", "1997-08", "1997-09"][:judged]
 
 
+@pytest.mark.parametrize(
+    ("period", "document", "words"),
+    [
+        ("1997-07", None, "drift report of 1997-07 cannot be read and is passed over: There is no DriftReport"),
+        ("1997-07", "{}", "drift report of 1997-07 cannot be read and is passed over: 13 validation err"),
+        (None, None, "drift report of no period"),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_named_and_does_not_hold_up_the_next(
+    world: World, period: str | None, document: str | None, words: str
+):
+    key = key_of(SPEC, "drift_report")
+    world.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key=key, partition=period))
+    if period and document:
+        file = document_file(world.home, SPEC, "drift_report", period)
+        file.parent.mkdir(parents=True)
+        file.write_text(document)
+    assert words in world.tick().skip_reason.skip_message
+    if document:
+        file.unlink()
+    report = world.write("1997-08", gates=DRIFTED)
+    assert world.requests() == [f"repurchase/1997-08/2/{report.digest()}"]
+
+
 def test_a_drifted_report_requests_a_run_named_after_what_was_judged(world: World):
     report = world.write("1997-08", gates=DRIFTED)
     (request,) = world.tick().run_requests

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from datetime import UTC
 
 import dagster as dg
+from pydantic import ValidationError
 
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.trigger import AlertRequest, AlertState, AnswerKind, Trigger, TriggerCause, TriggerOutcome
+from boucle.errors import NotEnoughDataError
 from boucle.policy.retraining import report_run_key
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, retrain_job_name, unfinished_retraining
@@ -50,7 +52,9 @@ def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         if busy:
             return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {busy[0].job_name} is not finished.")
         ports = home.connect()
-        trigger, cursor = _next_trigger(context, ports, spec)
+        trigger, cursor, passed_over = _next_trigger(context, ports, spec)
+        if passed_over:
+            return dg.SensorResult(skip_reason=dg.SkipReason(passed_over), cursor=cursor)
         if trigger is None:
             trigger = _next_alert(context.instance, ports, spec, context.sensor_name)
         if trigger is None:
@@ -137,8 +141,10 @@ def _request(trigger: Trigger, actor: str) -> dg.RunRequest:
     return dg.RunRequest(run_key=trigger.run_key, tags=tags)
 
 
-def _next_trigger(context: dg.SensorEvaluationContext, home: Home, spec: LoopSpec) -> tuple[Trigger | None, str | None]:
-    """Judge the oldest drift report that was not judged; also the cursor behind it.
+def _next_trigger(
+    context: dg.SensorEvaluationContext, home: Home, spec: LoopSpec
+) -> tuple[Trigger | None, str | None, str]:
+    """Judge the oldest drift report that was not judged; also the cursor behind it, and why it was passed over instead.
 
     A report on record is passed over: another daemon, or `boucle demo`, judged it. Only a trigger that fired and has
     no run comes back, because its tick was killed between recording and requesting.
@@ -146,13 +152,27 @@ def _next_trigger(context: dg.SensorEvaluationContext, home: Home, spec: LoopSpe
     on_record = {trigger.report_digest: trigger for trigger in _of_reports(home, spec)}
     cursor = context.cursor
     for record in _reports(context.instance, spec, after=cursor):
-        report = read_drift_report(home, spec, record.partition_key or "")
-        trigger, cursor = on_record.get(report.digest()), str(record.storage_id)
+        cursor = str(record.storage_id)
+        report, wrong = _report_of(home, spec, record.partition_key or "")
+        if report is None:
+            return None, cursor, wrong
+        trigger = on_record.get(report.digest())
         if trigger is None:
-            return judge_report(home, spec, report, actor=context.sensor_name), cursor
+            return judge_report(home, spec, report, actor=context.sensor_name), cursor, ""
         if _lost_its_run(context.instance, home, trigger):
-            return trigger, cursor
-    return None, cursor
+            return trigger, cursor, ""
+    return None, cursor, ""
+
+
+def _report_of(home: Home, spec: LoopSpec, period: str) -> tuple[DriftReport | None, str]:
+    """The report of a materialisation, or what is wrong with it: one that cannot be read must not hold up the rest."""
+    if not spec.is_period(period):
+        return None, f"A drift report of no period ({period!r}) was materialised: passed over. Materialise a period."
+    try:
+        return read_drift_report(home, spec, period), ""
+    except (NotEnoughDataError, ValidationError) as error:
+        said = str(error).partition("\n")[0]
+        return None, f"The drift report of {period} cannot be read and is passed over: {said} Materialise it again."
 
 
 def judge_report(home: Home, spec: LoopSpec, report: DriftReport, *, actor: str) -> Trigger | None:
