@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from assets_tests.bundles import MODEL
+from assets_tests.bundles import MODEL, promote
 from assets_tests.contract.test_http import WEIGHTS_1, World
+from boucle.contracts.ids import Digest, ModelName
 from boucle.contracts.trigger import AlertState
 from boucle_adapters.tokens import Role, roles_of
 
@@ -46,10 +47,10 @@ def notification(*alerts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tell(world: World, body: dict[str, Any], role: Role | None = Role.ALERTER):
+def tell(world: World, body: dict[str, Any], role: Role | None = Role.ALERTER, model: str = MODEL):
     token = world.tokens.add("service:alertmanager", roles_of("service:alertmanager", [role])) if role else ""
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    return world.http.post(f"/models/{MODEL}/alerts", json=body, headers=headers)
+    return world.http.post(f"/models/{model}/alerts", json=body, headers=headers)
 
 
 def test_a_firing_alert_is_on_record_with_who_told_it(world: World):
@@ -72,6 +73,25 @@ def test_an_incident_that_is_told_again_is_one_incident_and_ends_when_it_is_reso
 def test_only_an_alerter_may_tell_of_an_alert(world: World, role: Role | None, status: int):
     assert tell(world, notification(ALERT), role).status_code == status
     assert world.state.alerts(MODEL) == []
+
+
+def test_an_alert_about_a_model_that_nobody_serves_is_refused_and_not_kept(world: World):
+    answer = tell(world, notification(ALERT), model="repurchsae")
+    assert (answer.status_code, answer.json()["title"]) == (404, "No such model is served here")
+    assert world.state.alerts(ModelName("repurchsae")) == []
+
+
+def test_a_replica_that_has_no_plan_yet_takes_an_alert_about_a_model_that_is_planned(tmp_path: Path):
+    world = World(tmp_path)
+    other = ModelName("churn")
+    promote(world.state, version=1, digest=Digest("1" * 64), model=other)
+    assert tell(world, notification(ALERT), model=other).status_code == 202
+
+
+def test_long_annotations_lose_no_alert_the_summary_is_cut(world: World):
+    annotations = {"summary": "s" * 1_200, "description": "d" * 1_200, "x" * 300: "1"}
+    assert tell(world, notification(ALERT | {"annotations": annotations})).status_code == 202
+    assert [alert.summary for alert in world.state.alerts(MODEL)] == ["s" * 1_000]
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(health_router(readiness, metrics, parts.workers))
     may_look = who_may_look(parts.tokens, required=parts.limits.require_key)
     app.include_router(models_router(predictor, service, parts.looks, open_state, may_look))
-    app.include_router(alerts_router(open_state, parts.tokens, parts.open_clock))
+    app.include_router(alerts_router(open_state, parts.tokens, parts.open_clock, service.knows))
     app.include_router(monitoring_router(service, parts.monitoring, may_look))
     app.include_router(
         verbs_router(

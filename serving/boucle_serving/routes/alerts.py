@@ -6,19 +6,30 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.trigger import AlertRequest, AlertState
 from boucle.ports import Clock, StateStore
 from boucle_adapters.tokens import Bearer, Role, TokenStore
 from boucle_serving.bearers import with_role
-from boucle_serving.documented import DECISION_PROBLEMS
+from boucle_serving.documented import ALERT_PROBLEMS
+from boucle_serving.problems import UnknownModelError
 
 _Text = Annotated[str, Field(max_length=1000)]
 # The schema promises a text; a number would be read as seconds.
 _Moment = Annotated[AwareDatetime, BeforeValidator(lambda said: said if isinstance(said, str) else "")]
+# A longer text is no reason to lose the alert.
+_Summary = Annotated[str, AfterValidator(lambda said: said[:1000])]
 _Labels = dict[Annotated[str, Field(max_length=200)], _Text]
+
+
+class Annotations(BaseModel):
+    """What the rule says in words: boucle reads the summary, of which it keeps 1,000 characters."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    summary: _Summary = ""
 
 
 class Alert(BaseModel):
@@ -30,7 +41,7 @@ class Alert(BaseModel):
     fingerprint: str = Field(pattern="^[0-9a-f]{1,64}$", description="Names the alert's labels.")
     starts_at: _Moment = Field(alias="startsAt")
     labels: _Labels = Field(default_factory=dict)
-    annotations: _Labels = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=Annotations)
 
 
 class Notification(BaseModel):
@@ -46,10 +57,13 @@ class Notification(BaseModel):
 
 
 def alerts_router(
-    open_state: Callable[[], StateStore], tokens: TokenStore, open_clock: Callable[[ModelName], Clock]
+    open_state: Callable[[], StateStore],
+    tokens: TokenStore,
+    open_clock: Callable[[ModelName], Clock],
+    knows: Callable[[ModelName], bool],
 ) -> APIRouter:
     """The route by which an alert asks for retraining; labels, cool-down and budget decide, as for drift."""
-    router = APIRouter(tags=["decide"], responses=DECISION_PROBLEMS)
+    router = APIRouter(tags=["decide"], responses=ALERT_PROBLEMS)
     alerter = with_role(tokens, Role.ALERTER)
 
     @router.post("/models/{model}/alerts", status_code=HTTPStatus.ACCEPTED, summary="Take an alert about a model")
@@ -58,8 +72,15 @@ def alerts_router(
         told: Notification,
         bearer: Annotated[Bearer, Depends(alerter)],
     ) -> dict[str, Any]:
-        """Record what is firing and what is resolved. An incident that is told again is the same one."""
-        state, name, now = open_state(), ModelName(model), open_clock(ModelName(model)).now()
+        """Record what is firing and what is resolved. An incident that is told again is the same one.
+
+        404 for a model that nobody serves: on record under a wrong name, the alert would reach nobody.
+        """
+        state, name = open_state(), ModelName(model)
+        # The plans as well: a replica that has just started serves none of them yet.
+        if not knows(name) and name not in state.plans():
+            raise UnknownModelError(f"No model '{model}' is served here: the alert was not kept. Mend the URL.")
+        now = open_clock(name).now()
         requests = [_request(alert, name, bearer, now) for alert in told.alerts]
         for request in requests:
             state.record_alert(request)
@@ -76,7 +97,7 @@ def _request(alert: Alert, model: ModelName, bearer: Bearer, now: datetime) -> A
         starts_at=alert.starts_at,
         state=alert.status,
         name=alert.labels.get("alertname", "unnamed"),
-        summary=alert.annotations.get("summary", ""),
+        summary=alert.annotations.summary,
         actor=bearer.actor,
         received_at=now,
     )
