@@ -7,7 +7,7 @@ from assets_tests.scenarios import version
 from assets_tests.watched_home import decided
 from boucle.contracts.decision import Decision, DecisionKind
 from boucle.contracts.ids import Digest
-from boucle.contracts.trigger import TriggerOutcome
+from boucle.contracts.trigger import TriggerCause, TriggerOutcome, TriggerRule
 from boucle.policy.notices import Urgency, notice_of, notice_of_trigger
 
 
@@ -54,6 +54,20 @@ def test_drift_that_leads_to_no_retraining_is_told_with_the_reason_why_not():
     assert notice is not None
     assert notice.title == "repurchase: drift in 1997-08, and no retraining"
     assert notice.text == "Beyond the limit: score_drift.\nThe month's budget is spent."
+
+
+@pytest.mark.parametrize(
+    "looked_again",
+    [
+        {"cause": TriggerCause.SCHEDULE, "rule": TriggerRule.NO_NEW_LABELS},
+        {"cause": TriggerCause.ALERT, "rule": TriggerRule.COOL_DOWN},
+        {"cause": TriggerCause.DRIFT, "rule": TriggerRule.FIRED_ALREADY},
+    ],
+)
+def test_a_second_look_at_a_drifted_window_does_not_say_that_nothing_was_retrained(looked_again: dict[str, object]):
+    held = trigger("1997-08", TriggerOutcome.SUPPRESSED).model_copy(update={"failed_gates": ("score_drift",)})
+    assert notice_of_trigger(held) is not None
+    assert notice_of_trigger(held.model_copy(update=looked_again)) is None
 
 
 def test_a_quiet_window_and_one_that_fired_are_not_told_again():

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from boucle.contracts.decision import Decision, DecisionKind
 from boucle.contracts.ids import version_text
-from boucle.contracts.trigger import Trigger, TriggerOutcome
+from boucle.contracts.trigger import Trigger, TriggerCause, TriggerOutcome, TriggerRule
 
 
 class Urgency(StrEnum):
@@ -56,6 +56,9 @@ def notice_of_trigger(trigger: Trigger) -> Notice | None:
     One that fired is told by the decision that it wrote.
     """
     if trigger.outcome is TriggerOutcome.FIRED or not trigger.failed_gates:
+        return None
+    # A schedule or an alert looks at a window that drift was judged on before, and which may have fired.
+    if trigger.cause not in {TriggerCause.DRIFT, TriggerCause.ARRIVAL} or trigger.rule is TriggerRule.FIRED_ALREADY:
         return None
     beyond = ", ".join(trigger.failed_gates)
     return Notice(
