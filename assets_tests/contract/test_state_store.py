@@ -1,7 +1,7 @@
 """The rules of a state store, kept alike by the one in SQL and the one in memory."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -162,6 +162,12 @@ def test_a_trigger_is_kept_once_per_run_key(state: StateStore):
     assert not state.record_trigger(once, NOON)
     assert list(state.triggers(MODEL)) == [(NOON, once)]
     assert list(state.triggers(OTHER)) == []
+
+
+def test_the_moment_of_a_trigger_is_kept_whatever_its_time_zone_and_given_back_in_utc(state: StateStore):
+    state.record_trigger(fired(None), NOON.astimezone(timezone(timedelta(hours=2))))
+    ((at, _),) = state.triggers(MODEL)
+    assert (at, at.tzinfo) == (NOON, UTC)
 
 
 def test_of_a_triggers_answer_what_was_last_known_is_kept(state: StateStore):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ from assets_tests.scenarios import digest_of, version
 from assets_tests.watched_home import DOCUMENTS, NOON, begin_trial, decided, exposed, held_by_budget, put_document
 from boucle.contracts.decision import DecisionKind
 from boucle.contracts.performance import Estimate, Metric, PerformanceReport
-from boucle.contracts.trigger import TriggerOutcome
 from boucle.contracts.verdict import Bound, Verdict
+from boucle.contracts.trigger import BudgetUse, TriggerOutcome
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import ReadAtScrape
 from boucle_adapters.monitoring_files import MonitoringFiles
@@ -199,11 +199,23 @@ def test_a_document_that_cannot_be_read_takes_no_other_figure_with_it(settings, 
 
 
 def test_a_look_that_was_held_back_is_counted_by_its_rule_with_what_is_left(settings, state):
+    HomeClock(settings.clock_file(MODEL)).set(datetime(1997, 8, 31, tzinfo=UTC))
     state.record_trigger(held_by_budget(), NOON)
     found = scraped(settings)
     assert value(found, "boucle_retraining_suppressed_total", model=MODEL, rule="budget") == 1
     assert value(found, "boucle_retraining_suppressed_total", model=MODEL, rule="cool_down") == 0
     assert value(found, "boucle_retraining_budget_left_runs", model=MODEL) == 0
+
+
+@pytest.mark.parametrize(("fired", "month", "left"), [(False, 8, 2), (True, 8, 1), (True, 9, 4)])
+def test_the_budget_that_is_left_counts_the_run_that_fired_and_begins_anew_each_month(
+    settings, state, fired: bool, month: int, left: int
+):
+    HomeClock(settings.clock_file(MODEL)).set(datetime(1997, month, 20, tzinfo=UTC))
+    budget = BudgetUse(month="1997-08", runs=2, max_runs=4, cpu_minutes=1.0, max_cpu_minutes=60.0)
+    outcome = TriggerOutcome.FIRED if fired else TriggerOutcome.SUPPRESSED
+    state.record_trigger(trigger("1997-08", outcome, production=1).model_copy(update={"budget": budget}), NOON)
+    assert value(scraped(settings), "boucle_retraining_budget_left_runs", model=MODEL) == left
 
 
 def test_a_pin_shows_until_it_is_taken_off(settings, state):

@@ -1,6 +1,6 @@
 """When a model is trained again; every suppressed trigger has its rule and its reason."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -283,6 +283,14 @@ def test_the_budget_counts_what_fired_in_the_month_and_the_cpu_time_of_what_has_
     used = budget_used(RetrainingPolicy(max_runs_per_month=3), triggers, answers, at=day("1997-09-30"))
     assert used == BudgetUse(month="1997-09", runs=2, max_runs=3, cpu_minutes=1.5, max_cpu_minutes=60)
     assert (used.runs_left, used.cpu_minutes_left, used.is_spent) == (1, 58.5, False)
+
+
+def test_the_month_of_a_budget_is_that_of_utc():
+    """In Berlin it is September already."""
+    berlin = timezone(timedelta(hours=2))
+    late = datetime(1997, 9, 1, 0, 30, tzinfo=berlin)
+    assert budget_used(RetrainingPolicy(), [(late, trigger("a", FIRED))], {}, at=day("1997-09-30")).runs == 0
+    assert budget_used(RetrainingPolicy(), [(day("1997-08-02"), trigger("a", FIRED))], {}, at=late).runs == 1
 
 
 def test_a_schedule_fires_without_any_drift_if_there_is_something_new_to_learn():

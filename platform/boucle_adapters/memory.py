@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from time import monotonic
 
 from boucle.contracts.decision import GENESIS, MOVES, PLANNED, Decision, NewDecision
@@ -168,7 +168,7 @@ class MemoryStateStore:
                 return False
             if decision is not None:
                 self.record(decision, expected_production=trigger.production_version)
-            self._triggers[trigger.run_key] = (at, trigger)
+            self._triggers[trigger.run_key] = (at.astimezone(UTC), trigger)
             return True
 
     def triggers(self, model: ModelName) -> Sequence[tuple[datetime, Trigger]]:

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 
 from boucle.contracts.decision import MOVES, Decision, DecisionKind
 from boucle.contracts.ids import ModelName
 from boucle.contracts.traffic_plan import TrafficPlan
-from boucle.contracts.trigger import TriggerOutcome, TriggerRule
+from boucle.contracts.trigger import Trigger, TriggerOutcome, TriggerRule
 from boucle.errors import BoucleError, LedgerError
 from boucle.policy.approval import open_requests
 from boucle.policy.pins import pin_in_force
@@ -76,7 +77,7 @@ SUPPRESSED = Family(
 )
 BUDGET_LEFT = Family(
     name="boucle_retraining_budget_left_runs",
-    text="Automatic retrainings that the month of the newest look still allows",
+    text="Automatic retrainings that this calendar month (UTC) still allows, by the newest look",
     labels=_MODEL,
 )
 PINNED = Family(name="boucle_production_pinned", text="1 while a person keeps production where it is", labels=_MODEL)
@@ -159,9 +160,10 @@ class PlatformSources:
         held = Counter(t.rule for t in triggers if t.outcome is TriggerOutcome.SUPPRESSED and t.rule is not None)
         for rule in TriggerRule:
             yield Sample(SUPPRESSED, (model, rule), float(held[rule]))
-        budgets = [trigger.budget for trigger in triggers if trigger.budget is not None]
-        if budgets:
-            yield Sample(BUDGET_LEFT, (model,), float(budgets[-1].runs_left))
+        looked = [trigger for trigger in triggers if trigger.budget is not None]
+        if looked:
+            now = HomeClock(self.settings.clock_file(model)).now()
+            yield Sample(BUDGET_LEFT, (model,), float(_runs_left(looked[-1], now)))
 
     def _replicas(self, plan: TrafficPlan) -> Iterator[Sample]:
         live = self.state.replicas(max_age_seconds=self.settings.replica_timeout_seconds)
@@ -192,6 +194,16 @@ class PlatformSources:
             Sample(DISAGREEMENT, labels, report.figures.disagreement),
             Sample(SHADOW_PAIRS, labels, float(report.figures.pairs)),
         ]
+
+
+def _runs_left(newest: Trigger, now: datetime) -> int:
+    """What is left after the newest look, whose budget is that from before it fired; a new month has used nothing."""
+    budget = newest.budget
+    if budget is None:
+        return 0
+    if budget.month != f"{now.astimezone(UTC):%Y-%m}":
+        return budget.max_runs
+    return max(0, budget.runs_left - (newest.outcome is TriggerOutcome.FIRED))
 
 
 def _counted(model: ModelName, decisions: Sequence[Decision]) -> Iterator[Sample]:

@@ -267,7 +267,12 @@ class SqlStateStore(TriggerTables):
 
     def record_trigger(self, trigger: Trigger, at: datetime, decision: NewDecision | None = None) -> bool:
         """Keep a trigger and the decision that follows; False when its run key is there. Raises ConflictError."""
-        row = {"run_key": trigger.run_key, "model": trigger.model, "at": at, "document": trigger.model_dump_json()}
+        row = {
+            "run_key": trigger.run_key,
+            "model": trigger.model,
+            "at": at.astimezone(UTC),
+            "document": trigger.model_dump_json(),
+        }
         with self._write() as connection:
             _lock_ledger(connection)
             known = sa.select(TRIGGER.c.run_key).where(TRIGGER.c.run_key == trigger.run_key)
@@ -285,7 +290,7 @@ class SqlStateStore(TriggerTables):
         query = sa.select(TRIGGER).where(TRIGGER.c.model == model).order_by(TRIGGER.c.at, TRIGGER.c.run_key)
         with self._read() as connection:
             return [
-                (row.at.replace(tzinfo=row.at.tzinfo or UTC), read_row(Trigger, row))
+                (row.at.replace(tzinfo=row.at.tzinfo or UTC).astimezone(UTC), read_row(Trigger, row))
                 for row in connection.execute(query)
             ]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -171,8 +171,8 @@ def budget_used(
 
     A retraining that has not ended yet counts as a run, and as no CPU time.
     """
-    month = f"{at:%Y-%m}"
-    fired = [t for when, t in triggers if t.outcome is TriggerOutcome.FIRED and f"{when:%Y-%m}" == month]
+    month = _month(at)
+    fired = [t for when, t in triggers if t.outcome is TriggerOutcome.FIRED and _month(when) == month]
     seconds = sum(answers[trigger.run_key].cpu_seconds for trigger in fired if trigger.run_key in answers)
     return BudgetUse(
         month=month,
@@ -181,6 +181,10 @@ def budget_used(
         cpu_minutes=seconds / 60,
         max_cpu_minutes=policy.max_cpu_minutes_per_month,
     )
+
+
+def _month(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m}"
 
 
 def budget_sentence(budget: BudgetUse) -> str:
