@@ -15,8 +15,8 @@ from assets_tests.scenarios import digest_of, version
 from assets_tests.watched_home import DOCUMENTS, NOON, begin_trial, decided, exposed, held_by_budget, put_document
 from boucle.contracts.decision import DecisionKind
 from boucle.contracts.performance import Estimate, Metric, PerformanceReport
-from boucle.contracts.verdict import Bound, Verdict
 from boucle.contracts.trigger import BudgetUse, TriggerOutcome
+from boucle.contracts.verdict import Bound, Verdict
 from boucle_adapters.clock import HomeClock
 from boucle_adapters.exposition import ReadAtScrape
 from boucle_adapters.monitoring_files import MonitoringFiles
