@@ -16,6 +16,7 @@ from boucle.contracts.ids import Digest
 from boucle.contracts.measuring import Slicing
 from boucle.contracts.performance import Estimate, EstimateError, Measured, Metric, Performance, PerformanceReport
 from boucle.contracts.windows import Period
+from boucle.errors import NotEnoughDataError
 from boucle.features.outcomes import OutcomeSettings
 from boucle.stats.performance_history import estimate_accuracy
 from boucle_adapters.home import Home
@@ -26,7 +27,7 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.ground_truth import join_outcomes
 from boucle_platform.model_loop.steps.performance import live_performance, tolerance_check
 from boucle_platform.model_loop.steps.prediction_log import collect_predictions
-from boucle_platform.model_loop.steps.store import version_dir, write_document, write_rows
+from boucle_platform.model_loop.steps.store import GROUND_TRUTH, data_dir, version_dir, write_document, write_rows
 
 BASE = catalogue.spec_of("repurchase")
 SPEC = BASE.model_copy(
@@ -250,6 +251,18 @@ def test_a_period_that_is_run_again_is_reported_once(world: World):
     world.ask(MAY.start)
     assert world.report(MAY) == world.report(MAY)
     assert len(world.home.monitoring.statements(SPEC.name, "1997-05")) == 1
+
+
+def test_a_window_that_lost_its_outcomes_keeps_its_report_and_is_not_reported_anew(world: World):
+    world.ask(MAY.start)
+    world.report(MAY)
+    world.ask(JUNE.start)
+    for file in (data_dir(world.home, SPEC) / GROUND_TRUTH).glob("1997-05*.json"):
+        file.unlink()
+    assert world.report(JUNE).period == "1997-06"
+    assert len(world.home.monitoring.statements(SPEC.name, "1997-05")) == 1
+    with pytest.raises(NotEnoughDataError, match=r"1997-05\.json is not there\. Run the period again"):
+        live_performance(world.home, SPEC, [MAY])
 
 
 def test_the_dagster_page_has_tables_and_plots(world: World):

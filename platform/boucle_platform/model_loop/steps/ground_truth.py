@@ -12,6 +12,7 @@ import pandas as pd
 from boucle.contracts.ids import PeriodKey
 from boucle.contracts.outcomes import WindowOutcomes
 from boucle.contracts.windows import Period, previous_period
+from boucle.errors import NotEnoughDataError
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.knowledge import Knowledge
@@ -92,6 +93,21 @@ def statements(home: Home, spec: LoopSpec, period: str) -> tuple[WindowOutcomes,
     folder = data_dir(home, spec) / GROUND_TRUTH
     files = [*folder.glob(f"{period}.json"), *folder.glob(f"{period}.[0-9]*.json")]
     return tuple(read_document(file, WindowOutcomes) for file in sorted(files, key=_stated_by))
+
+
+def newest_statement(home: Home, spec: LoopSpec, period: str) -> WindowOutcomes:
+    """What was said of a window last.
+
+    Raises:
+        NotEnoughDataError: Nothing was said of it, or its documents are gone.
+    """
+    told = statements(home, spec, period)
+    if not told:
+        raise NotEnoughDataError(
+            f"There is no ground truth of {spec.name} in {period}: {data_dir(home, spec) / GROUND_TRUTH / period}.json "
+            "is not there. Run the period again from ground_truth on."
+        )
+    return told[-1]
 
 
 def coverage_check(joined: Joined) -> dg.AssetCheckResult:

@@ -19,7 +19,13 @@ from boucle.stats.intervals import clustered_interval
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.estimates import estimate_errors, estimates_of
-from boucle_platform.model_loop.steps.ground_truth import outcomes, restatable, stated_rows, statements
+from boucle_platform.model_loop.steps.ground_truth import (
+    newest_statement,
+    outcomes,
+    restatable,
+    stated_rows,
+    statements,
+)
 from boucle_platform.model_loop.steps.performance_reference import reference_of
 from boucle_platform.model_loop.steps.performance_rows import answered_by, entities_of, realised_rows, whole_row
 from boucle_platform.model_loop.steps.prediction_log import joined_up, predictions_of
@@ -36,14 +42,21 @@ class Reported:
 
 
 def live_performance(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> Reported:
-    """Report each period; restate earlier windows whose outcomes were restated since they were reported."""
+    """Report each period; restate earlier windows whose outcomes were restated since they were reported.
+
+    An earlier window whose outcomes are gone keeps the report that it has.
+
+    Raises:
+        NotEnoughDataError: The ground truth of one of the periods is not there.
+    """
     reports = {period.key: _reported(home, spec, period) for period in periods}
     behind = [
         window
         for window in restatable(spec, periods)
         if window not in periods
         and (before := home.monitoring.statements(spec.name, window.key))
-        and before[-1].outcomes.restatement < statements(home, spec, window.key)[-1].restatement
+        and (told := statements(home, spec, window.key))
+        and before[-1].outcomes.restatement < told[-1].restatement
     ]
     return Reported(reports=reports, restated=tuple(_reported(home, spec, window) for window in behind))
 
@@ -78,7 +91,7 @@ def _said(report: PerformanceReport) -> tuple[object, ...]:
 def _measured(home: Home, spec: LoopSpec, window: Period, before: tuple[PerformanceReport, ...]) -> PerformanceReport:
     """An estimate is what was said at the time: a restatement keeps it, and the version that was production then."""
     production = before[0].production_version if before else home.state.production(spec.name)
-    knowledge = statements(home, spec, window.key)[-1]
+    knowledge = newest_statement(home, spec, window.key)
     rows = stated_rows(home, spec, knowledge)
     pooled = joined_up([outcomes(home, spec, part.key) for part in _parts(spec, window)])
     realised = tuple(
