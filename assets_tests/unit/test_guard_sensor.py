@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,14 +10,18 @@ import pytest
 from assets_tests.bundles import MODEL, NOVEMBER, promote
 from boucle.contracts.facts import ServiceFacts
 from boucle.contracts.ids import Digest, ModelVersion
+from boucle.contracts.performance import PerformanceReport
 from boucle.contracts.traffic_plan import NewPlan, Role, Strategy
+from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.operations import promotion
+from boucle.policy.performance import LOSS
 from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.replica_metrics import Counted
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop import guard as sensor
 from boucle_platform.model_loop.guard import Watch
 
+EXAMPLES = Path(__file__).parents[1] / "contract" / "documents"
 SPEC = catalogue.spec_of("repurchase")
 OLD = Counted(started=1.0, facts=ServiceFacts(requests=900, failed=0, slow=700, asked=900))
 
@@ -73,3 +78,25 @@ def test_another_bound_of_slow_begins_to_count_anew(looks: Looks):
     looks.counted = replace(OLD, facts=replace(OLD.facts, slow=850))
     assert looks.look(watch, slow_seconds=0.25).measured(60).slow == 0
     assert looks.look(watch).measured(60).slow == 150
+
+
+def test_without_a_profile_of_the_holdout_no_increase_of_log_loss_is_sure(looks: Looks, tmp_path: Path):
+    """The files of the version are not there; its report is."""
+    promoted(looks, 1)
+    report = PerformanceReport.model_validate_json((EXAMPLES / "PerformanceReport.json").read_text())
+    lost = Gate(
+        name=LOSS,
+        verdict=Verdict.FAILED,
+        measured=0.9,
+        bound=Bound.AT_MOST,
+        limit=0.02,
+        unit="nats",
+        sample_size=900,
+        low=0.8,
+        high=1.0,
+    )
+    found = report.model_copy(update={"gates": (lost,)})
+    looks.home.settings.data_dir = tmp_path
+    looks.home.monitoring = SimpleNamespace(newest_about=lambda *_, **__: found)
+    (gate,) = sensor._loss_gates(looks.home, SPEC, promotion.last_move(looks.state, MODEL))
+    assert (gate.measured, gate.verdict) == (0.9, Verdict.INCONCLUSIVE)

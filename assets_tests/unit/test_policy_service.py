@@ -4,6 +4,7 @@ from dataclasses import astuple, replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from boucle.contracts.decision import Decision, DecisionKind, NewDecision
 from boucle.contracts.facts import BurnFacts, Interval, LoadFacts, OutputFacts, ServiceFacts
 from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.performance import PerformanceReport
+from boucle.contracts.profile import CalibrationProfile
 from boucle.contracts.service import BurnRule, ServiceObjectives
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.policy.burn import Seen, burn_gates, looked, seen_before
@@ -28,6 +30,7 @@ from boucle.policy.service import (
     output_gates,
     saturation_gate,
 )
+from boucle.stats.calibration import build_calibration
 from boucle_adapters import replica_metrics
 from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.monitoring_files import MonitoringFiles
@@ -203,13 +206,23 @@ def reported(verdict: Verdict, measured: float, low: float) -> Gate:
     )
 
 
+SURE = build_calibration(np.tile([0.0, 1.0], 500), np.tile([0.5, 0.5], 500), np.arange(1000), (0.5,))
+"""A holdout on which every row lost the same: its mean is exact."""
+
+
+def judged_loss(found: Gate | None, holdout: CalibrationProfile | None = SURE) -> Gate:
+    report = REPORT.model_copy(update={"gates": (found,) if found else ()})
+    return log_loss_gate(LOST, report, holdout, reported_level=0.95)
+
+
 REPORT = PerformanceReport.model_validate_json((EXAMPLES / "PerformanceReport.json").read_text())
 
 
 @pytest.mark.parametrize(
     ("found", "verdict"),
     [
-        (reported(FAILED, 0.08, 0.06), FAILED),
+        (reported(FAILED, 0.08, 0.07), FAILED),
+        (reported(FAILED, 0.08, 0.06), INCONCLUSIVE),  # sure at 95 %, not at 99.9 %
         (reported(FAILED, 0.08, 0.04), INCONCLUSIVE),
         (reported(FAILED, 0.04, 0.03), PASSED),
         (reported(PASSED, 0.01, -0.01), PASSED),
@@ -218,9 +231,19 @@ REPORT = PerformanceReport.model_validate_json((EXAMPLES / "PerformanceReport.js
     ],
 )
 def test_log_loss_counts_where_it_surely_rose_above_that_of_the_holdout(found: Gate | None, verdict: Verdict):
-    gate = log_loss_gate(LOST, REPORT.model_copy(update={"gates": (found,) if found else ()}))
+    gate = judged_loss(found)
     assert (gate.name, gate.limit, gate.verdict) == ("log_loss", 0.05, verdict)
-    assert log_loss_gate(LOST, None).verdict is INCONCLUSIVE
+    assert log_loss_gate(LOST, None, SURE, reported_level=0.95).verdict is INCONCLUSIVE
+
+
+def test_the_holdout_is_uncertain_too_and_both_are_asked_at_the_objectives_confidence():
+    gate = judged_loss(reported(FAILED, 0.08, 0.06))
+    assert (gate.measured, gate.low) == (0.08, pytest.approx(0.08 - 0.02 * 3.2905 / 1.9600, abs=1e-4))
+    few = build_calibration(np.tile([0.0, 1.0], 20), np.tile([0.2, 0.7], 20), np.arange(40), (0.5,))
+    assert judged_loss(reported(FAILED, 0.08, 0.07)).verdict is FAILED
+    assert judged_loss(reported(FAILED, 0.08, 0.07), few).verdict is INCONCLUSIVE
+    unknown = judged_loss(reported(FAILED, 0.08, 0.07), None)
+    assert (unknown.verdict, "is not known" in unknown.detail) == (INCONCLUSIVE, True)
 
 
 def test_only_what_was_reported_since_the_version_came_is_about_it(tmp_path: Path):

@@ -1,19 +1,23 @@
 """Does production answer as it should? What the objectives say of what was measured; a breach undoes a promotion."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from statistics import NormalDist
 
 from boucle.contracts.decision import Decision, DecisionKind, NewDecision
 from boucle.contracts.facts import LoadFacts, OutputFacts
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.performance import PerformanceReport
+from boucle.contracts.profile import CalibrationProfile
 from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.verdict import Gate, Verdict
 from boucle.policy import gates
 from boucle.policy.limits import GateLimit
 from boucle.policy.performance import LOSS
 from boucle.policy.pins import pinned_by
+from boucle.stats.calibration import mean_log_loss
 from boucle.stats.intervals import wilson_interval
 
 LOG_LOSS = "log_loss"
@@ -82,23 +86,42 @@ def output_gates(objectives: ServiceObjectives, facts: OutputFacts | None) -> tu
     return tuple(gates.inconclusive(gate, few) for gate in judged)
 
 
-def log_loss_gate(objectives: ServiceObjectives, report: PerformanceReport | None) -> Gate:
+def log_loss_gate(
+    objectives: ServiceObjectives,
+    report: PerformanceReport | None,
+    holdout: CalibrationProfile | None,
+    *,
+    reported_level: float,
+) -> Gate:
     """Log loss of production on mature labels above that on its holdout, as live performance was reported.
+
+    The interval is that of two independent samples at the objectives' own confidence: both are uncertain.
 
     Args:
         objectives: With a limit for it.
         report: The newest one about this version; its gate knows how many labels are enough.
+        holdout: What came of the version's scores on its holdout; None where nobody knows, and nothing is sure.
+        reported_level: The coverage of the report's interval, which is a normal one.
     """
     reported = next((gate for gate in report.gates if gate.name == LOSS), None) if report else None
     limit = GateLimit(limit=objectives.max_log_loss_increase or 0.0, unit="nats")
     if reported is None or reported.measured is None or reported.low is None:
         return gates.at_most(LOG_LOSS, None, limit, sample_size=0, detail="No label of its answers is mature yet.")
+    if holdout is None or holdout.entities < 2:
+        gate = gates.at_most(LOG_LOSS, reported.measured, limit, sample_size=reported.sample_size)
+        return gates.inconclusive(gate, "How sure the log loss on its holdout is, is not known.")
+    wider = NormalDist().inv_cdf((1 + objectives.confidence) / 2) / NormalDist().inv_cdf((1 + reported_level) / 2)
+    held = mean_log_loss(holdout, level=objectives.confidence)
+    half = math.hypot((reported.measured - reported.low) * wider, held.high - held.estimate)
+    low, high = reported.measured - half, reported.measured + half
     verdict = Verdict.INCONCLUSIVE
-    if reported.verdict is Verdict.FAILED and reported.low > limit.limit:
+    if reported.verdict is Verdict.FAILED and low > limit.limit:
         verdict = Verdict.FAILED
     elif reported.verdict is not Verdict.INCONCLUSIVE and reported.measured <= limit.limit:
         verdict = Verdict.PASSED
-    return reported.model_copy(update={"name": LOG_LOSS, "limit": limit.limit, "verdict": verdict})
+    return reported.model_copy(
+        update={"name": LOG_LOSS, "limit": limit.limit, "low": low, "high": high, "verdict": verdict}
+    )
 
 
 def guard(

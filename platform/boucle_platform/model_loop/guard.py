@@ -10,9 +10,11 @@ import dagster as dg
 
 from boucle.contracts.decision import Decision, DecisionKind
 from boucle.contracts.facts import BurnFacts, LoadFacts, ServiceFacts
+from boucle.contracts.ids import ModelVersion
+from boucle.contracts.profile import CalibrationProfile
 from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.verdict import Gate
-from boucle.errors import ConflictError, NoProductionModelError, RegistryError
+from boucle.errors import BoucleError, ConflictError, NoProductionModelError, RegistryError
 from boucle.operations import promotion, traffic
 from boucle.operations.actor import Actor
 from boucle.policy.burn import Seen, burn_gates, looked, seen_before
@@ -25,6 +27,7 @@ from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, checks_job
 from boucle_platform.model_loop.in_environment import sensor_status
 from boucle_platform.model_loop.keys import ACTOR_TAG
 from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps.store import read_reference
 from boucle_platform.resources.home import HomeResource
 
 _A_MOMENT_SECONDS = 30.0
@@ -110,7 +113,7 @@ def guard_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         said += _renewed(ports, spec, actor)
         watch = _looked(ports, spec, move, watch)
         decision = guard(
-            (*_gates(spec.service, watch), *_loss_gates(ports, spec.service, move)),
+            (*_gates(spec.service, watch), *_loss_gates(ports, spec, move)),
             move=move.decision,
             back_to=promotion.previous_version(ports.state, spec.name),
             pin=pin_in_force(ports.state.decisions(spec.name)),
@@ -214,12 +217,21 @@ def _load_seconds(objectives: ServiceObjectives) -> float:
     return max((rule.long_seconds for rule in objectives.slow), default=0.0)
 
 
-def _loss_gates(home: Home, objectives: ServiceObjectives, move: Decision) -> tuple[Gate, ...]:
+def _loss_gates(home: Home, spec: LoopSpec, move: Decision) -> tuple[Gate, ...]:
     """By what was reported of the version since it came; where no limit is said, nothing is read."""
     new = move.decision
-    if objectives.max_log_loss_increase is None or new.to_version is None:
+    if spec.service.max_log_loss_increase is None or new.to_version is None:
         return ()
-    return (log_loss_gate(objectives, home.monitoring.newest_about(new.model, new.to_version, since=new.at)),)
+    report = home.monitoring.newest_about(new.model, new.to_version, since=new.at)
+    holdout = _holdout(home, spec, new.to_version) if report else None
+    return (log_loss_gate(spec.service, report, holdout, reported_level=spec.monitoring.confidence),)
+
+
+def _holdout(home: Home, spec: LoopSpec, version: ModelVersion) -> CalibrationProfile | None:
+    try:
+        return read_reference(home, spec, version).outcomes
+    except (OSError, ValueError, BoucleError):  # its files are gone, or of another release
+        return None
 
 
 def _counted(counts: Mapping[str, Any]) -> dict[str, Counted]:
