@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from assets_tests.bundles import promote
 from assets_tests.judging import MODEL, day, drift_report, gate, training_manifest
+from assets_tests.scenarios import evidence
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.trigger import AlertRequest, AlertState, AnswerKind, TriggerCause, TriggerOutcome, TriggerRule
@@ -294,6 +295,71 @@ def test_a_refusal_is_an_answer(world: World):
     note_answers(world.instance, world.home, SHIPPED, None)
     answer = world.home.state.answers(MODEL)[key]
     assert (answer.kind, answer.reason) == (AnswerKind.REFUSED, "no_regression: failed")
+
+
+def decide_about(world: World, kind: DecisionKind, version: int, *, run_id: str = "") -> None:
+    """A decision about a version, by a run or by a person."""
+    production = world.home.state.production(MODEL)
+    decision = NewDecision(
+        kind=kind,
+        model=MODEL,
+        at=day("1997-09-01"),
+        actor="user:ada",
+        reason=f"{kind} it",
+        from_version=production,
+        to_version=ModelVersion(version) if kind is DecisionKind.PROMOTE else production,
+        subject_version=ModelVersion(version),
+        dagster_run_id=run_id,
+    )
+    world.home.state.record(decision, expected_production=production)
+
+
+def evaluated(world: World, version: int, run_id: str) -> None:
+    """A version that was measured against production, as the evaluation report of a run."""
+    found = evidence(version, against=2, run_id=run_id)
+    write_document(world.home.evidence.file(found, ".json"), found)
+    write_document(document_file(world.home, SHIPPED, "evaluation_report"), found)
+
+
+def noted(world: World, key: str) -> tuple[AnswerKind, int | None]:
+    """What is on record of a trigger after one more look."""
+    note_answers(world.instance, world.home, SHIPPED, None)
+    answer = world.home.state.answers(MODEL)[key]
+    return answer.kind, answer.version
+
+
+@pytest.mark.parametrize(
+    ("decided", "kind"), [(DecisionKind.PROMOTE, AnswerKind.PROMOTED), (DecisionKind.REQUEST, AnswerKind.WAITING)]
+)
+def test_a_run_executed_again_from_its_failure_answers_with_what_the_first_one_measured(
+    world: World, decided: DecisionKind, kind: AnswerKind
+):
+    key = fire(world)
+    evaluated(world, 3, world.run(key, dg.DagsterRunStatus.FAILURE))
+    decide_about(world, decided, 3, run_id=world.run(key, dg.DagsterRunStatus.SUCCESS))
+    assert noted(world, key) == (kind, 3)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"), [(DecisionKind.REJECT, AnswerKind.REFUSED), (DecisionKind.PROMOTE, AnswerKind.PROMOTED)]
+)
+def test_a_version_that_waits_goes_on_waiting_until_somebody_decides_about_it(
+    world: World, said: DecisionKind, kind: AnswerKind
+):
+    decide_about(world, DecisionKind.REJECT, 3)  # before it was asked for: not about this retraining
+    key = fire(world)
+    evaluated(world, 3, world.run(key, dg.DagsterRunStatus.SUCCESS))
+    assert noted(world, key) == (AnswerKind.WAITING, 3)
+    evaluated(world, 4, "a run of somebody else")
+    assert noted(world, key) == (AnswerKind.WAITING, 3)
+    decide_about(world, said, 3)
+    assert noted(world, key) == (kind, 3)
+
+
+def test_production_that_came_out_again_waits_for_nobody(world: World):
+    key = fire(world)
+    evaluated(world, 2, world.run(key, dg.DagsterRunStatus.SUCCESS))
+    assert noted(world, key) == (AnswerKind.REFUSED, 2)
 
 
 def test_a_retrain_run_has_a_time_budget_that_run_monitoring_holds():

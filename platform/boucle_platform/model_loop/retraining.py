@@ -118,8 +118,12 @@ def note_answers(instance: dg.DagsterInstance, home: Home, spec: LoopSpec, seen:
         run = _ended_run(instance, trigger)
         if run is None:
             continue
-        found = answer_of(home, spec, trigger, run)
-        if known is None or (found.kind, found.dagster_run_id) != (known.kind, known.dagster_run_id):
+        found = answer_of(home, spec, trigger, run, known)
+        if known is None or (found.kind, found.dagster_run_id, found.version) != (
+            known.kind,
+            known.dagster_run_id,
+            known.version,
+        ):
             home.state.record_answer(found)
             noted.append(f"{trigger.run_key}: {found.kind}, {found.reason}")
     answers = home.state.answers(spec.name)
@@ -127,7 +131,7 @@ def note_answers(instance: dg.DagsterInstance, home: Home, spec: LoopSpec, seen:
     if basis == seen:
         return "; ".join(noted), basis
     for answer in sorted(answers.values(), key=lambda one: one.at)[-FOLLOWED_ANSWERS:]:
-        if answer.version is None or answer.compared_with is None:
+        if answer.version is None or answer.compared_with is None or answer.version == answer.compared_with:
             continue
         gain = gains.realised_gain(home, spec, answer.version, answer.compared_with)
         if gain != answer.realised_gain:
@@ -226,7 +230,7 @@ def _lost_its_run(instance: dg.DagsterInstance, home: Home, trigger: Trigger) ->
 
 def _ended_run(instance: dg.DagsterInstance, trigger: Trigger) -> EndedRun | None:
     """The newest run of a trigger if it is over; one that died and is about to be started again is not."""
-    records = instance.get_run_records(dg.RunsFilter(tags={TRIGGER_TAG: trigger.run_key}), limit=1)
+    records = instance.get_run_records(dg.RunsFilter(tags={TRIGGER_TAG: trigger.run_key}))
     run = records[0].dagster_run if records else None
     if run is None or not run.is_finished:
         return None
@@ -237,6 +241,7 @@ def _ended_run(instance: dg.DagsterInstance, trigger: Trigger) -> EndedRun | Non
         return None
     return EndedRun(
         run_id=run.run_id,
+        of_trigger=frozenset(record.dagster_run.run_id for record in records),
         succeeded=run.status is dg.DagsterRunStatus.SUCCESS,
         stopped=stopped,
         wall_seconds=ended - started if started and ended else 0.0,

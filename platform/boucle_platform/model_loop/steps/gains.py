@@ -1,6 +1,7 @@
 """What a retraining may gain, and what one did gain, in nats a row on labels that are mature."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import timedelta
 
 import numpy as np
@@ -13,7 +14,7 @@ from boucle.contracts.ids import ModelVersion
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.trigger import Gain
 from boucle.contracts.windows import next_period
-from boucle.errors import NotEnoughDataError
+from boucle.errors import BundleError, NotEnoughDataError
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.ground_truth import outcomes, truth_files
@@ -45,8 +46,8 @@ def realised_gain(home: Home, spec: LoopSpec, version: ModelVersion, before: Mod
     """Loss of `before` - loss of `version` on requests that neither learnt from, whoever answered them.
 
     Both versions score the features of the prediction log again. Rows count whose features are of the watermark of
-    the version's training or later, and whose labels are mature; None where there are fewer than two entities, or the
-    versions do not read the same features.
+    the version's training or later, whose labels are mature, and which a version answered that reads these features in
+    this order; None where there are fewer than two entities, or the two versions do not read the same features.
     """
     from boucle.stats.intervals import clustered_interval
     from boucle.stats.metrics import log_loss_rows
@@ -61,12 +62,31 @@ def realised_gain(home: Home, spec: LoopSpec, version: ModelVersion, before: Mod
         return None
     watermark = read_document(version_dir(home, spec, version) / "training.json", TrainingManifest).watermark
     rows = _since(home, spec, pd.Timestamp(watermark.replace(tzinfo=None)))
+    rows = with_features(home, spec, rows, contracts[0].feature_names)
     if rows["entity_key"].nunique() < 2:
         return None
     features, labels = np.vstack(rows["features"].to_list()).astype(np.float64), rows["label"].to_numpy(np.float64)
     entities, level = rows["entity_key"].to_numpy(), spec.monitoring.confidence
     losses = [log_loss_rows(labels, onnx_model((b / MODEL_FILE).read_bytes())(features)) for b in bundles]
     return _gain(clustered_interval(losses[1] - losses[0], entities, level=level))
+
+
+def with_features(home: Home, spec: LoopSpec, rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The rows that were answered by versions which read these features in this order; others hold other columns."""
+
+    def reads_them(version: ModelVersion) -> bool:
+        judged = home.evidence.newest(spec.name, version)
+        if judged is None:
+            return False
+        try:
+            bundle = home.bundles.fetch(judged.bundle_digest)
+        except BundleError:
+            return False
+        contract = BundleContract.model_validate_json((bundle / CONTRACT_FILE).read_bytes())
+        return tuple(contract.feature_names) == tuple(names)
+
+    asked = rows["model_version"].dropna().unique()
+    return rows[rows["model_version"].isin([one for one in asked if reads_them(ModelVersion(int(one)))])]
 
 
 def known_outcomes(home: Home, spec: LoopSpec) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from boucle.contracts.decision import Decision, DecisionKind, NewDecision
+from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.evidence import Evidence
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.monitoring import DriftReport
@@ -93,20 +93,32 @@ def judge(home: Home, spec: LoopSpec, facts: TriggerFacts, *, run_key: str, acto
 
 @dataclass(frozen=True, kw_only=True)
 class EndedRun:
-    """A retrain run that is over: whether it was stopped for its time, its wall time, and the error it ended with."""
+    """A retrain run that is over: whether it was stopped for its time, its wall time, and the error it ended with.
+
+    It is the newest of the runs `of_trigger`: one executed again from its failure measures nothing anew.
+    """
 
     run_id: str
+    of_trigger: frozenset[str]
     succeeded: bool
     stopped: bool
     wall_seconds: float
     error: str
 
 
-def answer_of(home: Home, spec: LoopSpec, trigger: Trigger, run: EndedRun) -> TriggerAnswer:
-    """What became of a trigger, by what its run put in the ledger; without a decision, by how the run ended."""
-    decided = [row for row in home.state.decisions(spec.name) if row.decision.dagster_run_id == run.run_id]
-    evidence = _evidence(home, spec, decided, run)
-    kind, reason = _ended(home, spec, decided, evidence, run)
+def answer_of(
+    home: Home, spec: LoopSpec, trigger: Trigger, run: EndedRun, known: TriggerAnswer | None
+) -> TriggerAnswer:
+    """What became of a trigger, by what its runs put in the ledger; without a decision, by how the newest run ended.
+
+    A version that is `known` to have come out stays the answer's: the ledger says what becomes of it.
+    """
+    said = _said_since(home, spec, trigger)
+    ours = [decision for decision in said if decision.dagster_run_id in run.of_trigger]
+    evidence = _evidence(home, spec, ours, run, known)
+    version = evidence.version if evidence else known.version if known else None
+    about = [decision for decision in said if decision in ours or _is_end_of(decision, version)]
+    kind, reason = _ended(about, evidence, run, known)
     gates = {gate.name: gate for gate in evidence.gates} if evidence else {}
     gain, cost = gates.get(GAIN_GATE), gates.get(COST_GATE)
     return TriggerAnswer(
@@ -116,11 +128,27 @@ def answer_of(home: Home, spec: LoopSpec, trigger: Trigger, run: EndedRun) -> Tr
         reason=reason,
         dagster_run_id=run.run_id,
         compared_with=evidence.production_version if evidence else trigger.production_version,
-        version=evidence.version if evidence else None,
-        holdout_gain=_measured_gain(gain),
+        version=version,
+        holdout_gain=_measured_gain(gain) or (known.holdout_gain if known else None),
         cpu_seconds=cost.measured if cost is not None and cost.measured is not None else run.wall_seconds,
         at=home.clock(spec.name).now(),
     )
+
+
+def _said_since(home: Home, spec: LoopSpec, trigger: Trigger) -> list[NewDecision]:
+    """The ledger's rows after the one that the trigger wrote: a version may have been decided about before."""
+    asked_at = next((at for at, one in home.state.triggers(spec.name) if one.run_key == trigger.run_key), None)
+    rows = [row.decision for row in home.state.decisions(spec.name)]
+    wrote = (DecisionKind.RETRAIN, asked_at, trigger.reason)
+    asked = [place for place, row in enumerate(rows) if (row.kind, row.at, row.reason) == wrote]
+    return rows[asked[-1] + 1 :] if asked else rows
+
+
+def _is_end_of(decision: NewDecision, version: ModelVersion | None) -> bool:
+    if version is None:
+        return False
+    promoted = decision.kind is DecisionKind.PROMOTE and decision.to_version == version
+    return promoted or (decision.kind is DecisionKind.REJECT and decision.subject_version == version)
 
 
 def _measured_gain(gate: Gate | None) -> Gain | None:
@@ -130,18 +158,26 @@ def _measured_gain(gate: Gate | None) -> Gain | None:
 
 
 def _ended(
-    home: Home, spec: LoopSpec, decided: list[Decision], evidence: Evidence | None, run: EndedRun
+    about: list[NewDecision], evidence: Evidence | None, run: EndedRun, known: TriggerAnswer | None
 ) -> tuple[AnswerKind, str]:
-    by_kind = {row.decision.kind: row.decision for row in decided}
-    later = _promoted_later(home, spec, evidence.version) if evidence else None
-    promoted = by_kind.get(DecisionKind.PROMOTE) or later
-    if promoted is not None:
+    by_kind = {decision.kind: decision for decision in about}
+    if promoted := by_kind.get(DecisionKind.PROMOTE):
         return AnswerKind.PROMOTED, promoted.reason
     if refused := by_kind.get(DecisionKind.REJECT):
         return AnswerKind.REFUSED, refused.reason
-    if evidence is not None and run.succeeded:
-        asked = by_kind.get(DecisionKind.REQUEST)
-        return AnswerKind.WAITING, asked.reason if asked else "it passed its gates and waits for a person"
+    if asked := by_kind.get(DecisionKind.REQUEST):
+        return AnswerKind.WAITING, asked.reason
+    if known is not None and known.kind is AnswerKind.WAITING:
+        return known.kind, known.reason
+    return _undecided(evidence, run)
+
+
+def _undecided(evidence: Evidence | None, run: EndedRun) -> tuple[AnswerKind, str]:
+    """How it ended where the ledger says nothing of it."""
+    # Evaluated against itself, the version that came out is production.
+    is_new = evidence is not None and evidence.version != evidence.production_version
+    if is_new and run.succeeded:
+        return AnswerKind.WAITING, "it passed its gates and waits for a person"
     if run.stopped:
         return AnswerKind.STOPPED, f"stopped after {run.wall_seconds:.0f} s: {run.error or 'its time was over'}"
     if run.succeeded:
@@ -149,17 +185,14 @@ def _ended(
     return AnswerKind.FAILED, run.error or "the run ended without a decision about a candidate"
 
 
-def _promoted_later(home: Home, spec: LoopSpec, version: ModelVersion) -> NewDecision | None:
-    said = (row.decision for row in home.state.decisions(spec.name) if row.decision.kind is DecisionKind.PROMOTE)
-    return next((decision for decision in said if decision.to_version == version), None)
-
-
-def _evidence(home: Home, spec: LoopSpec, decided: list[Decision], run: EndedRun) -> Evidence | None:
-    """What the run measured, where it came so far."""
-    versions = {row.decision.subject_version or row.decision.to_version for row in decided}
+def _evidence(
+    home: Home, spec: LoopSpec, ours: list[NewDecision], run: EndedRun, known: TriggerAnswer | None
+) -> Evidence | None:
+    """What a run of the trigger measured: of what it decided about, of the version known, or what came last."""
+    versions = [known.version if known else None, *(row.subject_version or row.to_version for row in ours)]
     found = [home.evidence.newest(spec.name, version) for version in versions if version is not None]
     found.append(newest_evidence(home, spec))
-    return next((one for one in found if one is not None and one.run_id == run.run_id), None)
+    return next((one for one in found if one is not None and one.run_id in run.of_trigger), None)
 
 
 def _new_mature(home: Home, spec: LoopSpec, known_at: datetime, trained: datetime | None) -> int:
