@@ -130,6 +130,7 @@ def answer_of(
         compared_with=evidence.production_version if evidence else trigger.production_version,
         version=version,
         holdout_gain=_measured_gain(gain) or (known.holdout_gain if known else None),
+        realised_gain=known.realised_gain if known and known.version == version else None,
         cpu_seconds=cost.measured if cost is not None and cost.measured is not None else run.wall_seconds,
         at=home.clock(spec.name).now(),
     )
