@@ -176,6 +176,13 @@ def test_the_schedule_does_not_retrain_without_new_labels(world: World):
     assert world.last() == (TriggerCause.SCHEDULE, TriggerOutcome.SUPPRESSED, TriggerRule.NO_NEW_LABELS)
 
 
+def test_a_scheduled_tick_during_a_run_is_on_record_as_held_back(world: World):
+    world.report()
+    run_id = world.run("somebody else's", dg.DagsterRunStatus.STARTED)
+    assert run_id[:8] in world.scheduled(spec_of(1)).skip_message
+    assert world.last() == (TriggerCause.SCHEDULE, TriggerOutcome.SUPPRESSED, TriggerRule.BUSY)
+
+
 def test_the_schedule_keeps_to_the_budget(world: World):
     world.report()
     spec = spec_of(1, retraining=RetrainingPolicy(max_runs_per_month=1))

@@ -28,6 +28,7 @@ class TriggerCause(StrEnum):
 class TriggerRule(StrEnum):
     """Which rule of `boucle.policy.retraining` decided."""
 
+    BUSY = "busy"
     OUTDATED = "outdated"
     FIRED_ALREADY = "fired_already"
     TOO_FEW_LABELS = "too_few_labels"

@@ -72,7 +72,8 @@ class TriggerFacts:
     windows before it, in any order, of any version; `earlier` all triggers on record. `trained_up_to` is the newest
     as_of that the last training looked at, promoted or not (reports of days that were loaded together were all written
     before the training that the first of them asked for), `new_mature_periods` how many as_of became mature since,
-    where that is known. `alert` is what asks, where an alert does.
+    where that is known. `alert` is what asks, where an alert does, `busy` the
+    run that is at it already, in words.
     """
 
     report: DriftReport
@@ -85,6 +86,7 @@ class TriggerFacts:
     new_mature_periods: int | None = None
     expected_gain: Gain | None = None
     alert: AlertRequest | None = None
+    busy: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,7 @@ _FIRING = frozenset(
 def decide_trigger(policy: RetrainingPolicy, facts: TriggerFacts) -> TriggerDecision:
     """Fired or suppressed, and why; the first rule that applies decides, and the budget has the last word.
 
+    0. A retraining is under way: suppressed (only a schedule asks then; drift and alerts wait for its end).
     1. The report judged a version that is no longer production: suppressed (only where drift asks).
     2. This window, or this incident, fired already: suppressed.
     3. Too few as_of with mature labels: suppressed.
@@ -198,7 +201,8 @@ def budget_sentence(budget: BudgetUse) -> str:
 def _decided(policy: RetrainingPolicy, facts: TriggerFacts, windows: WindowCount) -> _Said:
     """The first rule that applies."""
     said = (
-        _outdated(facts)
+        _busy(facts)
+        or _outdated(facts)
         or _fired_already(facts)
         or _too_few_labels(policy, facts.report)
         or _nothing_to_learn(facts)
@@ -210,6 +214,10 @@ def _decided(policy: RetrainingPolicy, facts: TriggerFacts, windows: WindowCount
         or _arrived(policy, facts)
     )
     return said or _nothing_asked(policy, facts.report, windows)
+
+
+def _busy(facts: TriggerFacts) -> _Said | None:
+    return (TriggerRule.BUSY, facts.busy) if facts.busy else None
 
 
 def _outdated(facts: TriggerFacts) -> _Said | None:

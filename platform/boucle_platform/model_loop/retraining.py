@@ -79,17 +79,17 @@ def retrain_schedule(spec: LoopSpec) -> dg.ScheduleDefinition:
     )
     def evaluate(context: dg.ScheduleEvaluationContext, home: HomeResource) -> dg.RunRequest | dg.SkipReason:
         ports, name = home.connect(), retrain_job_name(spec)
-        if busy := unfinished_retraining(context.instance, spec):
-            return dg.SkipReason(f"Run {busy[0].run_id[:8]} of {busy[0].job_name} is not finished.")
+        under_way = unfinished_retraining(context.instance, spec)
+        busy = f"Run {under_way[0].run_id[:8]} of {under_way[0].job_name} is not finished." if under_way else ""
         if (report := newest_report(ports, spec)) is None:
-            return dg.SkipReason(NO_REPORT)
+            return dg.SkipReason(busy or NO_REPORT)
         run_key = f"{spec.model}/schedule/{context.scheduled_execution_time.astimezone(UTC).isoformat()}"
-        facts = facts_about(ports, spec, report, cause=TriggerCause.SCHEDULE)
+        facts = facts_about(ports, spec, report, cause=TriggerCause.SCHEDULE, busy=busy)
         trigger = judge(ports, spec, facts, run_key=run_key, actor=name) or _recorded(ports, spec, run_key)
         if trigger.outcome is not TriggerOutcome.FIRED:
             return dg.SkipReason(trigger.reason)
-        if not _lost_its_run(context.instance, ports, trigger):
-            return dg.SkipReason(f"This tick's run was requested already ({run_key}).")
+        if busy or not _lost_its_run(context.instance, ports, trigger):
+            return dg.SkipReason(busy or f"This tick's run was requested already ({run_key}).")
         return _request(trigger, name)
 
     return evaluate

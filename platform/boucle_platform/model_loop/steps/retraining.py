@@ -51,6 +51,7 @@ def facts_about(
     *,
     cause: TriggerCause = TriggerCause.DRIFT,
     alert: AlertRequest | None = None,
+    busy: str = "",
 ) -> TriggerFacts:
     """All that a decision about this report, or about what asks on top of it, rests on."""
     triggers, now = home.state.triggers(spec.name), home.clock(spec.name).now()
@@ -67,6 +68,7 @@ def facts_about(
         new_mature_periods=_new_mature(home, spec, report.window_end, trained),
         expected_gain=expected_gain(home, spec, report),
         alert=alert,
+        busy=busy,
     )
 
 
