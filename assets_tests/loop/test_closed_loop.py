@@ -169,6 +169,9 @@ def test_retraining_by_hand_runs_the_gates(demo: Demo):
 
 
 def test_rolling_back_until_nothing_is_left_is_refused_without_a_change(demo: Demo):
+    rows = json.loads(boucle(demo.home, "history", "--json").stdout)
+    if [row["kind"] for row in rows if row["kind"] in {"promote", "rollback"}][-1] == "promote":
+        assert boucle(demo.home, "rollback", "--reason", "what was trained by hand").returncode == 0
     again = boucle(demo.home, "rollback", "--reason", "once more")
     assert (again.returncode, "was rolled back already" in " ".join(again.stderr.split())) == (1, True), again.stderr
     for _ in range(10):
