@@ -48,7 +48,8 @@ def test_the_service_that_is_built_uses_the_dockerfile_of_its_image(services: di
         build = services[name]["build"]
         assert build["dockerfile"] == f"{folder}/deploy/Dockerfile"
         assert (FILE.parent / build["dockerfile"]).is_file()
-        assert set(build["args"]) == {"BASE_IMAGE"}
+        asked = re.findall(r"^ARG (\w+)", (FILE.parent / build["dockerfile"]).read_text(), re.MULTILINE)
+        assert set(build["args"]) == set(asked)
 
 
 def test_every_service_waits_for_the_look_at_the_settings(services: dict[str, dict[str, Any]]):
