@@ -163,12 +163,18 @@ def test_a_version_that_stalls_costs_a_caller_its_budget_and_then_nothing(world:
     try_version_2(world, stalling(world), weight=100)
     for _ in range(FAILURES_IN_A_ROW):
         assert ask(world, QUESTION)[0].status == 200
-    before = time.perf_counter()
     ask(world, QUESTION)
-    spared = time.perf_counter() - before
     records = world.logged()
     assert [record.fallback for record in records] == ["stalled"] * FAILURES_IN_A_ROW + ["cut"]
-    assert spared < 0.2 <= min(record.latency_ms for record in records[:-1]) / 1_000
+    assert min(record.latency_ms for record in records[:-1]) >= 200
+
+
+def test_a_run_that_was_ended_stalled_also_where_nobody_counted_its_budget(world: World):
+    digest = stalling(world)
+    bundle = load_bundle(world.bundles.fetch(digest), digest)
+    trial = Trial(bundle, replica="r", budget_seconds=0.05, write=lambda _: None, skipped=lambda _: None)
+    assert trial.ask([[3.0, 5.0]]).result(timeout=30) is None
+    trial.close()
 
 
 def test_callers_of_production_do_not_wait_for_a_version_that_stalls(world: World):
@@ -387,7 +393,7 @@ def test_what_a_trial_is_doing_when_it_is_closed_is_ended_too(world: World):
     trial.is_quick = False
     answer = trial.ask([[3.0, 5.0]])
     trial.close()
-    assert answer.result(timeout=20) == [None]
+    assert answer.result(timeout=20) is None
 
 
 def test_a_plan_is_applied_once_whoever_looks_at_the_same_time(world: World, monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -150,10 +149,8 @@ def test_after_the_heartbeat_every_answer_is_of_the_new_version(replica: Replica
     wait_for(lambda: replica.version() == 1)
     for version in range(2, 8):
         replica.promote(state, version)
-        start = time.monotonic()
         wait_for(lambda version=version: state.replicas(max_age_seconds=3) == {"one": {MODEL: version}})  # type: ignore[misc]
         assert replica.version() == version
-        assert time.monotonic() - start < 2
 
 
 def test_a_bundle_with_one_changed_byte_leaves_the_old_version_answering(replica: Replica, state: SqlStateStore):
