@@ -47,12 +47,6 @@ def psi_null_mean(reference: ColumnProfile, current: ColumnProfile) -> float:
     return (len(expected) - 1) * _scale(expected, seen)
 
 
-def psi_null_quantile(reference: ColumnProfile, current: ColumnProfile, *, level: float = 0.99) -> float:
-    """The index that is exceeded with probability 1 - level when nothing drifted; 0 with a single bin."""
-    expected, seen = shared_bins(reference, current)
-    return _chi_square_quantile(len(expected) - 1, level) * _scale(expected, seen)
-
-
 def psi_statistic(reference: ColumnProfile, current: ColumnProfile, *, level: float) -> DriftStatistic:
     """`psi` with the quantile and the p-value of its null law (Yurdakul 2018)."""
     expected, seen = shared_bins(reference, current)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.service import ServiceObjectives
-from boucle.contracts.windows import Cadence, Period, period_asking, period_at, period_of
+from boucle.contracts.windows import Cadence, Period, period_asking, period_at, period_of, previous_period
 from boucle.errors import ConfigurationError
 from boucle.features.outcomes import OutcomeSettings
 from boucle.features.raw_source import RawSource
@@ -181,6 +181,13 @@ class LoopSpec(_Section):
     def starts(self, period: Period) -> bool:
         """Whether history starts with this period."""
         return period == period_at(self.period(self.first_period).start, self.cadence)
+
+    def judged_with(self, period: Period) -> list[Period]:
+        """The periods of the window that is judged with this one, oldest first: days hold too little by themselves."""
+        parts = [period]
+        while len(parts) < self.monitoring.window_periods and not self.starts(parts[0]):
+            parts.insert(0, previous_period(parts[0], self.cadence))
+        return parts
 
     def source(self, name: str) -> RawSource:
         """The contract of one source. Raises ConfigurationError when the model has none of this name."""

@@ -7,7 +7,7 @@ import dagster as dg
 
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.verdict import Gate, Verdict, overall
-from boucle.contracts.windows import Period, previous_period
+from boucle.contracts.windows import Period
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.drift import measure_drift
@@ -19,10 +19,7 @@ SHOWN_GATES = ("score_drift", "feature_drift")
 
 def drift(home: Home, spec: LoopSpec, period: Period, *, draw: bool = True) -> tuple[DriftReport, Path | None]:
     """The drift report of the window that ends with the period, and Evidently's page where there is one to draw."""
-    parts = [period]
-    while len(parts) < spec.monitoring.window_periods and not spec.starts(parts[0]):
-        parts.insert(0, previous_period(parts[0], spec.cadence))
-    return measure_drift(home, spec, parts, draw=draw)
+    return measure_drift(home, spec, spec.judged_with(period), draw=draw)
 
 
 def drift_history(home: Home, spec: LoopSpec, newest: Sequence[DriftReport]) -> dict[str, dict[str, Gate]]:

@@ -12,7 +12,7 @@ from boucle.contracts.facts import Interval
 from boucle.contracts.ids import Digest, ModelVersion, PeriodKey
 from boucle.contracts.performance import Estimate, EstimateError, PerformanceReference, PerformanceReport
 from boucle.contracts.verdict import Gate, Verdict, overall
-from boucle.contracts.windows import Period, previous_period
+from boucle.contracts.windows import Period
 from boucle.policy.performance import calibration_of_probabilities, performance_gates
 from boucle.stats.estimation import calibrated
 from boucle.stats.intervals import clustered_interval
@@ -93,7 +93,7 @@ def _measured(home: Home, spec: LoopSpec, window: Period, before: tuple[Performa
     production = before[0].production_version if before else home.state.production(spec.name)
     knowledge = newest_statement(home, spec, window.key)
     rows = stated_rows(home, spec, knowledge)
-    pooled = joined_up([outcomes(home, spec, part.key) for part in _parts(spec, window)])
+    pooled = joined_up([outcomes(home, spec, part.key) for part in spec.judged_with(window)])
     realised = tuple(
         row
         for version, own in answered_by(rows)
@@ -172,14 +172,6 @@ def _matured(home: Home, spec: LoopSpec, window: Period, report: PerformanceRepo
             by=window.end,
         )
     return tuple(found)
-
-
-def _parts(spec: LoopSpec, window: Period) -> list[Period]:
-    """The windows that are judged together: days hold too little."""
-    parts = [window]
-    while len(parts) < spec.monitoring.window_periods and not spec.starts(parts[0]):
-        parts.insert(0, previous_period(parts[0], spec.cadence))
-    return parts
 
 
 def _reference(home: Home, spec: LoopSpec, version: ModelVersion, rows: pd.DataFrame) -> PerformanceReference | None:
