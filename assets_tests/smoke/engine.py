@@ -11,10 +11,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 HELPER = Path(os.environ.get("BOUCLE_CONTAINERS") or ROOT.parent / "shared" / "tools" / "containers")
 """`up` starts an engine with stand-ins for the base images, `env` prints what points to it, `down` ends it."""
-NONE = (
-    f"`docker info` does not answer, and there is no helper at {HELPER} (BOUCLE_CONTAINERS names one): no image "
-    "was built, no service was started. Install Docker and run `make smoke` again before you trust the stack."
-)
+
+
+class NoEngineError(Exception):
+    """There is no container engine; the text says why, and what to do."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"`docker info` does not answer, and {why}: no image was built, no service was started. "
+            "Install Docker and run `make smoke` again before you trust the stack."
+        )
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,20 @@ class Engine:
 
 
 @contextmanager
-def found() -> Iterator[Engine | None]:
-    """The engine, or None where there is neither one nor a helper. One that the helper started is removed again."""
+def found() -> Iterator[Engine]:
+    """The engine. One that the helper started is removed again.
+
+    Raises:
+        NoEngineError: There is neither one nor a helper that starts one.
+    """
     if _answers(os.environ):
         yield Engine(private="boucle-containers" in os.environ.get("DOCKER_HOST", ""))
         return
     if not os.access(HELPER, os.X_OK):
-        yield None
-        return
+        raise NoEngineError(f"there is no helper at {HELPER} (BOUCLE_CONTAINERS names one)")
     try:
-        _helper("up")
+        if said := _helper("up"):
+            raise NoEngineError(f"`{HELPER} up` started none ({said})")
         yield Engine(private=True, environment=_environment())
     finally:
         _helper("down")
@@ -74,10 +84,14 @@ def _answers(environment: Mapping[str, str]) -> bool:
     return done.returncode == 0
 
 
-def _helper(*words: str) -> None:
+def _helper(*words: str) -> str:
+    """Why it failed, in its last words; empty when it did what it should."""
     sys.stderr.write(f"smoke: {HELPER.name} {' '.join(words)} …\n")
-    done = subprocess.run([str(HELPER), *words], capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, f"{HELPER} {' '.join(words)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    try:
+        done = subprocess.run([str(HELPER), *words], capture_output=True, text=True, timeout=600, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return f"exit code {done.returncode}: {(done.stdout + done.stderr)[-500:].strip()}" if done.returncode else ""
 
 
 def _environment() -> dict[str, str]:

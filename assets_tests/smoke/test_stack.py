@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 
 from assets_tests.integration.dagster_ui import DagsterUI
 from assets_tests.smoke.conftest import UNTESTED
-from assets_tests.smoke.engine import NONE, ROOT, Engine, found
+from assets_tests.smoke.engine import ROOT, Engine, NoEngineError, found
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1500)]
 
@@ -94,10 +94,12 @@ def until(look: Callable[[], bool], *, seconds: float) -> bool:
 
 @pytest.fixture(scope="module")
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    with found() as bare:
-        if bare is None:
-            request.config.stash[UNTESTED] = NONE
-            pytest.skip(NONE)
+    with ExitStack() as ends:
+        try:
+            bare = ends.enter_context(found())
+        except NoEngineError as error:
+            request.config.stash[UNTESTED] = str(error)
+            pytest.skip("no container engine")
         own = {
             "COMPOSE_PROJECT_NAME": "boucle-smoke", "PLATFORM_IMAGE": PLATFORM, "SERVING_IMAGE": SERVING,
             "BASE_IMAGE": BASE, "BOUCLE_ENVIRONMENT": "dev", "BOUCLE_SENSORS": "stopped", "COMPOSE_PROGRESS": "quiet",
