@@ -12,6 +12,7 @@ from assets_tests.records import prediction
 from boucle.contracts.feedback import FeedbackFields
 from boucle.contracts.ids import ModelName
 from boucle.contracts.windows import Period
+from boucle.errors import DataContractError
 from boucle.features.outcomes import OutcomeSettings, OutcomeSource
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
@@ -132,6 +133,16 @@ def test_without_a_due_prediction_coverage_is_not_known_and_not_passed(home: Hom
     assert found.outcomes.coverage is None
     assert not coverage_check(found).passed
     assert coverage_check(found).description == "no prediction was due in the period: nothing is known"
+
+
+def test_labels_whose_keys_are_numbers_are_refused_with_what_to_do(home: Home):
+    ask(home, 1, entity="4", as_of=day("1997-05-01"))
+    with home.warehouse.connect() as connection:
+        connection.execute(f"alter table {SPEC.labels} alter {SPEC.entity} type integer")
+    said = rf"{SPEC.labels}.{SPEC.entity} are int32, for example [49];.*as varchar"
+    with pytest.raises(DataContractError, match=said):
+        joined(home)
+    assert statements(home, SPEC, MAY.key) == ()
 
 
 def test_a_prediction_that_never_gets_an_outcome_is_neither_due_nor_negative(home: Home):

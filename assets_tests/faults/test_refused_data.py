@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets_tests.faults.loop_home import NEWEST, PERIOD, SPEC, LoopHome, copied, opened
+from assets_tests.faults.loop_home import NEWEST, PERIOD, RETRAIN, SPEC, LoopHome, copied, opened
 from boucle.contracts.ids import PeriodKey
 from boucle.features.contract import MAX_MISSING
 from boucle_adapters import online_store
@@ -91,6 +91,13 @@ def test_features_that_must_not_be_are_a_red_gate_with_their_number(
     assert not loop.run(PERIOD, partition=NEWEST, only=("validated_features",)).succeeded
     record = loop.runner.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
     assert measured in record.event.dagster_event.asset_check_evaluation_data.description
+
+
+def test_labels_whose_keys_are_numbers_end_the_training_with_what_to_do(loop: LoopHome):
+    with loop.home.warehouse.connect() as connection:
+        connection.execute(f"alter table {SPEC.labels} alter {SPEC.entity} type integer")
+    outcome = loop.run(RETRAIN, only=("training_set",))
+    assert f"The entity keys in {SPEC.labels}.{SPEC.entity} are int32, for example" in outcome.error
 
 
 def test_a_feature_that_is_missing_too_often_is_a_red_gate_that_names_it(loop: LoopHome, monkeypatch):

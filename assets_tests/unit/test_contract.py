@@ -1,5 +1,8 @@
 """A contract splits a table row by row, and says why."""
 
+from typing import Any
+from uuid import UUID
+
 import pandas as pd
 import pandera.pandas as pa
 import pytest
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 from boucle.contracts.bundle import FeatureSpec, KeySpec
 from boucle.errors import ConfigurationError, DataContractError
-from boucle.features.contract import apply_contract, category, feature, feature_specs, key_spec
+from boucle.features.contract import apply_contract, category, feature, feature_specs, key_spec, keys_are_text
 
 SCHEMA = pa.DataFrameSchema(
     {
@@ -143,6 +146,25 @@ def test_the_key_of_requests_is_the_key_of_the_schema():
 def test_a_key_that_is_no_text_is_refused(name: str, wrong: str):
     with pytest.raises(ConfigurationError, match=f"'{name}' {wrong} in the contract 'test'"):
         key_spec(SCHEMA, name)
+
+
+def test_keys_of_text_may_be_joined_with_what_was_logged():
+    for keys in (["007", None], []):
+        keys_are_text(pd.Series(keys, dtype="object"), column="labels.user_id")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (pd.Series([7]), "labels.user_id are int64, for example 7;"),
+        (pd.Series([], dtype="int64"), "labels.user_id are int64;"),
+        (pd.Series([UUID(int=7)]), "labels.user_id are object, for example 00000000-0000-0000-0000-000000000007;"),
+    ],
+)
+def test_keys_that_are_no_text_are_named_with_what_to_do(keys: "pd.Series[Any]", said: str):
+    with pytest.raises(DataContractError, match=said) as found:
+        keys_are_text(keys, column="labels.user_id")
+    assert "cast(… as varchar)" in str(found.value)
 
 
 @pytest.mark.parametrize("nullable", [False, True])

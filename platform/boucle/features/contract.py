@@ -168,6 +168,18 @@ def key_spec(schema: pa.DataFrameSchema, name: str) -> KeySpec:
     return KeySpec(description=str(column.description or ""), **said)
 
 
+def keys_are_text(keys: "pd.Series[Any]", *, column: str) -> None:
+    """Raise DataContractError unless the entity keys in a column are text, as in features and prediction log."""
+    said = keys.dropna()
+    if pd.api.types.is_string_dtype(said):
+        return
+    example = f", for example {said.iloc[0]}" if len(said) else ""
+    raise DataContractError(
+        f"The entity keys in {column} are {keys.dtype}{example}; features and prediction log hold them as text, and "
+        "'007' is not 7. Keep the text of the source in its dbt model, or cast(… as varchar). Nothing was written."
+    )
+
+
 def _limit(column: pa.Column, name: str) -> float | None:
     limit = _statistic(column, name)
     return None if limit is None else float(limit)

@@ -16,6 +16,7 @@ from boucle.contracts.feedback import FEEDBACK_STREAM, FeedbackRecord
 from boucle.contracts.ids import Digest
 from boucle.contracts.outcomes import WindowOutcomes
 from boucle.contracts.windows import Period
+from boucle.features.contract import keys_are_text
 from boucle.features.outcomes import OutcomeSource, Resolved, Said, resolve, windows_of
 from boucle_adapters.feedback import by_arrival, prediction_ids
 from boucle_adapters.home import Home
@@ -122,12 +123,17 @@ def _counts(rows: pd.DataFrame, found: Resolved, known: pd.DataFrame, end: datet
 
 
 def _labels(home: Home, spec: LoopSpec, rows: pd.DataFrame, end: datetime) -> Said:
-    """What the table of labels says, by (entity, moment of the features)."""
+    """What the table of labels says, by (entity, moment of the features).
+
+    Raises:
+        DataContractError: Its entity keys are no text.
+    """
     labels = home.warehouse.query(
         f"select {spec.entity} as entity_key, as_of as features_as_of, cast(label as double) as label, known_at "  # noqa: S608 - our own names
         f"from {spec.labels} where as_of >= ? and known_at <= ?",
         [end if rows["features_as_of"].isna().all() else rows["features_as_of"].min(), end],
     )
+    keys_are_text(labels["entity_key"], column=f"{spec.labels}.{spec.entity}")
     labels["features_as_of"] = labels["features_as_of"].astype("datetime64[us]")
     keys = ["entity_key", "features_as_of"]
     found = rows[keys].merge(labels, on=keys, how="left", validate="many_to_one")

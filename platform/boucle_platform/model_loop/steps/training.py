@@ -18,7 +18,7 @@ from boucle.contracts.facts import TrainingFacts
 from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.profile import ReferenceProfile
 from boucle.errors import NotEnoughDataError
-from boucle.features.contract import feature_specs, key_spec
+from boucle.features.contract import feature_specs, key_spec, keys_are_text
 from boucle.features.digest import content_digest
 from boucle.policy.candidate import bundle_equals_estimator, training_gates, within_compute_budget
 from boucle_adapters.code_version import code_version, environment_digest, installed_packages, source_files
@@ -52,6 +52,7 @@ def assemble(home: Home, spec: LoopSpec) -> TrainingManifest:
 
     Raises:
         NotEnoughDataError: There is no snapshot, or not enough mature labels for a split.
+        DataContractError: The entity keys of the labels are no text.
     """
     from boucle.training.split import split_by_time
 
@@ -62,6 +63,7 @@ def assemble(home: Home, spec: LoopSpec) -> TrainingManifest:
         "where known_at <= ? and label is not null",
         [watermark.replace(tzinfo=None)],
     )
+    keys_are_text(labels[spec.entity], column=f"{spec.labels}.{spec.entity}")
     before = last_training_set(home, spec) if spec.is_warm else None
     labelled = labelled_rows(home, spec, snapshots, labels, before)
     split = split_by_time(labelled.rows, watermark=naive(watermark), holdout_periods=spec.training.holdout_periods)
