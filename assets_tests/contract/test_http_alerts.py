@@ -91,7 +91,16 @@ def test_a_replica_that_has_no_plan_yet_takes_an_alert_about_a_model_that_is_pla
 def test_long_annotations_lose_no_alert_the_summary_is_cut(world: World):
     annotations = {"summary": "s" * 1_200, "description": "d" * 1_200, "x" * 300: "1"}
     assert tell(world, notification(ALERT | {"annotations": annotations})).status_code == 202
-    assert [alert.summary for alert in world.state.alerts(MODEL)] == ["s" * 1_000]
+    assert [alert.summary for alert in world.state.alerts(MODEL)] == ["s" * 999 + "…"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("n" * 1_000, "n" * 1_000), ("n" * 1_001, "n" * 999 + "…")], ids=["1,000", "1,001"]
+)
+def test_a_longer_label_is_cut_with_a_mark_and_loses_no_alert(world: World, name: str, kept: str):
+    labels = {"alertname": name, "query": "q" * 1_001, "x" * 300: "1"}
+    assert tell(world, notification(ALERT | {"labels": labels})).status_code == 202
+    assert [alert.name for alert in world.state.alerts(MODEL)] == [kept]
 
 
 @pytest.mark.parametrize(

@@ -16,20 +16,19 @@ from boucle_serving.bearers import with_role
 from boucle_serving.documented import ALERT_PROBLEMS
 from boucle_serving.problems import UnknownModelError
 
-_Text = Annotated[str, Field(max_length=1000)]
+_KEPT = 1000
 # The schema promises a text; a number would be read as seconds.
 _Moment = Annotated[AwareDatetime, BeforeValidator(lambda said: said if isinstance(said, str) else "")]
-# A longer text is no reason to lose the alert.
-_Summary = Annotated[str, AfterValidator(lambda said: said[:1000])]
-_Labels = dict[Annotated[str, Field(max_length=200)], _Text]
+# A longer text is no reason to lose the alert: Alertmanager cannot shorten it, and sends it again as it is.
+_Text = Annotated[str, AfterValidator(lambda said: said if len(said) <= _KEPT else f"{said[: _KEPT - 1]}…")]
 
 
 class Annotations(BaseModel):
-    """What the rule says in words: boucle reads the summary, of which it keeps 1,000 characters."""
+    """What the rule says in words: boucle reads the summary. Of longer texts it keeps 999 characters and `…`."""
 
     model_config = ConfigDict(extra="ignore")
 
-    summary: _Summary = ""
+    summary: _Text = ""
 
 
 class Alert(BaseModel):
@@ -40,7 +39,7 @@ class Alert(BaseModel):
     status: AlertState
     fingerprint: str = Field(pattern="^[0-9a-f]{1,64}$", description="Names the alert's labels.")
     starts_at: _Moment = Field(alias="startsAt")
-    labels: _Labels = Field(default_factory=dict)
+    labels: dict[str, _Text] = Field(default_factory=dict)
     annotations: Annotations = Field(default_factory=Annotations)
 
 
