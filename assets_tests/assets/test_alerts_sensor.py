@@ -21,7 +21,7 @@ from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.alerts import alerts_sensor
-from boucle_platform.model_loop.automation import retrain_job_name
+from boucle_platform.model_loop.automation import WILL_RETRY_TAG, retrain_job_name
 from boucle_platform.resources.home import HomeResource
 
 SPEC = catalogue.spec_of("repurchase")
@@ -97,15 +97,21 @@ class World:
 
     def failed_run(self) -> str:
         """A retrain run that ended red, as Dagster keeps it."""
+        return _job().execute_in_process(instance=self.instance, raise_on_error=False).run_id
 
-        @dg.op
-        def breaks() -> None:
-            raise ValueError("no")
+    def cancelled_run(self, tags: dict[str, str]) -> None:
+        """A retrain run that ended as cancelled."""
+        self.instance.create_run_for_job(_job(), tags=tags, status=dg.DagsterRunStatus.CANCELED)
 
-        job = dg.JobDefinition(
-            name=retrain_job_name(SPEC), graph_def=dg.GraphDefinition(name="retrain", node_defs=[breaks])
-        )
-        return job.execute_in_process(instance=self.instance, raise_on_error=False).run_id
+
+def _job() -> dg.JobDefinition:
+    @dg.op
+    def breaks() -> None:
+        raise ValueError("no")
+
+    return dg.JobDefinition(
+        name=retrain_job_name(SPEC), graph_def=dg.GraphDefinition(name="retrain", node_defs=[breaks])
+    )
 
 
 @pytest.fixture
@@ -164,6 +170,19 @@ def test_drift_that_leads_nowhere_and_runs_that_fail_are_told(telling: World, we
     ]
     telling.tick()
     assert len(webhook.told) == 2
+
+
+@pytest.mark.parametrize(
+    ("tags", "told"),
+    [({WILL_RETRY_TAG: "false"}, ["repurchase: a run of repurchase_retrain failed"]), ({}, [])],
+    ids=["stopped for its time", "by a person"],
+)
+def test_a_cancelled_run_is_told_if_it_was_not_a_person(
+    telling: World, webhook: Webhook, tags: dict[str, str], told: list[str]
+):
+    telling.cancelled_run(tags)
+    telling.tick()
+    assert webhook.told == told
 
 
 def test_a_run_that_ended_red_because_it_refused_is_told_as_a_refusal_only(telling: World, webhook: Webhook):

@@ -21,7 +21,8 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.home import HomeResource
 
 # Pools: one step at a time opens the warehouse. Queue: two runs at a time, one retrain run of a model, started within a
-# second. Retries: a run whose process died goes on where it stopped; a failed step, such as a refusal, is an answer.
+# second. Monitoring: a run over its time is stopped; a killed one cannot give its slots of the pools back itself.
+# Retries: a run whose process died goes on where it stopped; a failed step, such as a refusal, is an answer.
 # Logs: what boucle's own loggers say in a run is on record with the run.
 _COMMON_YAML = """\
 telemetry:
@@ -41,6 +42,7 @@ run_monitoring:
   enabled: true
   poll_interval_seconds: 10
   start_timeout_seconds: 180
+  free_slots_after_run_end_seconds: 5
 run_retries:
   enabled: true
   max_retries: 2

@@ -13,6 +13,8 @@ from boucle.contracts.decision import Decision, DecisionKind
 from boucle.policy.notices import Notice, Urgency, notice_of, notice_of_trigger
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.automation import (
+    FAILED,
+    WILL_RETRY_TAG,
     checks_job_name,
     period_job_name,
     promote_job_name,
@@ -131,18 +133,21 @@ def _now(home: Home, spec: LoopSpec, instance: dg.DagsterInstance) -> Told:
 
 
 def _failed_runs(instance: dg.DagsterInstance, spec: LoopSpec, since: float) -> list[tuple[float, dg.DagsterRun]]:
-    """Runs of the model's jobs that failed after this moment, oldest first, and when each ended."""
+    """Runs of the model's jobs that failed after this moment, oldest first, and when each ended.
+
+    A run that a person cancelled did not fail: Dagster never asked itself whether to start it again.
+    """
     found = []
     for job in (period_job_name(spec), retrain_job_name(spec), promote_job_name(spec)):
         wanted = dg.RunsFilter(
             job_name=job,
-            statuses=[dg.DagsterRunStatus.FAILURE],
+            statuses=FAILED,
             updated_after=datetime.fromtimestamp(since, UTC) if since else None,
         )
         for record in instance.get_run_records(wanted, limit=RUNS_LOOKED_AT):
-            ended = record.update_timestamp.timestamp()
-            if ended > since:
-                found.append((ended, record.dagster_run))
+            ended, run = record.update_timestamp.timestamp(), record.dagster_run
+            if ended > since and (run.is_failure or WILL_RETRY_TAG in run.tags):
+                found.append((ended, run))
     return sorted(found, key=lambda one: one[0])
 
 

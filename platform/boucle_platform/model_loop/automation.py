@@ -26,8 +26,10 @@ from boucle_platform.resources.home import HomeResource
 
 # One retrain run of a model at a time: `dagster.yaml` limits the queue by it.
 RETRAINS_TAG = "boucle/retrains"
-# Set by Dagster on a failed run that its daemon starts again.
-WILL_RETRY_TAG = "dagster/will_retry"
+# Set by Dagster on a run that failed: whether its daemon starts it again; and, once it has, as which run.
+WILL_RETRY_TAG, RETRIED_AS_TAG = "dagster/will_retry", "dagster/auto_retry_run_id"
+# How a failed run may end: stopped for its time, it says last, in a race with its process, that it was cancelled.
+FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 # Seconds after which Dagster's run monitoring, which the home's `dagster.yaml` switches on, ends a run.
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 MAX_RETRIES_TAG = "dagster/max_retries"
@@ -258,11 +260,10 @@ def refuse_second_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> No
 def unfinished_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> Sequence[dg.DagsterRun]:
     """Runs to or of a promotion that are under way, or that died and Dagster is about to start again."""
     found: list[dg.DagsterRun] = []
-    failure, retried = [dg.DagsterRunStatus.FAILURE], {WILL_RETRY_TAG: "true"}
     for job in (retrain_job_name(spec), promote_job_name(spec)):
-        died = instance.get_runs(dg.RunsFilter(job_name=job, statuses=failure, tags=retried), limit=3)
+        died = instance.get_runs(dg.RunsFilter(job_name=job, statuses=FAILED, tags={WILL_RETRY_TAG: "true"}), limit=3)
         found += instance.get_runs(dg.RunsFilter(job_name=job, statuses=_unfinished()), limit=1)
-        found += [run for run in died if run.is_complete_and_waiting_to_retry]
+        found += [run for run in died if RETRIED_AS_TAG not in run.tags]
     return found
 
 
