@@ -21,7 +21,7 @@ from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_platform.instance import CODE_SERVER_TAG, NO_RETRIES, PROCESS_TAG, dagster_yaml, end_dead_runs
 from boucle_platform.model_loop import catalogue
-from boucle_platform.model_loop.automation import RETRAINS_TAG, jobs, refuse_second_retraining
+from boucle_platform.model_loop.automation import FAILED, RETRAINS_TAG, jobs, refuse_second_retraining
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.retraining import TRIGGER_TAG, drift_sensor, note_answers
 from boucle_platform.model_loop.steps.store import document_file, version_dir, write_document
@@ -116,25 +116,37 @@ def test_reports_written_between_two_ticks_are_judged_one_by_one_oldest_first(wo
 @pytest.mark.parametrize(
     ("period", "document", "words"),
     [
-        ("1997-07", None, "drift report of 1997-07 cannot be read and is passed over: There is no DriftReport"),
-        ("1997-07", "{}", "drift report of 1997-07 cannot be read and is passed over: 13 validation err"),
+        ("1997-07", None, "window 1997-07 is passed over. There is no DriftReport at"),
+        ("1997-07", b"{}", "drift_report/1997-07.json cannot be read (13 validation errors for DriftReport): mater"),
+        ("1997-07", b"\xff", "drift_report/1997-07.json cannot be read ('utf-8' codec can't decode byte 0xff"),
         (None, None, "drift report of no period"),
     ],
 )
 def test_a_report_that_cannot_be_read_is_named_and_does_not_hold_up_the_next(
-    world: World, period: str | None, document: str | None, words: str
+    world: World, period: str | None, document: bytes | None, words: str
 ):
     key = key_of(SPEC, "drift_report")
     world.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key=key, partition=period))
     if period and document:
         file = document_file(world.home, SPEC, "drift_report", period)
         file.parent.mkdir(parents=True)
-        file.write_text(document)
+        file.write_bytes(document)
     assert words in world.tick().skip_reason.skip_message
     if document:
         file.unlink()
     report = world.write("1997-08", gates=DRIFTED)
     assert world.requests() == [f"repurchase/1997-08/2/{report.digest()}"]
+
+
+def test_an_earlier_report_that_cannot_be_read_holds_nothing_up_and_is_named(world: World):
+    world.write("1997-07")
+    assert world.requests() == []
+    damaged = document_file(world.home, SPEC, "drift_report", "1997-07")
+    damaged.write_text("{")
+    report = world.write("1997-08", gates=DRIFTED)
+    (request,) = world.tick().run_requests
+    assert request.run_key == f"repurchase/1997-08/2/{report.digest()}"
+    assert f"not looked at: The drift report {damaged} cannot be read" in world.home.state.triggers(MODEL)[-1][1].reason
 
 
 def test_a_drifted_report_requests_a_run_named_after_what_was_judged(world: World):
@@ -153,11 +165,14 @@ def test_while_a_retrain_run_is_unfinished_nothing_is_judged(world: World):
     assert world.judged() == []
 
 
-def test_a_retrain_run_that_dagster_is_about_to_start_again_is_unfinished(world: World):
+@pytest.mark.parametrize("status", FAILED)
+def test_a_retrain_run_that_dagster_is_about_to_start_again_is_unfinished(world: World, status: dg.DagsterRunStatus):
     world.write("1997-08", gates=DRIFTED)
-    world.run(dg.DagsterRunStatus.FAILURE, **{"dagster/will_retry": "true"})
+    run_id = world.run(status, **{"dagster/will_retry": "true"})
     assert world.requests() == []
     assert world.judged() == []
+    world.instance.add_run_tags(run_id, {"dagster/auto_retry_run_id": "as this one, which is over"})
+    assert len(world.requests()) == 1
 
 
 def test_a_retrain_run_that_was_refused_does_not_hold_the_next_report_up(world: World):

@@ -156,3 +156,12 @@ def test_history_is_what_gates_measured_and_windows_without_answers_are_no_zeros
         "score_drift": ["1997-04"],
         "feature_drift": ["1997-04"],
     }
+
+
+def test_a_report_of_another_window_that_cannot_be_read_is_no_part_of_the_history(home: Home):
+    file = document_file(home, SPEC, "drift_report", APRIL.key)
+    file.parent.mkdir(parents=True)
+    file.write_text("{")
+    served(home, MAY, answered(300))
+    report, _ = measure_drift(home, SPEC, [MAY], draw=False)
+    assert list(drift_history(home, SPEC, [report])["score_drift"]) == ["1997-05"]

@@ -1,7 +1,7 @@
 """What retrains a model by level: nobody, a calendar, drift, labels, an alert; and how it is noted what came of it."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,10 @@ def spec_of(level: int, **changes: Any) -> LoopSpec:
 
 
 class World:
-    """A home with version 2 in production, and a Dagster instance."""
+    """A home with version 2 in production, a Dagster instance, and the drift sensor's cursor."""
 
     def __init__(self, path: Path, instance: dg.DagsterInstance) -> None:
-        self.settings, self.instance = Settings(home=str(path)), instance
+        self.settings, self.instance, self.cursor = Settings(home=str(path)), instance, None
         self.home = Home(self.settings)
         promote(self.home.state, version=2, digest=Digest("2" * 64))
 
@@ -60,10 +60,13 @@ class World:
         """Evaluate the drift sensor."""
         with dg.build_sensor_context(
             instance=self.instance,
+            cursor=self.cursor,
             sensor_name="repurchase_drift",
             resources={"home": HomeResource.of(self.settings)},
         ) as context:
-            return drift_sensor(spec)(context)
+            answer = drift_sensor(spec)(context)
+        self.cursor = getattr(answer, "cursor", None) or self.cursor
+        return answer
 
     def scheduled(self, spec: LoopSpec, at: datetime = FIRST_OF_SEPTEMBER) -> Any:
         """Evaluate the schedule as of a moment."""
@@ -210,6 +213,33 @@ def test_a_firing_alert_asks_once_for_a_retraining(world: World):
     assert len(world.home.state.triggers(MODEL)) == 2
 
 
+def damaged(world: World) -> Path:
+    """The file of the newest drift report, cut off after it was judged."""
+    world.report()
+    world.tick(spec_of(3))
+    file = document_file(world.home, SHIPPED, "drift_report", "1997-08")
+    file.write_text(file.read_text()[:100])
+    return file
+
+
+def test_an_alert_waits_while_the_newest_report_cannot_be_read_and_fires_then(world: World):
+    file = damaged(world)
+    world.alert()
+    said = world.tick(spec_of(3)).skip_reason.skip_message
+    assert "1 firing alert(s) wait." in said
+    assert f"{file} cannot be read" in said
+    assert "materialise drift_report of 1997-08 again" in said
+    world.report("1997-09", newest_mature_as_of=day("1997-08-01"), trained_up_to=day("1997-07-01"))
+    assert world.tick(spec_of(3)).run_requests == []
+    assert len(world.tick(spec_of(3)).run_requests) == 1, "what comes after it is judged all the same"
+
+
+def test_the_schedule_names_a_newest_report_that_cannot_be_read(world: World):
+    file = damaged(world)
+    assert f"{file} cannot be read" in world.scheduled(spec_of(1)).skip_message
+    assert len(world.home.state.triggers(MODEL)) == 1
+
+
 def test_a_resolved_alert_asks_for_nothing(world: World):
     world.report()
     world.tick(spec_of(3))
@@ -321,9 +351,10 @@ def decide_about(world: World, kind: DecisionKind, version: int, *, run_id: str 
     world.home.state.record(decision, expected_production=production)
 
 
-def evaluated(world: World, version: int, run_id: str) -> None:
+def evaluated(world: World, version: int, run_id: str, *, later: bool = False) -> None:
     """A version that was measured against production, as the evaluation report of a run."""
     found = evidence(version, against=2, run_id=run_id)
+    found = found.model_copy(update={"created_at": found.created_at + timedelta(days=later)})
     write_document(world.home.evidence.file(found, ".json"), found)
     write_document(document_file(world.home, SHIPPED, "evaluation_report"), found)
 
@@ -361,6 +392,19 @@ def test_a_version_that_waits_goes_on_waiting_until_somebody_decides_about_it(
     assert noted(world, key) == (AnswerKind.WAITING, 3)
     decide_about(world, said, 3)
     assert noted(world, key) == (kind, 3)
+
+
+@pytest.mark.parametrize("again", [4, 3], ids=["a later version", "the same version by another run"])
+def test_what_a_run_measured_is_found_after_others_measured_before_anybody_looked(world: World, again: int):
+    key = fire(world)
+    evaluated(world, 3, world.run(key, dg.DagsterRunStatus.SUCCESS))
+    evaluated(world, again, "a run of somebody else", later=True)
+    torn = world.home.evidence.file(evidence(1), ".json")
+    torn.parent.mkdir(parents=True)
+    torn.write_text("{")
+    assert noted(world, key) == (AnswerKind.WAITING, 3)
+    answer = world.home.state.answers(MODEL)[key]
+    assert (answer.compared_with, answer.holdout_gain is None) == (2, False)
 
 
 def test_production_that_came_out_again_waits_for_nobody(world: World):

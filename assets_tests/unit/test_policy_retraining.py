@@ -119,6 +119,16 @@ def test_windows_before_the_last_three_do_not_count():
     assert decide(drift_report(gates=DRIFTED), TWO_OF_THREE, recent=before).rule is TriggerRule.NOT_PERSISTENT
 
 
+def test_a_window_whose_report_cannot_be_read_is_not_looked_at_and_the_reason_says_so():
+    june, why = drift_report(period="1997-06", gates=DRIFTED), "07.json cannot be read."
+    for before, outcome, windows in (([june], FIRED, "2 of the last 2 windows"), ([], SUPPRESSED, "the newest window")):
+        decision = decide(drift_report(gates=DRIFTED), TWO_OF_THREE, recent=before, unreadable=[why])
+        assert decision.outcome is outcome
+        assert decision.reason.startswith(f"drift in {windows}")
+        assert decision.reason.endswith(f"; not looked at: {why}")
+    assert why not in decide(drift_report(gates=PASSED), TWO_OF_THREE, unreadable=[why]).reason
+
+
 def test_windows_of_another_production_version_do_not_count():
     before = [drift_report(period="1997-07", gates=DRIFTED, production_version=ModelVersion(1))]
     assert decide(drift_report(gates=DRIFTED), TWO_OF_THREE, recent=before).rule is TriggerRule.NOT_PERSISTENT

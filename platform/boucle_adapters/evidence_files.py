@@ -1,5 +1,8 @@
 """Evaluation reports in files: `<data>/<model>/versions/<version>/evidence/<digest>`, as JSON, page and summary."""
 
+from collections.abc import Collection
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from boucle.contracts.evidence import Evidence
@@ -18,9 +21,26 @@ class EvidenceFiles:
 
     def newest(self, model: ModelName, version: ModelVersion) -> Evidence | None:
         """The newest evidence about a version; None when it was never evaluated."""
-        files = self._folder(model, version).glob("*.json")
-        found = [Evidence.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
+        found = [_read(file) for file in self._folder(model, version).glob("*.json")]
         return max(found, key=lambda evidence: evidence.created_at, default=None)
+
+    def of_runs(self, model: ModelName, run_ids: Collection[str]) -> list[Evidence]:
+        """What these runs measured, of whichever version, the newest first, without files that cannot be read."""
+        found = []
+        for file in (self._data_dir / model / "versions").glob("*/evidence/*.json"):
+            with suppress(OSError, ValueError):  # of other runs, as far as anybody knows
+                found.append(_read(file))
+        ours = [evidence for evidence in found if evidence.run_id in run_ids]
+        return sorted(ours, key=lambda evidence: evidence.created_at, reverse=True)
 
     def _folder(self, model: ModelName, version: ModelVersion) -> Path:
         return self._data_dir / model / "versions" / str(version) / "evidence"
+
+
+def _read(file: Path) -> Evidence:
+    return _content(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=512)
+def _content(file: Path, modified_ns: int) -> Evidence:  # noqa: ARG001 - names the content
+    return Evidence.model_validate_json(file.read_text(encoding="utf-8"))

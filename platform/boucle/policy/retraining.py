@@ -69,7 +69,8 @@ class TriggerFacts:
     """What a decision about retraining rests on.
 
     `report` is the newest drift report, of the version that was production when it was written; `recent` are those of
-    windows before it, in any order, of any version; `earlier` all triggers on record. `trained_up_to` is the newest
+    windows before it, in any order, of any version; `unreadable` says of others of these windows why their reports
+    cannot be read: they count as not looked at. `earlier` are all triggers on record. `trained_up_to` is the newest
     as_of that the last training looked at, promoted or not (reports of days that were loaded together were all written
     before the training that the first of them asked for), `new_mature_periods` how many as_of became mature since,
     where that is known. `alert` is what asks, where an alert does, `busy` the
@@ -82,6 +83,7 @@ class TriggerFacts:
     budget: BudgetUse
     cause: TriggerCause = TriggerCause.DRIFT
     recent: Sequence[DriftReport] = ()
+    unreadable: Sequence[str] = ()
     earlier: Sequence[Trigger] = ()
     new_mature_periods: int | None = None
     expected_gain: Gain | None = None
@@ -106,6 +108,8 @@ _FIRING = frozenset(
     {TriggerRule.NO_PRODUCTION, TriggerRule.DRIFT, TriggerRule.ARRIVAL, TriggerRule.SCHEDULE, TriggerRule.ALERT}
 )
 
+_COUNTS_WINDOWS = frozenset({TriggerRule.DRIFT, TriggerRule.NOT_PERSISTENT})
+
 
 def decide_trigger(policy: RetrainingPolicy, facts: TriggerFacts) -> TriggerDecision:
     """Fired or suppressed, and why; the first rule that applies decides, and the budget has the last word.
@@ -125,6 +129,8 @@ def decide_trigger(policy: RetrainingPolicy, facts: TriggerFacts) -> TriggerDeci
     """
     windows = _count_windows(policy, facts)
     rule, reason = _decided(policy, facts, windows)
+    if facts.unreadable and rule in _COUNTS_WINDOWS:
+        reason = f"{reason}; not looked at: {' '.join(facts.unreadable)}"
     if rule in _FIRING and facts.budget.is_spent:
         rule, reason = TriggerRule.BUDGET, f"{budget_sentence(facts.budget)}; it would have fired: {reason}"
     return TriggerDecision(

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC
 
 import dagster as dg
-from pydantic import ValidationError
 
 from boucle.contracts.monitoring import DriftReport
 from boucle.contracts.trigger import AlertRequest, AlertState, AnswerKind, Trigger, TriggerCause, TriggerOutcome
-from boucle.errors import NotEnoughDataError
 from boucle.policy.retraining import report_run_key
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, retrain_job_name, unfinished_retraining
@@ -23,8 +21,8 @@ from boucle_platform.model_loop.steps.retraining import (
     judge,
     newest_report,
     open_answers,
+    report_or_why,
 )
-from boucle_platform.model_loop.steps.store import read_drift_report
 from boucle_platform.resources.home import HomeResource
 
 # The trigger that a retrain run answers, whoever executes it.
@@ -55,10 +53,11 @@ def drift_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         trigger, cursor, passed_over = _next_trigger(context, ports, spec)
         if passed_over:
             return dg.SensorResult(skip_reason=dg.SkipReason(passed_over), cursor=cursor)
+        wrong = ""
         if trigger is None:
-            trigger = _next_alert(context.instance, ports, spec, context.sensor_name)
+            trigger, wrong = _next_alert(context.instance, ports, spec, context.sensor_name)
         if trigger is None:
-            reason = _unanswered(ports, spec) or "No drift report that was not judged."
+            reason = wrong or _unanswered(ports, spec) or "No drift report that was not judged."
             return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=cursor)
         if trigger.outcome is not TriggerOutcome.FIRED:
             return dg.SensorResult(skip_reason=dg.SkipReason(trigger.reason), cursor=cursor)
@@ -81,8 +80,9 @@ def retrain_schedule(spec: LoopSpec) -> dg.ScheduleDefinition:
         ports, name = home.connect(), retrain_job_name(spec)
         under_way = unfinished_retraining(context.instance, spec)
         busy = f"Run {under_way[0].run_id[:8]} of {under_way[0].job_name} is not finished." if under_way else ""
-        if (report := newest_report(ports, spec)) is None:
-            return dg.SkipReason(busy or NO_REPORT)
+        report, wrong = newest_report(ports, spec)
+        if report is None:
+            return dg.SkipReason(busy or wrong or NO_REPORT)
         run_key = f"{spec.model}/schedule/{context.scheduled_execution_time.astimezone(UTC).isoformat()}"
         facts = facts_about(ports, spec, report, cause=TriggerCause.SCHEDULE, busy=busy)
         trigger = judge(ports, spec, facts, run_key=run_key, actor=name) or _recorded(ports, spec, run_key)
@@ -172,11 +172,8 @@ def _report_of(home: Home, spec: LoopSpec, period: str) -> tuple[DriftReport | N
     """The report of a materialisation, or what is wrong with it: one that cannot be read must not hold up the rest."""
     if not spec.is_period(period):
         return None, f"A drift report of no period ({period!r}) was materialised: passed over. Materialise a period."
-    try:
-        return read_drift_report(home, spec, period), ""
-    except (NotEnoughDataError, ValidationError) as error:
-        said = str(error).partition("\n")[0]
-        return None, f"The drift report of {period} cannot be read and is passed over: {said} Materialise it again."
+    report, why = report_or_why(home, spec, period)
+    return report, f"The window {period} is passed over. {why}" if why else ""
 
 
 def judge_report(home: Home, spec: LoopSpec, report: DriftReport, *, actor: str) -> Trigger | None:
@@ -189,21 +186,24 @@ def _of_reports(home: Home, spec: LoopSpec) -> list[Trigger]:
     return [trigger for _, trigger in home.state.triggers(spec.name) if trigger.cause in of_reports]
 
 
-def _next_alert(instance: dg.DagsterInstance, home: Home, spec: LoopSpec, actor: str) -> Trigger | None:
-    """Judge the oldest firing alert that was not judged on top of the newest drift report: once an alert and window."""
+def _next_alert(instance: dg.DagsterInstance, home: Home, spec: LoopSpec, actor: str) -> tuple[Trigger | None, str]:
+    """Judge the oldest firing alert that was not judged on top of the newest drift report: once an alert and window.
+
+    Also why none can be judged: the report that says what there is to learn cannot be read.
+    """
     firing = [alert for alert in home.state.alerts(spec.name) if alert.state is AlertState.FIRING]
-    report = newest_report(home, spec) if firing else None
+    report, wrong = newest_report(home, spec) if firing else (None, "")
     if report is None:
-        return None
+        return None, f"{len(firing)} firing alert(s) wait. {wrong}" if wrong else ""
     on_record = {trigger.run_key: trigger for _, trigger in home.state.triggers(spec.name)}
     for alert in firing:
         run_key = _alert_run_key(alert, report)
         if run_key not in on_record:
             facts = facts_about(home, spec, report, cause=TriggerCause.ALERT, alert=alert)
-            return judge(home, spec, facts, run_key=run_key, actor=actor)
+            return judge(home, spec, facts, run_key=run_key, actor=actor), ""
         if _lost_its_run(instance, home, on_record[run_key]):
-            return on_record[run_key]
-    return None
+            return on_record[run_key], ""
+    return None, ""
 
 
 def _alert_run_key(alert: AlertRequest, report: DriftReport) -> str:

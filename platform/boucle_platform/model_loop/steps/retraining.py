@@ -18,12 +18,13 @@ from boucle.contracts.trigger import (
     TriggerOutcome,
 )
 from boucle.contracts.verdict import Gate
+from boucle.errors import NotEnoughDataError
 from boucle.policy.retraining import TriggerFacts, budget_used, decide_trigger, recorded
 from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.gains import expected_gain
-from boucle_platform.model_loop.steps.store import document_file, newest_evidence, read_drift_report, trained_up_to
+from boucle_platform.model_loop.steps.store import document_file, read_drift_report, trained_up_to
 
 OPEN_ANSWERS = 5
 """So many of the newest triggers are looked after."""
@@ -38,10 +39,21 @@ def report_periods(home: Home, spec: LoopSpec) -> list[str]:
     return sorted(file.stem for file in folder.glob("*.json") if spec.is_period(file.stem))
 
 
-def newest_report(home: Home, spec: LoopSpec) -> DriftReport | None:
-    """The drift report of the newest period that has one."""
+def report_or_why(home: Home, spec: LoopSpec, period: str) -> tuple[DriftReport | None, str]:
+    """The drift report of a period; or why there is none, in a sentence that names its file."""
+    try:
+        return read_drift_report(home, spec, period), ""
+    except NotEnoughDataError as error:
+        return None, str(error)
+    except ValueError as error:  # what is no document, and what is no text
+        file, said = document_file(home, spec, "drift_report", period), str(error).partition("\n")[0]
+        return None, f"The drift report {file} cannot be read ({said}): materialise drift_report of {period} again."
+
+
+def newest_report(home: Home, spec: LoopSpec) -> tuple[DriftReport | None, str]:
+    """The drift report of the newest period that has one; or why there is none. Both empty before the first one."""
     periods = report_periods(home, spec)
-    return read_drift_report(home, spec, periods[-1]) if periods else None
+    return report_or_why(home, spec, periods[-1]) if periods else (None, "")
 
 
 def facts_about(
@@ -57,13 +69,15 @@ def facts_about(
     triggers, now = home.state.triggers(spec.name), home.clock(spec.name).now()
     before = [period for period in report_periods(home, spec) if period < report.period]
     trained = trained_up_to(home, spec)
+    found = [report_or_why(home, spec, period) for period in before[-spec.retraining.of_windows :]]
     return TriggerFacts(
         report=report,
         production=home.state.production(spec.name),
         trained_up_to=trained,
         budget=budget_used(spec.retraining, triggers, home.state.answers(spec.name), at=now),
         cause=cause,
-        recent=[read_drift_report(home, spec, period) for period in before[-spec.retraining.of_windows :]],
+        recent=[one for one, _ in found if one is not None],
+        unreadable=[why for _, why in found if why],
         earlier=[trigger for _, trigger in triggers],
         new_mature_periods=_new_mature(home, spec, report.window_end, trained),
         expected_gain=expected_gain(home, spec, report),
@@ -191,11 +205,14 @@ def _undecided(evidence: Evidence | None, run: EndedRun) -> tuple[AnswerKind, st
 def _evidence(
     home: Home, spec: LoopSpec, ours: list[NewDecision], run: EndedRun, known: TriggerAnswer | None
 ) -> Evidence | None:
-    """What a run of the trigger measured: of what it decided about, of the version known, or what came last."""
-    versions = [known.version if known else None, *(row.subject_version or row.to_version for row in ours)]
-    found = [home.evidence.newest(spec.name, version) for version in versions if version is not None]
-    found.append(newest_evidence(home, spec))
-    return next((one for one in found if one is not None and one.run_id in run.of_trigger), None)
+    """What the trigger's runs measured: of the version known, of what they decided about, or last.
+
+    Other runs may have measured since, this version or later ones.
+    """
+    measured = home.evidence.of_runs(spec.name, run.of_trigger)
+    wanted = [known.version if known else None, *(row.subject_version or row.to_version for row in ours)]
+    about = [one for version in wanted for one in measured if one.version == version]
+    return next(iter([*about, *measured]), None)
 
 
 def _new_mature(home: Home, spec: LoopSpec, known_at: datetime, trained: datetime | None) -> int:

@@ -71,9 +71,10 @@ def read_drift_report(home: Home, spec: LoopSpec, period: str) -> DriftReport:
 
 
 def drift_reports(home: Home, spec: LoopSpec, *, last: int) -> list[DriftReport]:
-    """The reports of the last so many periods that have one, oldest first."""
+    """The reports of the last so many periods that have one, oldest first, without those that cannot be read."""
     files = sorted(document_file(home, spec, "drift_report", "any").parent.glob("*.json"))
-    return [read_document(file, DriftReport) for file in files[-last:]]
+    reports = (home.monitoring.drift(spec.name, file.stem) for file in files[-last:])
+    return [report for report in reports if report is not None]
 
 
 def newest_evidence(home: Home, spec: LoopSpec) -> Evidence | None:
