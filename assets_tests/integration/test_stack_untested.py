@@ -1,4 +1,4 @@
-"""Where no container engine is, `make smoke` says loudly that the stack was not tested: nobody takes that for a pass."""
+"""Where no container engine is, `make smoke` says loudly that the stack was not tested: nobody takes it for a pass."""
 
 import os
 import subprocess
