@@ -45,8 +45,8 @@ demo: install ## Replay the real history through the whole loop (about four minu
 dev: install ## Dagster UI, MLflow UI and API; one Ctrl-C ends all
 	@$(BIN)/boucle dev $(ARGS)
 
-test: install check test-core ## Everything: checks, unit, contract, data, model, assets, dbt, integration, loop, faults
-	$(PYTEST) $(OTHER_LEVELS:%=assets_tests/%) $(call junit,others) $(ARGS)
+test: install check test-core ## What must hold: checks, unit, contract, data, model, assets, dbt, integration, loop, faults
+	$(PYTEST) -m "not nightly" $(OTHER_LEVELS:%=assets_tests/%) $(call junit,others) $(ARGS)
 
 test-core: install promtool ## Unit, contract and model tests, with the coverage of the core
 	$(PYTEST) $(CORE_LEVELS:%=assets_tests/%) --cov --cov-report=json:$(COVERAGE) $(call junit,core) $(ARGS)

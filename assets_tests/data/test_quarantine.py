@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from assets_tests import warm
 from assets_tests.data.landing_world import month
 from boucle.contracts.ids import PeriodKey
 from boucle.errors import ConfigurationError, LandingError
@@ -54,14 +54,8 @@ class World:
 
     def boucle(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """The verb, as a person types it."""
-        return subprocess.run(
-            [str(Path(sys.executable).with_name("boucle")), "quarantine", *words],
-            env={**os.environ, "BOUCLE_HOME": str(self.home.settings.home_dir), "COLUMNS": "250"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        home = str(self.home.settings.home_dir)
+        return warm.boucle("quarantine", *words, environment={**os.environ, "BOUCLE_HOME": home})
 
 
 @pytest.fixture

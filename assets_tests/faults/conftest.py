@@ -1,5 +1,11 @@
-"""One loop of the real history, built once a session; every test that changes it gets a copy."""
+"""One loop of the real history, built once a session by whichever worker comes first; each worker has a copy.
 
+Every test that changes it gets a copy of its own.
+"""
+
+import fcntl
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,34 +15,54 @@ import pytest
 from assets_tests.faults.loop_home import LOADED, NEWEST, PERIOD, RETRAIN, LoopHome, copied, opened
 
 
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """This worker's copy of a home that is built where all workers of the session look."""
+    own = factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / f"shared-{name}"
+    whole = shared.with_suffix(".whole")
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            shutil.rmtree(shared, ignore_errors=True)
+            build(shared)
+            whole.touch()
+    return copied(shared, factory.mktemp("loop") / name)
+
+
 @pytest.fixture(scope="session")
 def three_months(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """January to March are loaded; April has landed and nothing of it was run."""
-    path = tmp_path_factory.mktemp("loop") / "three-months"
-    with opened(path) as loop:
-        for period in LOADED:
-            loop.land(period)
-            loop.done(PERIOD, partition=period)
-        loop.land(NEWEST)
-    return path
+
+    def build(path: Path) -> None:
+        with opened(path) as loop:
+            for period in LOADED:
+                loop.land(period)
+                loop.done(PERIOD, partition=period)
+            loop.land(NEWEST)
+
+    return built_once(tmp_path_factory, "three-months", build)
 
 
 @pytest.fixture(scope="session")
-def four_months(three_months: Path) -> Path:
+def four_months(three_months: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """April is loaded as well; nothing was trained."""
-    path = copied(three_months, three_months.with_name("four-months"))
-    with opened(path) as loop:
-        loop.done(PERIOD, partition=NEWEST)
-    return path
+
+    def build(path: Path) -> None:
+        with opened(copied(three_months, path)) as loop:
+            loop.done(PERIOD, partition=NEWEST)
+
+    return built_once(tmp_path_factory, "four-months", build)
 
 
 @pytest.fixture(scope="session")
-def in_production(four_months: Path) -> Path:
+def in_production(four_months: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 1 was trained, promoted and given all traffic."""
-    path = copied(four_months, four_months.with_name("in-production"))
-    with opened(path) as loop:
-        loop.done(RETRAIN)
-    return path
+
+    def build(path: Path) -> None:
+        with opened(copied(four_months, path)) as loop:
+            loop.done(RETRAIN)
+
+    return built_once(tmp_path_factory, "in-production", build)
 
 
 @pytest.fixture

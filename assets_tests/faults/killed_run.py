@@ -1,4 +1,4 @@
-"""Run a job in this process and die in the middle: `python killed_run.py <home> <job> <partition or -> <fault>`.
+"""Run a job in this process and die in the middle.
 
 A fault is `<place>=<what>`, from outside the code under test:
 
@@ -93,6 +93,7 @@ FAULTS: dict[str, Callable[[str], None]] = {
 
 
 def main(home: str, job: str, partition: str, fault: str) -> None:
+    """A partition is `-` where the job has none."""
     from boucle_adapters.settings import Settings
     from boucle_platform.instance import Runner
 
@@ -101,7 +102,3 @@ def main(home: str, job: str, partition: str, fault: str) -> None:
     FAULTS[place](what)
     outcome = runner.run(job, partition=None if partition == "-" else partition)
     sys.stderr.write(f"the fault {fault} never happened: {outcome}\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

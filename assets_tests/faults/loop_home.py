@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets_tests import warm
 from boucle.contracts.data import TrainingManifest
 from boucle.contracts.decision import DecisionKind
 from boucle.contracts.evidence import Evidence
@@ -138,14 +138,7 @@ class LoopHome:
 
 def boucle(loop: LoopHome, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """A verb on the home, in a process of its own."""
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("boucle")), *words],
-        env={**os.environ, "BOUCLE_HOME": str(loop.path), "COLUMNS": "200", **environment},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    return warm.boucle(*words, environment={**os.environ, "BOUCLE_HOME": str(loop.path), **environment})
 
 
 def client(home: Home) -> Any:

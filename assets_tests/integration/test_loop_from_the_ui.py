@@ -23,18 +23,17 @@ from boucle_platform.model_loop.catalogue import spec_of
 from boucle_platform.model_loop.steps.features import known_entities
 from boucle_platform.model_loop.steps.landing import feed
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
 # As a person materialises them, one after the other.
 STAGES = (
     ("raw_orders",),
     ("stg_orders", "int_customer_days", "repurchase_features", "repurchase_labels"),
-    ("validated_features",),
-    ("online_features",),
+    ("validated_features", "online_features"),
     ("prediction_log", "ground_truth", "live_performance", "drift_report"),
 )
-RUN_TIMEOUT = 120
-LOOP_TIMEOUT = 300
+RUN_TIMEOUT = 300
+LOOP_TIMEOUT = 600
 REFUSED_ON_PURPOSE = [("repurchase_retrain", "FAILURE")]
 SPEC, FLIGHTS = spec_of("repurchase"), spec_of("flight_delay")
 DAYS = ("2013-01-01", "2013-01-02", "2013-01-03")
@@ -72,7 +71,7 @@ def _addresses(process: subprocess.Popen[str], log: Path) -> dict[str, str]:
 
 
 def test_a_person_materialises_each_stage_and_the_daemon_loads_what_lands(stack):
-    _, addresses, _ = stack
+    _, addresses, home = stack
     ui, api = DagsterUI(addresses["dagster"]), addresses["api"]
 
     status, problem = predict(api, user_id="00001", as_of="1997-05-01")
@@ -88,13 +87,14 @@ def test_a_person_materialises_each_stage_and_the_daemon_loads_what_lands(stack)
     assert "recency" in ui.metadata("repurchase", "validated_features")["profile"]
 
     ui.switch_on("repurchase_landing")
-    for period in ("1997-02", "1997-03", "1997-04"):
-        assert ui.finish(ui.launch("repurchase_land", period), timeout=RUN_TIMEOUT) == "SUCCESS"
+    ports = Home(Settings(home=str(home)))
+    for _ in range(3):
+        feed(ports, SPEC)
     _wait_for_periods(ui, len(STAGES) + 3)
 
-    _train(ui, "training_set", "candidate_model", "evaluation_report")
+    _train(ui, ("training_set", "candidate_model"), ("evaluation_report",))
     _promotion_is_refused_on_a_report_that_nobody_checked(ui)
-    _train(ui, "evaluation_report", "production_alias", "traffic_plan")
+    _train(ui, ("evaluation_report",), ("production_alias", "traffic_plan"))
     assert "| no_regression | passed |" in ui.metadata("repurchase", "evaluation_report")["gates"]
     answer = _wait_for_an_answer(ui, api, version=1, as_of="1997-05-01")
     assert 0 < answer["proba"] < 1
@@ -177,9 +177,9 @@ def test_one_interrupt_ends_every_process(stack):
     assert [free_port(port) for port in ports] == ports
 
 
-def _train(ui: DagsterUI, *names: str) -> None:
-    for name in names:
-        alone = ui.launch("repurchase_retrain", only=[("repurchase", name)])
+def _train(ui: DagsterUI, *stages: tuple[str, ...]) -> None:
+    for stage in stages:
+        alone = ui.launch("repurchase_retrain", only=[("repurchase", name) for name in stage])
         assert ui.finish(alone, timeout=RUN_TIMEOUT) == "SUCCESS"
 
 

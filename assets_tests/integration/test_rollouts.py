@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from assets_tests import warm
 from assets_tests.bad_bundles import put_crashing_bundle
 from assets_tests.bundles import FEATURES, MODEL, NOVEMBER, promote, put_bundle, sigmoid
 from assets_tests.replica import Replica, wait_for
@@ -334,17 +334,9 @@ def tick(shop: Shop) -> Any:
 
 
 def boucle(shop: Shop, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("boucle")), *words],
-        env={**os.environ, "BOUCLE_HOME": str(shop.home.settings.home), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return warm.boucle(*words, environment={**os.environ, "BOUCLE_HOME": str(shop.home.settings.home)})
 
 
-@pytest.mark.timeout(300)  # six processes of the command, one after the other
 def test_the_verbs_try_look_and_abort(shop: Shop):
     version = shop.register(shop.bundle(RIGHT))
     tried = boucle(shop, "try", str(version), "--strategy", "shadow", "--reason", "is it better?", "--json")

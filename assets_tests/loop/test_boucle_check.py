@@ -55,6 +55,7 @@ def test_the_code_at_hand_passes_and_leaves_reports_but_no_home(tmp_path: Path):
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.nightly
 def test_the_second_model_passes_on_its_first_weeks():
     report = run_checks(spec_of("flight_delay"))
     assert report.errors == []

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from assets_tests import warm
+
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
 BOUCLE = str(Path(sys.executable).with_name("boucle"))
 # Fewer requests a month leave drift inconclusive, and then nothing asks for a second version by July.
@@ -27,22 +29,21 @@ class Demo:
         return found
 
 
-def boucle(home: Path, *words: str, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BOUCLE_", "DAGSTER_"))}
-    return subprocess.run(
-        [BOUCLE, *words],
-        env={**environment, "BOUCLE_HOME": str(home), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+def environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BOUCLE_", "DAGSTER_"))}
+    return {**kept, "BOUCLE_HOME": str(home), "COLUMNS": warm.WIDTH}
+
+
+def boucle(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return warm.boucle(*words, environment=environment(home), timeout=120)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     home = tmp_path_factory.mktemp("demo") / "home"
-    return Demo(home, boucle(home, "demo", "--until", UNTIL, "--requests", REQUESTS, "--json", timeout=380))
+    words = [BOUCLE, "demo", "--until", UNTIL, "--requests", REQUESTS, "--json"]
+    done = subprocess.run(words, env=environment(home), capture_output=True, text=True, timeout=380, check=False)
+    return Demo(home, done)
 
 
 def test_it_ends_well_and_says_nothing_but_one_json_object(demo: Demo):
