@@ -120,7 +120,7 @@ class World:
         with mlflow.start_run():
             candidate = training.make_candidate(home, spec, manifest, period.key).candidate
         self.trained.append(period.key)
-        self.cpu_seconds += candidate.fit_cpu_seconds
+        self.cpu_seconds += candidate.fit_cpu_seconds or 0.0
         evidence = evaluation.evaluate(home, spec, manifest, candidate, period.key).evidence
         if evidence.verdict is Verdict.PASSED:
             promotion.promote(home.state, home.registry, evidence=evidence, policy=spec.promotion, actor=actor)

@@ -77,3 +77,19 @@ def test_a_candidate_is_not_judged_on_what_it_learnt_from(home: Home):
 def test_a_production_of_unknown_training_is_no_comparison(home: Home):
     with pytest.raises(NotEnoughDataError, match="no TrainingManifest"):
         require_fair_comparison(home, SPEC, training_manifest(), candidate(), PRODUCTION)
+
+
+def imported(home: Home, *train: str) -> Candidate:
+    """A candidate that learnt from other rows than this home has, at these moments."""
+    made = candidate(data_digest=OTHER_ROWS, imported_from="version 4 of staging")
+    write_document(version_dir(home, SPEC, made.version) / "training.json", training_manifest(train=train))
+    return made
+
+
+def test_an_imported_candidate_is_judged_on_a_holdout_of_here_that_it_never_saw(home: Home):
+    require_fair_comparison(home, SPEC, training_manifest(), imported(home, "1997-04-01", "1997-05-01"), None)
+
+
+def test_an_imported_candidate_is_not_judged_on_a_moment_that_it_learnt_from_elsewhere(home: Home):
+    with pytest.raises(EvaluationError, match="Version 2 of 'repurchase' learnt from 1997-06-01"):
+        require_fair_comparison(home, SPEC, training_manifest(), imported(home, "1997-05-01", "1997-06-01"), None)

@@ -22,7 +22,7 @@ from boucle.contracts.facts import (
     TrainingFacts,
 )
 from boucle.contracts.measuring import CostMatrix
-from boucle.contracts.verdict import GateMode, Verdict
+from boucle.contracts.verdict import Gate, GateMode, Verdict
 from boucle.policy import candidate
 from boucle.policy import evaluation as gates_of
 from boucle.policy.approval import Consent, PromotionMode, Standing
@@ -197,6 +197,9 @@ def test_a_holdout_without_positives_has_no_plausible_mean():
         (contract(dtype="int64"), "'freq' is int64 or missing, the schema has float64 or missing"),
         (contract(nullable=False), "'recency' is float64, the schema has float64 or missing"),
         (contract(entity="customer"), "the entity is 'customer', the schema has 'user_id'"),
+        (contract(unit="miles"), "'freq' has unit 'miles', the schema has none"),
+        (contract(maximum=7.0), "'recency' has maximum 7.0, the schema has none"),
+        (contract(categories=("B6", "UA")), "'freq' has categories ('B6', 'UA'), the schema has none"),
     ],
 )
 def test_the_signature_names_every_difference(changed, words: str):
@@ -338,6 +341,40 @@ BUDGET = GateLimit(limit=60, unit="CPU seconds")
 def test_a_fit_may_use_its_whole_budget_and_no_more():
     assert candidate.within_compute_budget(60.0, BUDGET).verdict is Verdict.PASSED
     assert candidate.within_compute_budget(60.1, BUDGET).verdict is Verdict.FAILED
+
+
+def brought(*, min_rows: int = 1_000, budget: GateLimit = BUDGET) -> dict[str, Gate]:
+    """Gates that came with a version from elsewhere, as they are judged here."""
+    parity = candidate.bundle_equals_estimator(ParityFacts(max_difference=1e-15, rows=900, probes=90))
+    cost = candidate.within_compute_budget(50.0, GateLimit(limit=60, unit="CPU seconds"))
+    there = (*candidate.training_gates(ENOUGH, min_rows=1, min_positives=1), parity, cost, *evidence().gates[5:])
+    found = candidate.gates_of_elsewhere(
+        there, min_rows=min_rows, min_positives=50, budget=budget, origin="version 4 of staging"
+    )
+    return {gate.name: gate for gate in found}
+
+
+def test_gates_that_only_the_maker_could_measure_come_along_and_say_where_they_were_measured():
+    found = brought()
+    assert list(found) == [*candidate.TRAINING_MEANINGS, *candidate.CANDIDATE_MEANINGS]
+    assert {gate.verdict for gate in found.values()} == {Verdict.PASSED}
+    assert found["enough_rows"].detail == "Measured as version 4 of staging."
+    assert found["bundle_equals_estimator"].detail.endswith("huge values. Measured as version 4 of staging.")
+
+
+def test_gates_that_came_along_are_judged_by_the_limits_of_here():
+    rows = brought(min_rows=1_000_000)["enough_rows"]
+    assert (rows.verdict, rows.limit) == (Verdict.FAILED, 1_000_000)
+    tight = GateLimit(limit=40, unit="CPU seconds", mode=GateMode.WARN)
+    cost = brought(budget=tight)["within_compute_budget"]
+    assert (cost.verdict, cost.limit, cost.mode) == (Verdict.FAILED, 40, GateMode.WARN)
+
+
+def test_what_was_said_of_an_earlier_journey_is_not_said_again():
+    again = candidate.gates_of_elsewhere(
+        brought().values(), min_rows=1, min_positives=1, budget=BUDGET, origin="version 9 of prod"
+    )
+    assert [gate.detail for gate in again if gate.name == "enough_rows"] == ["Measured as version 9 of prod."]
 
 
 def test_a_misspelt_limit_is_refused():

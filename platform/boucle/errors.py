@@ -25,6 +25,10 @@ class BundleError(BoucleError):
     """A release bundle is missing, torn or not what its digest says; it was not loaded."""
 
 
+class ArchiveError(BoucleError):
+    """An archive of a version is torn, changed, or of something that this environment cannot take; nothing changed."""
+
+
 class ExportError(BoucleError):
     """An estimator cannot be exported exactly; the candidate was not registered."""
 

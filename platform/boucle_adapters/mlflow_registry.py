@@ -12,7 +12,7 @@ from boucle.errors import RegistryError
 from boucle.ports import RegisteredVersion
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow import ActiveRun, MlflowClient
 
 # Pinned by hand: MLflow would infer them in a subprocess, which takes 4 s (and needs the package index).
 SERVING_REQUIREMENTS = ["onnxruntime", "numpy"]
@@ -100,6 +100,16 @@ class MlflowRegistry:
         if self._client.get_experiment_by_name(name) is None:
             local = self.tracking_uri.startswith("sqlite:")
             self._client.create_experiment(name, str(self._artifact_root / name) if local else None)
+
+    @_converted
+    def start_run(self, experiment: str, name: str) -> "ActiveRun":
+        """Begin an MLflow run, a context manager: for a version that no training run here made."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.tracking_uri)
+        self.ensure_experiment(experiment)
+        found = self._client.get_experiment_by_name(experiment)
+        return mlflow.start_run(experiment_id=found.experiment_id if found else None, run_name=name)
 
     @_converted
     def register(

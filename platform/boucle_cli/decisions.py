@@ -84,6 +84,10 @@ def explain(version: Version, model: Model, as_json: Json = False) -> None:
         show_table("risk, the highest term counts", found["risk"], empty="")
     if found["report"]:
         OUT.print(f"Report: {found['report']}", markup=False, highlight=False, soft_wrap=True)
+    if came := found["imported"]:
+        code = came["git_commit"] or "that nobody knows"
+        OUT.print(f"Imported: it is {came['from']}, made by the code {code}.", markup=False, soft_wrap=True)
+        show_table(f"what was measured there ({came['verdict']}); it decides nothing here", came["gates"], empty="")
     show_table("decisions about it", [_line(row) for row in found["decisions"]], empty="No decision is about it yet.")
 
 
@@ -96,19 +100,26 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Where the evaluation report of a version is: one HTML file that loads nothing from anywhere."""
+    from boucle_cli.people import imported_row
+
     with errors_for_people():
         home, spec = open_home(), find_spec(model)
         evidence = home.evidence.newest(spec.name, ModelVersion(version))
+        came = home.evidence.imported(spec.name, ModelVersion(version))
+        there = f"What was measured of {came.manifest.origin}: {came.file}" if came else ""
         if evidence is None:
             raise NotEnoughDataError(
-                f"Version {version} of '{model}' was never evaluated, so there is no report of it."
+                f"Version {version} of '{model}' was never evaluated here, so there is no report of it. {there}".strip()
             )
         summary = home.evidence.file(evidence, ".md")
         text = summary.read_text(encoding="utf-8") if summary.exists() else ""
     file = str(home.evidence.file(evidence))
     if as_json:
-        show_json({"file": file, "evidence_digest": evidence.digest(), "verdict": evidence.verdict, "markdown": text})
+        own = {"file": file, "evidence_digest": evidence.digest(), "verdict": evidence.verdict, "markdown": text}
+        show_json({**own, "imported": imported_row(came) if came else None})
     else:
+        if there:  # not on standard output, which is the file's name or the summary and nothing else
+            ERR.print(there, markup=False, highlight=False, soft_wrap=True)
         typer.echo(text if markdown else file)
 
 

@@ -8,7 +8,7 @@ import typer
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.errors import BoucleError, ConfigurationError
 from boucle_adapters.settings import Settings, quiet_environment
-from boucle_cli import decisions, monitoring, quarantine, trials, triggers
+from boucle_cli import decisions, monitoring, quarantine, transfers, trials, triggers
 from boucle_cli.context import Json, Model, Port, Reason, Select, acting_user, find_spec, open_home, open_runner
 from boucle_cli.output import ERR, FAILED, OUT, errors_for_people, show_json, show_table
 
@@ -37,6 +37,8 @@ for verb in (
 ):
     app.command()(verb)
 app.command("export-audit")(decisions.export_audit)
+app.command("export")(transfers.export_version)
+app.command("import")(transfers.import_version)
 app.command("try")(trials.try_version)
 
 

@@ -12,6 +12,7 @@ from boucle.operations import approval, promotion
 from boucle.policy.approval import Consent, Standing
 from boucle.policy.promotion import PromotionDecision, PromotionOutcome
 from boucle.policy.risk import Asked, Term
+from boucle_adapters.evidence_files import ImportedEvidence
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.automation import promote_job_name
 from boucle_platform.model_loop.keys import ACTOR_TAG
@@ -91,18 +92,32 @@ def explanation(home: Home, spec: LoopSpec, version: ModelVersion) -> dict[str, 
         home.registry.version(spec.name, version)
     judged, people, asked = _judged(home, spec, evidence) if evidence else (None, None, None)
     file = evidence and home.evidence.file(evidence)
+    came = home.evidence.imported(spec.name, version)
     return {
         "model": spec.model,
         "version": version,
         "in_production": home.state.production(spec.name) == version,
         "answer": _answer(spec.name, version, home.state.production(spec.name), about, judged),
-        "gates": [_gate_row(gate) for gate in evidence.gates] if evidence else [],
+        "gates": [gate_row(gate) for gate in evidence.gates] if evidence else [],
         "evidence_digest": evidence.digest() if evidence else None,
         "policy": asked.name if asked else spec.promotion.mode.value,
         "risk": [_risk_row(term) for term in asked.risk.terms] if asked and asked.risk else [],
         "people": people.sentence if people else "nobody is asked before it was evaluated",
         "report": str(file) if file and file.exists() else None,
+        "imported": imported_row(came) if came else None,
         "decisions": about,
+    }
+
+
+def imported_row(came: ImportedEvidence) -> dict[str, Any]:
+    """Where a version was made, and what was measured of it there."""
+    return {
+        "from": came.manifest.origin,
+        "git_commit": came.manifest.git_commit,
+        "file": str(came.file),
+        "evidence_digest": came.evidence.digest(),
+        "verdict": came.evidence.verdict.value,
+        "gates": [gate_row(gate) for gate in came.evidence.gates],
     }
 
 
@@ -180,7 +195,8 @@ def _risk_row(term: Term) -> dict[str, Any]:
     }
 
 
-def _gate_row(gate: Gate) -> dict[str, Any]:
+def gate_row(gate: Gate) -> dict[str, Any]:
+    """One gate as a row of a table."""
     sign = {Bound.AT_MOST: "≤", Bound.AT_LEAST: "≥"}[gate.bound]
     return {
         "gate": gate.name,

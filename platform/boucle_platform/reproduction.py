@@ -20,7 +20,7 @@ from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.automation import period_job_name
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import training
-from boucle_platform.model_loop.steps.store import read_document, version_dir
+from boucle_platform.model_loop.steps.store import LEARNT, read_document, version_dir
 
 BUILT_TOGETHER = 62
 """Periods of one build; the digests are those of builds one by one."""
@@ -84,7 +84,7 @@ def reproduce(
         NotEnoughDataError: What it was made from is not on record.
     """
     tags = home.registry.version(spec.name, version).tags
-    recorded = read_document(version_dir(home, spec, version) / "training.json", TrainingManifest)
+    recorded = read_document(version_dir(home, spec, version) / LEARNT, TrainingManifest)
     parts = [_environment(home, tags), _code(home, tags)]
     with tempfile.TemporaryDirectory(prefix="boucle-reproduce-") as folder, own_environment():
         again = Home(Settings(home=Path(folder)))

@@ -52,6 +52,8 @@ class Candidate(Document):
     """A registered version that was not judged yet: what it was made from, what it cost, how exact its export is.
 
     `created` is False when the registry held this very bundle already (a retraining that changed nothing).
+    `imported_from` says what it is where it was imported from (`version 4 of staging`): its data, code, packages, cost
+    and gates are of there.
     """
 
     schema_version: Literal[1] = 1
@@ -64,5 +66,6 @@ class Candidate(Document):
     seed: int
     git_commit: str
     environment_digest: str
-    fit_cpu_seconds: float
+    fit_cpu_seconds: float | None
     gates: tuple[Gate, ...]
+    imported_from: str = Field(default="", exclude_if=lambda origin: not origin)

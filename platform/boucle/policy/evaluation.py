@@ -8,6 +8,7 @@ from boucle.contracts.verdict import Gate, GateMode
 from boucle.policy import gates
 from boucle.policy.candidate import CANDIDATE_MEANINGS, TRAINING_MEANINGS
 from boucle.policy.limits import PromotionPolicy
+from boucle.policy.signature import schema_differences
 
 Check = Callable[[PromotionPolicy, EvaluationFacts], Gate]
 
@@ -91,7 +92,7 @@ def signature(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
 
     Callers name an entity and read an output: which features are looked up for that is the version's own affair.
     """
-    problems = _differences(facts.contract, facts.declared)
+    problems = schema_differences(facts.contract, facts.declared)
     if facts.served is not None:
         problems += _differences_for_callers(facts.contract, facts.served)
     return gates.at_most(
@@ -136,7 +137,7 @@ def score_shift(policy: PromotionPolicy, facts: EvaluationFacts) -> Gate:
     against = (
         "those of production on the same rows"
         if facts.production is not None
-        else "its own on rows it learnt from, as there is no production version"
+        else "its own on rows of the training set, as there is no production version"
     )
     gate = gates.at_most(
         "score_shift",
@@ -275,25 +276,3 @@ def _differences_for_callers(contract: BundleContract, served: BundleContract) -
     if contract.output != served.output:
         found.append(f"the answer is '{contract.output.description}', production has '{served.output.description}'")
     return found
-
-
-def _differences(contract: BundleContract, declared: BundleContract) -> list[str]:
-    """Where a candidate is not what the schema promises, in words."""
-    found = []
-    if contract.entity != declared.entity:
-        found.append(f"the entity is '{contract.entity}', the schema has '{declared.entity}'")
-    mine = {feature.name: feature for feature in contract.features}
-    theirs = {feature.name: feature for feature in declared.features}
-    found += [f"feature '{name}' is not in the schema" for name in mine if name not in theirs]
-    found += [f"feature '{name}' of the schema is missing" for name in theirs if name not in mine]
-    for name in sorted(mine.keys() & theirs.keys()):
-        if (mine[name].dtype, mine[name].nullable) != (theirs[name].dtype, theirs[name].nullable):
-            found.append(f"feature '{name}' is {_type(contract, name)}, the schema has {_type(declared, name)}")
-    if not found and contract.feature_names != declared.feature_names:
-        found.append("the features are in another order than those of the schema")
-    return found
-
-
-def _type(contract: BundleContract, name: str) -> str:
-    feature = next(feature for feature in contract.features if feature.name == name)
-    return f"{feature.dtype} or missing" if feature.nullable else feature.dtype

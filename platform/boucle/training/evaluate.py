@@ -2,7 +2,7 @@
 
 # ruff: noqa: PLC0415 - heavy libraries are imported where they are used, so that a code server starts in seconds
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,7 +19,7 @@ from boucle.features.profiles import profile_reference
 from boucle.stats.calibration import build_calibration
 from boucle.stats.intervals import calibration_interval, paired_cost_gain, paired_gain
 from boucle.stats.metrics import Vector, log_loss, log_loss_rows, model_metrics
-from boucle.training.fit import Classifier, Matrix, predict
+from boucle.training.fit import Matrix
 from boucle.training.slices import slice_gains
 
 REFERENCE_BINS = 30
@@ -142,24 +142,25 @@ def score_shift(reference: Vector, candidate: Vector) -> float:
 
 
 def permutation_importance(
-    estimator: Classifier, holdout: Holdout, *, seed: int, repeats: int = 2, max_rows: int = 4_000
+    answer: Callable[[Matrix], Vector], holdout: Holdout, *, seed: int, repeats: int = 2, max_rows: int = 4_000
 ) -> dict[str, float]:
     """Share of each feature in the log loss that shuffling it costs (Breiman 2001); a gain counts as 0.
 
-    All shares are 1 / features when no feature matters. Measured on at most `max_rows` seeded rows.
+    `answer` gives the score of each row. All shares are 1 / features when no feature matters. Measured on at most
+    `max_rows` seeded rows.
     """
     rng = np.random.default_rng(seed)
     features, labels = holdout.features, holdout.labels
     if len(labels) > max_rows:
         chosen = np.sort(rng.choice(len(labels), max_rows, replace=False))
         features, labels = features[chosen], labels[chosen]
-    base = log_loss(labels, predict(estimator, features))
+    base = log_loss(labels, answer(features))
     cost = np.zeros(features.shape[1])
     for _ in range(repeats):
         for column in range(features.shape[1]):
             shuffled = features.copy()
             shuffled[:, column] = rng.permutation(shuffled[:, column])
-            cost[column] += log_loss(labels, predict(estimator, shuffled)) - base
+            cost[column] += log_loss(labels, answer(shuffled)) - base
     cost = np.maximum(cost, 0)
     share = cost / cost.sum() if cost.sum() > 0 else np.full(len(cost), 1 / len(cost))
     return {name: float(value) for name, value in zip(holdout.feature_names, share, strict=True)}

@@ -222,6 +222,7 @@ def _range(interval: Interval | None) -> str:
 def _identity(evidence: Evidence, made: Candidate) -> list[tuple[str, str]]:
     return [
         ("Release bundle", evidence.bundle_digest),
+        *([("Made in", made.imported_from), ("Learnt from rows", made.data_digest)] if made.imported_from else []),
         ("Training and holdout rows", evidence.data_digest),
         ("Installed packages", made.environment_digest),
         ("Code", made.git_commit),

@@ -38,6 +38,7 @@ FAILED_RUNS_LOOKED_AT = 20
 # The landed content that a run of the period job is to load.
 LANDING_TAG = "boucle/landing"
 PROMOTE_ASSETS = ("production_alias", "traffic_plan")
+JUDGE_ASSETS = ("training_set", "evaluation_report")
 RETRAIN_ASSETS = ("training_set", "candidate_model", "evaluation_report", *PROMOTE_ASSETS)
 # The daemon looks every five seconds: asking for five makes it every ten (traps of the sensor daemon's loop).
 EVERY_TICK_SECONDS = 4
@@ -51,6 +52,11 @@ def period_job_name(spec: LoopSpec) -> str:
 def retrain_job_name(spec: LoopSpec) -> str:
     """The job from training set to traffic."""
     return f"{spec.model}_retrain"
+
+
+def judge_job_name(spec: LoopSpec) -> str:
+    """The job that judges a version that was not trained by the run before, such as an imported one."""
+    return f"{spec.model}_judge"
 
 
 def promote_job_name(spec: LoopSpec) -> str:
@@ -93,6 +99,12 @@ def jobs(spec: LoopSpec, period_assets: dg.AssetSelection) -> list[Any]:
                 MAX_RETRIES_TAG: "1",
             },
             description="Training set, candidate, evaluation, promotion, traffic; a gate that does not pass ends it.",
+        ),
+        define(
+            judge_job_name(spec),
+            dg.AssetSelection.assets(*(key_of(spec, name) for name in JUDGE_ASSETS)),
+            tags={RETRAINS_TAG: spec.model},
+            description="The newest holdout, and the candidate at hand judged on it: after `boucle import`.",
         ),
         define(
             promote_job_name(spec),
@@ -260,7 +272,7 @@ def refuse_second_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> No
 def unfinished_retraining(instance: dg.DagsterInstance, spec: LoopSpec) -> Sequence[dg.DagsterRun]:
     """Runs to or of a promotion that are under way, or that died and Dagster is about to start again."""
     found: list[dg.DagsterRun] = []
-    for job in (retrain_job_name(spec), promote_job_name(spec)):
+    for job in (retrain_job_name(spec), judge_job_name(spec), promote_job_name(spec)):
         died = instance.get_runs(dg.RunsFilter(job_name=job, statuses=FAILED, tags={WILL_RETRY_TAG: "true"}), limit=3)
         found += instance.get_runs(dg.RunsFilter(job_name=job, statuses=_unfinished()), limit=1)
         found += [run for run in died if RETRIED_AS_TAG not in run.tags]

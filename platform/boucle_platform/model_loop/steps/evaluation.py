@@ -19,17 +19,28 @@ from boucle_adapters.home import Home
 from boucle_adapters.serving_trial import try_bundle
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.store import (
+    JUDGED,
+    LEARNT,
     read_document,
     read_reference,
     version_dir,
     write_document,
     write_text,
 )
-from boucle_platform.model_loop.steps.training import HOLDOUT, TRAIN, contract_of, holdout_of, read_rows
+from boucle_platform.model_loop.steps.training import (
+    HOLDOUT,
+    TRAIN,
+    contract_of,
+    holdout_of,
+    read_rows,
+    write_reference,
+)
 
 if TYPE_CHECKING:
     from boucle.stats.metrics import Vector
     from boucle.training.evaluate import Holdout, Scores, Trials
+    from boucle.training.parity import Answer
+    from boucle.training.report import ReportCurves
 
 LATENCY_REQUESTS = 1_000
 LEARNT_ROWS = 20_000
@@ -55,7 +66,8 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
     production = home.state.production(spec.name)
     require_fair_comparison(home, spec, manifest, candidate, production)
     rows = read_rows(home, manifest)
-    holdout = holdout_of(rows[rows["part"] == HOLDOUT], manifest)
+    judged = rows[rows["part"] == HOLDOUT]
+    holdout = holdout_of(judged, manifest)
     bundle, before = home.bundles.fetch(candidate.bundle_digest), _production_bundle(home, spec, production)
     scores = _scores(rows, holdout, bundle, before, seed=spec.training.seed)
     served = None if before is None else _contract(before)
@@ -70,8 +82,10 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
         costs=spec.promotion.costs,
     )
     evidence = _evidence(home, spec, manifest, candidate, facts, production, run_id)
-    importance = read_reference(home, spec, candidate.version).importance
     answer = onnx_model((bundle / MODEL_FILE).read_bytes())
+    if candidate.imported_from and candidate.version != production:
+        _write_reference_of_here(home, spec, candidate.version, answer, judged, manifest)
+    importance = read_reference(home, spec, candidate.version).importance
     curves = report_curves(holdout, scores, answer=answer, importance=importance, seed=spec.training.seed)
     # By digest: what a decision refers to is there for ever, whatever is evaluated later.
     write_document(home.evidence.file(evidence, ".json"), evidence)
@@ -79,32 +93,27 @@ def evaluate(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: 
     page = render_report(evidence, curves, facts.slices, candidate)
     file = write_text(home.evidence.file(evidence), page)
     _log(home, candidate, evidence, file)
-    calibration = {
-        name: ([point.mean_score for point in curve], [point.positive_rate for point in curve])
-        for name, curve in curves.reliability.items()
-        if name != "baseline"
-    }
-    return Report(evidence=evidence, calibration=calibration, file=file)
+    return Report(evidence=evidence, calibration=_calibration(curves), file=file)
 
 
 def require_fair_comparison(
     home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: Candidate, production: ModelVersion | None
 ) -> None:
-    """The candidate learnt from this training set, and neither it nor production from the holdout.
+    """The candidate learnt from this training set or was imported, and neither it nor production from the holdout.
 
     Raises:
         EvaluationError: It is not so.
         NotEnoughDataError: What production learnt from is not on record.
     """
-    if candidate.data_digest != manifest.content_digest:
+    if not candidate.imported_from and candidate.data_digest != manifest.content_digest:
         raise EvaluationError(
             f"Version {candidate.version} of '{spec.model}' learnt from the rows {candidate.data_digest[:12]}, the "
             f"training set holds {manifest.content_digest[:12]}. Materialise candidate_model again; nothing was "
             "measured."
         )
-    learnt = {candidate.version: manifest}
+    learnt = {candidate.version: _learnt_from(home, spec, manifest, candidate)}
     if production is not None:
-        learnt[production] = read_document(version_dir(home, spec, production) / "training.json", TrainingManifest)
+        learnt[production] = read_document(version_dir(home, spec, production) / LEARNT, TrainingManifest)
     for version, training in learnt.items():
         if seen := sorted(set(training.train_as_of) & set(manifest.holdout_as_of)):
             raise EvaluationError(
@@ -134,17 +143,45 @@ def _evidence(
         version=candidate.version,
         production_version=production,
         bundle_digest=candidate.bundle_digest,
-        data_digest=candidate.data_digest,
+        data_digest=manifest.content_digest,
         holdout_rows=facts.rows,
         holdout_positive_rate=facts.positives / facts.rows,
         candidate=facts.candidate,
         production=facts.production,
         baseline=facts.baseline,
-        gates=(*manifest.gates, *candidate.gates, *evaluate_gates(spec.promotion, facts)),
+        # Of an imported version, the candidate brings those of its training set.
+        gates=(
+            *(() if candidate.imported_from else manifest.gates),
+            *candidate.gates,
+            *evaluate_gates(spec.promotion, facts),
+        ),
         policy_digest=spec.promotion.measuring_digest(),
         run_id=run_id,
         created_at=home.clock(spec.name).now(),
     )
+
+
+def _learnt_from(home: Home, spec: LoopSpec, manifest: TrainingManifest, candidate: Candidate) -> TrainingManifest:
+    """What the candidate learnt from: this training set, or that of the environment it was imported from."""
+    if not candidate.imported_from:
+        return manifest
+    return read_document(version_dir(home, spec, candidate.version) / LEARNT, TrainingManifest)
+
+
+def _write_reference_of_here(
+    home: Home,
+    spec: LoopSpec,
+    version: ModelVersion,
+    answer: "Answer",
+    judged: pd.DataFrame,
+    manifest: TrainingManifest,
+) -> None:
+    """What drift and live performance of an imported version are held against: it came without rows.
+
+    Not for the version in production, which would be compared with something else from one day to the next.
+    """
+    write_reference(home, spec, version, answer, judged, manifest)
+    write_document(version_dir(home, spec, version) / JUDGED, manifest)
 
 
 def _production_bundle(home: Home, spec: LoopSpec, production: ModelVersion | None) -> Path | None:
@@ -209,6 +246,14 @@ def _scores(rows: pd.DataFrame, holdout: "Holdout", candidate: Path, production:
         baseline=baseline_scores(label_vector(learnt), len(holdout.labels)),
         learnt=answers(candidate, sample),
     )
+
+
+def _calibration(curves: "ReportCurves") -> dict[str, tuple[list[float], list[float]]]:
+    return {
+        name: ([point.mean_score for point in curve], [point.positive_rate for point in curve])
+        for name, curve in curves.reliability.items()
+        if name != "baseline"
+    }
 
 
 def _log(home: Home, candidate: Candidate, evidence: Evidence, file: Path) -> None:

@@ -18,7 +18,7 @@ from boucle.errors import BundleError, NotEnoughDataError
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.ground_truth import outcomes, truth_files
-from boucle_platform.model_loop.steps.store import read_document, version_dir
+from boucle_platform.model_loop.steps.store import LEARNT, read_document, version_dir
 
 
 def expected_gain(home: Home, spec: LoopSpec, report: DriftReport) -> Gain | None:
@@ -60,7 +60,7 @@ def realised_gain(home: Home, spec: LoopSpec, version: ModelVersion, before: Mod
     contracts = [BundleContract.model_validate_json((b / CONTRACT_FILE).read_bytes()) for b in bundles]
     if contracts[0].feature_names != contracts[1].feature_names:
         return None
-    watermark = read_document(version_dir(home, spec, version) / "training.json", TrainingManifest).watermark
+    watermark = read_document(version_dir(home, spec, version) / LEARNT, TrainingManifest).watermark
     rows = _since(home, spec, pd.Timestamp(watermark.replace(tzinfo=None)))
     rows = with_features(home, spec, rows, contracts[0].feature_names)
     if rows["entity_key"].nunique() < 2:

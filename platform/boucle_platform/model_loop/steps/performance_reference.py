@@ -5,7 +5,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from boucle.contracts.bundle import MODEL_FILE
-from boucle.contracts.data import TrainingManifest
 from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.performance import PerformanceReference, Recalibration
 from boucle.errors import BundleError, NotEnoughDataError
@@ -13,7 +12,7 @@ from boucle.stats.estimation import recalibrate
 from boucle.stats.metrics import Vector, log_loss
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.store import read_document, version_dir, write_document
+from boucle_platform.model_loop.steps.store import holdout_manifest, read_document, version_dir, write_document
 from boucle_platform.model_loop.steps.training import HOLDOUT, holdout_of, read_rows
 
 
@@ -36,7 +35,7 @@ def _learnt(home: Home, spec: LoopSpec, version: ModelVersion, bundle: Digest) -
     from boucle.training.parity import onnx_model
     from boucle.training.slices import slice_bins
 
-    manifest = read_document(version_dir(home, spec, version) / "training.json", TrainingManifest)
+    manifest = holdout_manifest(home, spec, version)
     rows = read_rows(home, manifest)
     held = holdout_of(rows[rows["part"] == HOLDOUT], manifest)
     scores = onnx_model((home.bundles.fetch(bundle) / MODEL_FILE).read_bytes())(held.features)

@@ -9,7 +9,7 @@ from boucle.contracts.traffic_plan import Strategy
 from boucle.policy.risk import RiskFacts
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps.store import read_document, version_dir
+from boucle_platform.model_loop.steps.store import LEARNT, read_document, version_dir
 
 
 def risk_of(home: Home, spec: LoopSpec, evidence: Evidence) -> RiskFacts:
@@ -34,7 +34,7 @@ def _first_share(spec: LoopSpec) -> float:
 
 
 def _training(home: Home, spec: LoopSpec, version: ModelVersion) -> TrainingManifest | None:
-    file = version_dir(home, spec, version) / "training.json"
+    file = version_dir(home, spec, version) / LEARNT
     return read_document(file, TrainingManifest) if file.exists() else None
 
 

@@ -20,6 +20,8 @@ from boucle_platform.model_loop.spec import LoopSpec
 D = TypeVar("D", bound=Document)
 
 REFERENCE = "reference.json"
+LEARNT, JUDGED = "training.json", "judged.json"
+"""What a version learnt from; of an imported one also the training set of this home whose holdout judged it."""
 PREDICTIONS, GROUND_TRUTH = "predictions", "ground_truth"
 """Directories of a model's served predictions and of their outcomes, a file a period."""
 
@@ -77,6 +79,12 @@ def drift_reports(home: Home, spec: LoopSpec, *, last: int) -> list[DriftReport]
     return [report for report in reports if report is not None]
 
 
+def holdout_manifest(home: Home, spec: LoopSpec, version: ModelVersion) -> TrainingManifest:
+    """The training set of this home that holds the holdout on which the version was judged."""
+    folder = version_dir(home, spec, version)
+    return read_document(folder / (JUDGED if (folder / JUDGED).exists() else LEARNT), TrainingManifest)
+
+
 def newest_evidence(home: Home, spec: LoopSpec) -> Evidence | None:
     """What the newest evaluation report measured; None before the first one."""
     file = document_file(home, spec, "evaluation_report")
@@ -85,7 +93,7 @@ def newest_evidence(home: Home, spec: LoopSpec) -> Evidence | None:
 
 def trained_up_to(home: Home, spec: LoopSpec) -> datetime | None:
     """The newest as_of that the last training run looked at, promoted or not."""
-    versions = sorted((data_dir(home, spec) / "versions").glob("*/training.json"), key=lambda f: int(f.parent.name))
+    versions = sorted((data_dir(home, spec) / "versions").glob(f"*/{LEARNT}"), key=lambda f: int(f.parent.name))
     if not versions:
         return None
     return read_document(versions[-1], TrainingManifest).holdout_as_of[-1]

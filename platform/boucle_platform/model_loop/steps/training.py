@@ -6,6 +6,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,20 @@ from boucle_adapters.home import Home
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.features import feature_names
-from boucle_platform.model_loop.steps.store import REFERENCE, data_dir, version_dir, write_document, write_rows
+from boucle_platform.model_loop.steps.store import (
+    LEARNT,
+    REFERENCE,
+    data_dir,
+    version_dir,
+    write_document,
+    write_rows,
+)
 from boucle_platform.model_loop.steps.training_rows import KEYS, labelled_rows, last_training_set, naive
 
 if TYPE_CHECKING:
     from boucle.training.evaluate import Holdout
     from boucle.training.fit import Fitted, Matrix
+    from boucle.training.parity import Answer
 
 TRAIN, HOLDOUT = "train", "holdout"
 REFERENCE_SAMPLE_ROWS = 2_000
@@ -105,6 +114,7 @@ def make_candidate(home: Home, spec: LoopSpec, manifest: TrainingManifest, run_i
     Raises:
         ExportError: The estimator cannot be exported exactly; nothing was registered.
     """
+    from boucle.training.fit import predict
     from boucle.training.parity import parity
 
     made = fit_bundle(home, spec, manifest, seed=spec.training.seed)
@@ -116,7 +126,8 @@ def make_candidate(home: Home, spec: LoopSpec, manifest: TrainingManifest, run_i
     )
     bundle = _store_bundle(home, spec, files)
     version, created = _register(home, spec, contract, bundle, manifest, judged[0].tolist(), run_id)
-    reference = _reference(home, spec, version, fitted.estimator, holdout, manifest)
+    write_document(version_dir(home, spec, version) / LEARNT, manifest)
+    reference = write_reference(home, spec, version, partial(predict, fitted.estimator), holdout, manifest)
     candidate = Candidate(
         model=spec.name,
         version=version,
@@ -280,21 +291,29 @@ def _register(
     return version, True
 
 
-def _reference(
-    home: Home, spec: LoopSpec, version: ModelVersion, estimator: Any, holdout: pd.DataFrame, manifest: TrainingManifest
+def write_reference(
+    home: Home,
+    spec: LoopSpec,
+    version: ModelVersion,
+    answer: "Answer",
+    holdout: pd.DataFrame,
+    manifest: TrainingManifest,
 ) -> ReferenceProfile:
+    """How features and scores of a version look on the holdout rows of a manifest: what drift is compared with later.
+
+    `answer` gives the version's scores.
+    """
     from boucle.training.evaluate import permutation_importance, reference_profile
-    from boucle.training.fit import predict
 
     held = holdout_of(holdout, manifest)
-    scores = predict(estimator, held.features)
+    scores = answer(held.features)
     reference = reference_profile(
         held,
         scores,
         model=spec.name,
         version=version,
         window=(manifest.holdout_from, manifest.holdout_as_of[-1] + timedelta(days=1)),
-        importance=permutation_importance(estimator, held, seed=spec.training.seed),
+        importance=permutation_importance(answer, held, seed=spec.training.seed),
         categories={
             feature.name: tuple(float(place) for place in range(len(feature.categories)))
             for feature in contract_of(spec).features
@@ -303,7 +322,6 @@ def _reference(
     )
     folder = version_dir(home, spec, version)
     write_document(folder / REFERENCE, reference)
-    write_document(folder / "training.json", manifest)
     sample = holdout[list(manifest.feature_names)].assign(proba=scores)
     write_rows(
         folder / "reference_sample.parquet",
