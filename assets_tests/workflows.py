@@ -1,8 +1,11 @@
 """The workflows of .github as tests need them: jobs, steps, and the commands of each `run:`, one by one."""
 
 import itertools
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +43,38 @@ def steps(job: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def step(name: str, job: str, word: str) -> str:
     """The text of the one `run:` of a job that has this word in it."""
-    (found,) = [s["run"] for s in steps(workflow(name)["jobs"][job]) if word in s.get("run", "")]
-    return str(found)
+    (found,) = [text for where, text in run_steps() if where == (name, job) and word in text]
+    return found
+
+
+def run_steps() -> list[tuple[tuple[str, str], str]]:
+    """Every `run:` with its file and job; the job of a composite action is `action`."""
+    found = [
+        ((file.stem, name), one)
+        for file in FILES
+        for name, job in workflow(file.stem)["jobs"].items()
+        for one in steps(job)
+    ]
+    for file in ACTIONS:
+        found += [((file.parent.name, "action"), one) for one in yaml.safe_load(file.read_text())["runs"]["steps"]]
+    return [(where, str(one["run"]).strip()) for where, one in found if "run" in one]
+
+
+def run_step(text: str, folder: Path, *, timeout: float = 60, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """A `run:` in a folder that has `.venv` and `.ci`, by the shell that GitHub takes; the summary is `summary.md`."""
+    for name, place in ((".venv", Path(sys.executable).parents[1]), (".ci", ROOT / ".ci")):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(place)
+    own = {"GITHUB_STEP_SUMMARY": str(folder / "summary.md"), "RUNNER_TEMP": str(folder), "COLUMNS": "400"}
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text],
+        cwd=folder,
+        env={**os.environ, **RUNNER, **own, **variables},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """`boucle approve --url`, as promote.yml runs it: the step itself, against a real API."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from assets_tests.bundles import MODEL
 from assets_tests.contract.test_http import WEIGHTS_1, World
 from assets_tests.contract.test_short_way import Server
 from assets_tests.scenarios import evidence
-from assets_tests.workflows import RUNNER, step
+from assets_tests.workflows import run_step, step
 from boucle.errors import ApprovalError, ConfigurationError
 from boucle_adapters.atomic_file import replace_bytes
 from boucle_adapters.evidence_files import EvidenceFiles
@@ -45,8 +43,7 @@ def address(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def the_step(folder: Path, address: str, token: str, **said: str) -> "subprocess.CompletedProcess[str]":
-    """The step of promote.yml in a folder that has `.venv`, by the shell that GitHub takes."""
-    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    """The step of promote.yml."""
     variables = {
         "BOUCLE_TOKEN": token,
         "URL": address,
@@ -56,18 +53,8 @@ def the_step(folder: Path, address: str, token: str, **said: str) -> "subprocess
         "EVIDENCE": EVIDENCE.digest(),
         "REASON": "read it; $(touch /tmp/no)",
         "RUN": "https://ci/1",
-        "GITHUB_STEP_SUMMARY": str(folder / "summary"),
-        "COLUMNS": "400",
     }
-    return subprocess.run(
-        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", STEP],
-        cwd=folder,
-        env={**os.environ, **RUNNER, **variables, **said},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_step(STEP, folder, **{**variables, **said})
 
 
 def test_the_step_puts_the_approval_on_record_with_who_asked(world: World, address: str, tmp_path: Path):
@@ -77,7 +64,7 @@ def test_the_step_puts_the_approval_on_record_with_who_asked(world: World, addre
     row = world.state.decisions(MODEL)[-1].decision
     assert (row.kind, row.actor, row.subject_version) == ("approve", "user:ada", 2)
     assert row.reason == "read it; $(touch /tmp/no) (asked by ada, https://ci/1)"
-    assert "approve, version 2, by user:ada" in (tmp_path / "summary").read_text()
+    assert "approve, version 2, by user:ada" in (tmp_path / "summary.md").read_text()
     assert token not in done.stdout + done.stderr
 
 

@@ -3,40 +3,24 @@
 import os
 import shutil
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
-from assets_tests.workflows import ROOT, RUNNER, step
+from assets_tests.workflows import ROOT, run_step, step
 from boucle_cli.check import run_checks
 from boucle_platform.model_loop.catalogue import spec_of
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
 STEP = step("model-gates", "gates", "boucle check")
+DATA_STEPS = {model: step("ci", "data", f"boucle check {model}") for model in ("repurchase", "flight_delay")}
 
 
 def the_step(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """The step in a checkout that has `.venv`, by the shell that GitHub takes."""
-    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
-    return subprocess.run(
-        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", STEP],
-        cwd=folder,
-        env={
-            **os.environ,
-            **RUNNER,
-            "MODEL": "repurchase",
-            "BOUCLE_HOME": str(folder / "home"),
-            "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
-            "COLUMNS": "200",
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=380,
-        check=False,
-    )
+    """The step in a checkout."""
+    home = str(folder / "home")
+    return run_step(STEP, folder, timeout=380, MODEL="repurchase", BOUCLE_HOME=home, **environment)
 
 
 def test_the_code_at_hand_passes_and_leaves_reports_but_no_home(tmp_path: Path):
@@ -53,6 +37,17 @@ def test_the_code_at_hand_passes_and_leaves_reports_but_no_home(tmp_path: Path):
         assert "### repurchase, version 1: passed" in text
     assert "<html" in (tmp_path / "reports" / "evaluation-repurchase.html").read_text()
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("model", ["repurchase", pytest.param("flight_delay", marks=pytest.mark.nightly)])
+def test_the_light_checks_of_the_data_train_nothing(tmp_path: Path, model: str):
+    done = run_step(DATA_STEPS[model], tmp_path, timeout=380, BOUCLE_HOME=str(tmp_path / "home"))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    cases = ET.parse(tmp_path / "reports" / f"data-{model}.xml").getroot()
+    checks = {case.get("name") for case in cases}
+    assert checks >= {"landing_accepted", "contract", "no_feature_from_the_future"}
+    assert not checks & {"enough_rows", "no_regression"}
+    assert (cases.get("failures"), cases.get("errors")) == ("0", "0")
 
 
 @pytest.mark.nightly

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-CI = Path(__file__).resolve().parents[2] / ".ci"
+from assets_tests.workflows import ROOT, run_step, step
+
+CI = ROOT / ".ci"
 
 
 def load(name: str) -> ModuleType:
@@ -114,6 +116,7 @@ def test_control_characters_are_refused():
 
 
 def handed_over(folder: Path, **files: bytes) -> Path:
+    folder.mkdir(exist_ok=True)
     for name, content in files.items():
         (folder / f"{name.replace('_', '-', 2)}.md").write_bytes(content)
     return folder
@@ -214,6 +217,13 @@ def test_two_runs_leave_one_comment_with_the_newer_report(tmp_path: Path, github
     assert [one["user"]["login"] for one in github.comments] == ["somebody", "github-actions[bot]"]
     assert "auc 0.8" in github.comments[1]["body"]
     assert github.comments[0]["body"].endswith("looks like ours")
+
+
+def test_the_step_of_the_workflow_posts_the_report_of_the_artefact(tmp_path: Path, github: FakeGitHub):
+    handed_over(tmp_path / "model-report", model_report_shop=b"auc 0.8")
+    done = run_step(step("model-report", "comment", "sticky_comment"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ["auc 0.8" in one["body"] for one in github.comments] == [True]
 
 
 @pytest.mark.parametrize("folder", ["", "gone"], ids=["empty", "not there"])
