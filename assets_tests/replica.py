@@ -21,7 +21,7 @@ from boucle_adapters.sql_state import SqlStateStore
 QUESTION = {"user_id": "4", "as_of": "1997-11-01"}
 
 
-def wait_for(claim: Callable[[], bool], *, seconds: float = 20) -> None:
+def wait_for(claim: Callable[[], bool], *, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not claim():
         assert time.monotonic() < end, "it did not happen in time"
@@ -67,7 +67,7 @@ class Replica:
     def stop(self) -> int:
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(timeout=15)
+        return self.process.wait(timeout=60)
 
     def promote(self, state: SqlStateStore, version: int, *, damaged: bool = False) -> None:
         digest = put_bundle(self.bundles, self.settings.home / "scratch", weights=(version / 10, -0.2))

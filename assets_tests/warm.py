@@ -35,7 +35,7 @@ def in_process(
         return subprocess.CompletedProcess(words, process.exitcode or 0, out.read_text(), err.read_text())
 
 
-def boucle(*words: str, environment: Mapping[str, str], timeout: float = 90) -> "subprocess.CompletedProcess[str]":
+def boucle(*words: str, environment: Mapping[str, str], timeout: float = 240) -> "subprocess.CompletedProcess[str]":
     """A verb, as the installed command runs it."""
     return in_process(_command, *words, environment=environment, timeout=timeout)
 

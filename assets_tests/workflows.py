@@ -60,7 +60,7 @@ def run_steps() -> list[tuple[tuple[str, str], str]]:
     return [(where, str(one["run"]).strip()) for where, one in found if "run" in one]
 
 
-def run_step(text: str, folder: Path, *, timeout: float = 60, **variables: str) -> "subprocess.CompletedProcess[str]":
+def run_step(text: str, folder: Path, *, timeout: float = 240, **variables: str) -> "subprocess.CompletedProcess[str]":
     """A `run:` in a folder that has `.venv` and `.ci`, by the shell that GitHub takes; the summary is `summary.md`."""
     for name, place in ((".venv", Path(sys.executable).parents[1]), (".ci", ROOT / ".ci")):
         if not (folder / name).exists():

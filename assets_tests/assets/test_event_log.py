@@ -111,7 +111,7 @@ def test_events_of_another_process_reach_whoever_watches_the_run(instance: dg.Da
             over.set()
 
     instance.watch_event_logs(run_id, None, see)
-    done = subprocess.run([sys.executable, "-c", FROM_ANOTHER_PROCESS], env={**os.environ}, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FROM_ANOTHER_PROCESS], env={**os.environ}, check=False, timeout=150)
     assert (done.returncode, over.wait(30)) == (0, True)
     instance.end_watch_event_logs(run_id, see)
     assert len(seen) >= len(instance.all_logs(run_id)) - 2
@@ -127,7 +127,7 @@ with dg.DagsterInstance.get() as instance:
 
 
 def test_what_was_logged_before_a_kill_is_there(instance: dg.DagsterInstance):
-    done = subprocess.run([sys.executable, "-c", KILLED], env={**os.environ}, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", KILLED], env={**os.environ}, check=False, timeout=150)
     assert done.returncode == -9
     (left,) = instance.get_runs()
     assert kinds(instance.event_log_storage, left.run_id)[-1] == "DagsterEventType.STEP_START"

@@ -21,7 +21,7 @@ from boucle_adapters.online_store import publish_snapshot
 from boucle_adapters.rank_facts import preferences, ranked_ids
 from boucle_cli.demo.ranking import Flight, RankTally, RouteDay, rank_route_days
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 FLIGHTS = 40
 DAY = date(1997, 11, 1)
 POLICY = InterleavingPolicy()

@@ -372,7 +372,7 @@ class SlowWorld(World):
     opened: threading.Event
 
     def open_state(self) -> StateStore:
-        assert self.opened.wait(timeout=30)
+        assert self.opened.wait(timeout=90)
         return super().open_state()
 
 

@@ -17,7 +17,7 @@ from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.tokens import Role
 from boucle_cli.remote import say
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 EVIDENCE = evidence(2, against=1)
 STEP = step("promote", "decide", "--url")
 

@@ -34,7 +34,7 @@ PLOTS = {"timeseries", "stat", "table"}
 def promtool(*words: str, folder: Path = PROMETHEUS) -> subprocess.CompletedProcess[str]:
     found = shutil.which("promtool", path=str(Path(sys.executable).parent)) or shutil.which("promtool")
     assert found, "promtool is not here: `make promtool` sees to it"
-    return subprocess.run([found, *words], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([found, *words], cwd=folder, capture_output=True, text=True, timeout=150, check=False)
 
 
 def named_in(expression: str) -> set[str]:

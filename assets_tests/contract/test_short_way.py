@@ -21,7 +21,7 @@ from boucle_serving.admission import Limits
 from boucle_serving.main import server_config
 from boucle_serving.predict_endpoint import MAX_BODY_BYTES, PredictEndpoint
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(240)
 STRANGER = {"user_id": "99", "as_of": "1997-11-01"}
 ROW = {"orders": 3, "recency_days": 5.0}
 
@@ -51,7 +51,7 @@ class Server:
             yield self
         finally:
             self.server.should_exit = True
-            self.thread.join(timeout=20)
+            self.thread.join(timeout=60)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(self.socket.getsockname(), timeout=10)

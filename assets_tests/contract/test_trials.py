@@ -173,7 +173,7 @@ def test_a_run_that_was_ended_stalled_also_where_nobody_counted_its_budget(world
     digest = stalling(world)
     bundle = load_bundle(world.bundles.fetch(digest), digest)
     trial = Trial(bundle, replica="r", budget_seconds=0.05, write=lambda _: None, skipped=lambda _: None)
-    assert trial.ask([[3.0, 5.0]]).result(timeout=30) is None
+    assert trial.ask([[3.0, 5.0]]).result(timeout=90) is None
     trial.close()
 
 
@@ -393,7 +393,7 @@ def test_what_a_trial_is_doing_when_it_is_closed_is_ended_too(world: World):
     trial.is_quick = False
     answer = trial.ask([[3.0, 5.0]])
     trial.close()
-    assert answer.result(timeout=20) is None
+    assert answer.result(timeout=90) is None
 
 
 def test_a_plan_is_applied_once_whoever_looks_at_the_same_time(world: World, monkeypatch: pytest.MonkeyPatch):

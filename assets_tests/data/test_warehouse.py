@@ -130,7 +130,7 @@ def test_reading_before_anything_landed_says_what_to_do(shop):
 def test_a_landing_killed_before_its_commit_leaves_the_period_as_it_was(shop):
     shop.land()
     process = start(KILLED, shop.home)
-    process.communicate(timeout=60)
+    process.communicate(timeout=150)
     assert process.returncode == 9
     assert shop.counts() == {1: 40}
     assert shop.land(orders(count=41))[0].version == 2

@@ -22,7 +22,7 @@ from boucle_platform.defs.flight_delay.schema import FEATURES, SOURCES
 from boucle_platform.model_loop.dbt_build import SILENT, run_dbt
 
 # A dozen starts of dbt; a busy machine takes ten seconds for each.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 FEATURE_NAMES = [spec.name for spec in feature_specs(FEATURES)]
 KEYS = ["flight_id", "as_of"]

@@ -11,7 +11,7 @@ from boucle_adapters.landing_zone import publish
 from boucle_platform.defs.repurchase.landing import export_period, published_periods
 from boucle_platform.defs.repurchase.schema import FEATURES
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from boucle.features.digest import content_digest
 from boucle_platform.defs.repurchase.schema import FEATURES
 
 # Seven starts of dbt; a busy machine takes ten seconds for each.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 FEATURE_NAMES = [spec.name for spec in feature_specs(FEATURES)]
 LAST_DAY = {"1997-02": 28, "1997-03": 31, "1997-04": 30}

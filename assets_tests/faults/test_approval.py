@@ -19,7 +19,7 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_serving.app import create_app
 from boucle_serving.main import parts_of
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 PROMOTE, SENSOR = "repurchase_promote", "repurchase_promotion"
 
 

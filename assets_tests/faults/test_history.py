@@ -17,7 +17,7 @@ from boucle_platform.model_loop.spec import Level
 from boucle_platform.model_loop.steps.store import document_file, write_document
 from boucle_platform.model_loop.steps.training import assemble
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 MONTHS = (*LOADED, NEWEST)
 FEBRUARY, APRIL = PeriodKey("1997-02"), PeriodKey(NEWEST)
 

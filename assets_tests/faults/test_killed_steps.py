@@ -11,7 +11,7 @@ from assets_tests import warm
 from assets_tests.faults import killed_run
 from assets_tests.faults.loop_home import LAND, LOADED, NEWEST, PERIOD, RETRAIN, SPEC, copied, opened
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 
 PERIOD_FAULTS = {
     "raw_orders: rows inserted, not committed": "after=boucle_adapters.duckdb_warehouse:_insert",

@@ -11,7 +11,7 @@ from boucle.contracts.ids import PeriodKey
 from boucle_adapters.landing_zone import checksum_file, landing_file, publish
 from boucle_adapters.snapshots import SnapshotStore
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 APRIL = SPEC.history.export_period("orders", NEWEST)
 
 

@@ -10,7 +10,7 @@ from boucle_adapters.landing_zone import landing_file, publish
 from boucle_platform.model_loop.steps.store import document_file
 from boucle_platform.resources.home import HomeResource
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 JANUARY, FEBRUARY = LOADED[:2]
 SENSOR = "repurchase_landing"
 

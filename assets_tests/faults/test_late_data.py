@@ -10,7 +10,7 @@ import pytest
 
 from assets_tests.faults.loop_home import SPEC, LoopHome, boucle, check_named
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 Copy = Callable[[Path], LoopHome]
 END_OF_NEWEST = SPEC.period("1997-04").end
 

@@ -29,7 +29,7 @@ from boucle_platform.instance import PROCESS_TAG, RunOutcome, this_process
 from boucle_platform.model_loop.keys import ACTOR_TAG
 from boucle_platform.model_loop.steps.store import document_file, read_document, version_dir, write_document
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 Copy = Callable[[Path], LoopHome]
 
 

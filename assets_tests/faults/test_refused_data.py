@@ -15,7 +15,7 @@ from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.loaded import loaded_periods
 from boucle_platform.model_loop.steps.quarantine import quarantined_rows
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 APRIL = SPEC.history.export_period("orders", NEWEST)
 
 

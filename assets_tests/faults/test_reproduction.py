@@ -10,7 +10,7 @@ from boucle.contracts.ids import ModelVersion
 from boucle_platform import reproduction
 from boucle_platform.reproduction import Reproduction, reproduce
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 FIRST = ModelVersion(1)
 
 

@@ -25,7 +25,7 @@ from boucle.operations import pins
 from boucle.policy.trials import TrafficPolicy
 from boucle_adapters.landing_zone import landing_file, publish, read_landing
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 RUNBOOK = Path(__file__).resolve().parents[2] / "platform" / "docs" / "runbook.md"
 
 

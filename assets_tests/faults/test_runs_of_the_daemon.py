@@ -23,7 +23,7 @@ from boucle_cli.services import tool
 from boucle_platform.model_loop.automation import FAILED, MAX_RUNTIME_TAG
 from boucle_platform.model_loop.retraining import TRIGGER_TAG
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(1200)]
 DRIFT_SENSOR = "repurchase_drift"
 ALERT = AlertRequest(
     model=SPEC.name,
@@ -35,7 +35,7 @@ ALERT = AlertRequest(
     received_at=day("1997-04-20"),
 )
 STATUS = dg.DagsterRunStatus
-PATIENCE_SECONDS = 200
+PATIENCE_SECONDS = 400
 T = TypeVar("T")
 
 

@@ -25,7 +25,7 @@ from boucle_platform.transfer import Imported, export_version, import_archive
 from boucle_serving.app import create_app
 from boucle_serving.main import parts_of
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 HERE = ModelVersion(2)
 ASKED = [{"user_id": f"{number:05d}", "as_of": "1997-05-01T00:00:00Z"} for number in range(4, 44)]
 

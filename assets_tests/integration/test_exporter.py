@@ -26,9 +26,9 @@ def test_what_is_decided_while_it_runs_is_in_the_next_answer(tmp_path: Path, mon
     promote(state, version=1, digest=digest_of(1))
     with subprocess.Popen([*COMMAND, "--port", "0"], stdout=subprocess.PIPE, text=True) as exporter:
         address = exporter.stdout.readline().strip()
-        assert 'boucle_production_version{model="repurchase"} 1.0' in httpx.get(address, timeout=20).text
+        assert 'boucle_production_version{model="repurchase"} 1.0' in httpx.get(address, timeout=60).text
         promote(state, version=2, digest=digest_of(2))
-        assert 'boucle_production_version{model="repurchase"} 2.0' in httpx.get(address, timeout=20).text
+        assert 'boucle_production_version{model="repurchase"} 2.0' in httpx.get(address, timeout=60).text
         exporter.send_signal(signal.SIGTERM)
         assert exporter.wait(30) == 0
     state.close()
@@ -43,7 +43,7 @@ def test_an_address_that_is_taken_is_named_and_nothing_is_started(tmp_path: Path
             [*COMMAND, "--port", port],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,
             env={**os.environ, "BOUCLE_HOME": str(tmp_path)},
             check=False,
         )

@@ -29,7 +29,7 @@ from boucle_platform.model_loop.guard import guard_sensor
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.resources.home import HomeResource
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 DECLARED = catalogue.spec_of("repurchase")
 SPEC = DECLARED.model_copy(update={"service": DECLARED.service.model_copy(update={"fast": ()})})
 """The sensor alone: the guard inside the replica would be faster than its tick."""
@@ -98,7 +98,7 @@ def boucle_rollback(world: World) -> "subprocess.CompletedProcess[str]":
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
 

@@ -170,7 +170,7 @@ def test_one_interrupt_ends_every_process(stack):
     assert len(family) > 4
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert [child.name() for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(home) in " ".join(p.info["cmdline"] or [])]
     ports = [int(address.rsplit(":")[-1]) for address in addresses.values()]

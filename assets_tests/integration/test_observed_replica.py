@@ -124,7 +124,7 @@ sys.exit(main())
         "BOUCLE_OTLP_ENDPOINT": "http://x:4318",
     }
     run = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=150, check=False
     )
     assert run.returncode == 1
     assert "pip install 'boucle[tracing]'" in run.stderr

@@ -14,7 +14,7 @@ from assets_tests.replica import Replica, wait_for
 from boucle_adapters.sql_state import SqlStateStore
 from boucle_adapters.tokens import Role, TokenStore
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 SCHEMATHESIS = str(Path(sys.executable).parent / "st")
 # The name of the entity key is the model's own, so that the document cannot say all that makes a request valid.
 NOT_SAID = "positive_data_acceptance"

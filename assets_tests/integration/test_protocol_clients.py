@@ -23,7 +23,7 @@ with warnings.catch_warnings():
     import tritonclient.http as triton
     from tritonclient.utils import InferenceServerException
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 CURL = shutil.which("curl")
 ROWS = pd.DataFrame({"user_id": ["4", "7"], "as_of": ["1997-11-01", "1997-11-01"]})
 
@@ -76,7 +76,7 @@ def test_curl(replica: Replica, expected: list[float]):
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=60,
     )
     assert json.loads(done.stdout)["predictions"] == expected
 

@@ -39,7 +39,7 @@ from boucle_platform.model_loop.steps.risk import risk_of
 from boucle_platform.model_loop.steps.rollout import look
 from boucle_platform.resources.home import HomeResource
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 USERS = 4_000
 RIGHT, WRONG = (1.0, -0.5), (-1.0, 0.5)
 """Weights of a model that knows who orders again, and of one that has it the wrong way round."""
@@ -123,7 +123,7 @@ class Shop:
     def ask(self, users: int = 1_000, *, reward: bool = False) -> list[dict[str, Any]]:
         """The next customers, by one batch, once the replica follows the plan; what became of them is told at once."""
         plan = self.home.state.plan(MODEL)
-        with httpx.Client(base_url=self.replica.address, timeout=20) as client:
+        with httpx.Client(base_url=self.replica.address, timeout=60) as client:
             wait_for(lambda: client.get(f"/models/{MODEL}/traffic").json().get("revision") == plan.revision)
             numbers = [number % USERS for number in range(self.asked, self.asked + users)]
             self.asked += users
@@ -314,7 +314,7 @@ def test_people_see_where_it_is_and_end_it_over_http(shop: Shop):
             ["failed", "slow", "score_shift", "loss"],
         )
         assert client.post(f"/models/{MODEL}/abort", json={}).status_code == 422
-        done = client.post(f"/models/{MODEL}/abort", json={"reason": "enough"}, timeout=20)
+        done = client.post(f"/models/{MODEL}/abort", json={"reason": "enough"}, timeout=60)
         assert (done.status_code, done.json()["to"], done.json()["kind"]) == (200, 1, "rollback")
         assert client.post(f"/models/{MODEL}/abort", json={"reason": "again"}).status_code == 409
         assert client.get(f"/models/{MODEL}/traffic").json()["look"] is None

@@ -26,7 +26,7 @@ def test_without_an_engine_the_summary_says_that_nothing_was_tested(tmp_path: Pa
     nobody = {"DOCKER_HOST": f"unix://{tmp_path}/nobody.sock", "BOUCLE_CONTAINERS": str(file)}
     command = [sys.executable, "-m", "pytest", "-m", "smoke", "assets_tests/smoke", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **nobody}, capture_output=True, text=True, timeout=100, check=False
+        command, cwd=ROOT, env={**os.environ, **nobody}, capture_output=True, text=True, timeout=240, check=False
     )
     assert "THE STACK WAS NOT TESTED" in done.stdout, done.stdout
     said = "exit code 3: may not start one" if helped else f"there is no helper at {file}"

@@ -16,7 +16,7 @@ from assets_tests.bundles import MODEL, publish_users
 from assets_tests.replica import QUESTION, Replica, wait_for
 from boucle_adapters.sql_state import SqlStateStore
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 BOTH = {"one.1": {MODEL: 1}, "one.2": {MODEL: 1}}
 
 

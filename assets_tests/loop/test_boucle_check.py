@@ -12,7 +12,7 @@ from assets_tests.workflows import ROOT, run_step, step
 from boucle_cli.check import run_checks
 from boucle_platform.model_loop.catalogue import spec_of
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 STEP = step("model-gates", "gates", "boucle check")
 DATA_STEPS = {model: step("ci", "data", f"boucle check {model}") for model in ("repurchase", "flight_delay")}
 
@@ -20,7 +20,7 @@ DATA_STEPS = {model: step("ci", "data", f"boucle check {model}") for model in ("
 def the_step(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """The step in a checkout."""
     home = str(folder / "home")
-    return run_step(STEP, folder, timeout=380, MODEL="repurchase", BOUCLE_HOME=home, **environment)
+    return run_step(STEP, folder, timeout=780, MODEL="repurchase", BOUCLE_HOME=home, **environment)
 
 
 def test_the_code_at_hand_passes_and_leaves_reports_but_no_home(tmp_path: Path):
@@ -41,7 +41,7 @@ def test_the_code_at_hand_passes_and_leaves_reports_but_no_home(tmp_path: Path):
 
 @pytest.mark.parametrize("model", ["repurchase", pytest.param("flight_delay", marks=pytest.mark.nightly)])
 def test_the_light_checks_of_the_data_train_nothing(tmp_path: Path, model: str):
-    done = run_step(DATA_STEPS[model], tmp_path, timeout=380, BOUCLE_HOME=str(tmp_path / "home"))
+    done = run_step(DATA_STEPS[model], tmp_path, timeout=780, BOUCLE_HOME=str(tmp_path / "home"))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     cases = ET.parse(tmp_path / "reports" / f"data-{model}.xml").getroot()
     checks = {case.get("name") for case in cases}

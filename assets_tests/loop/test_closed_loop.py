@@ -12,7 +12,7 @@ import pytest
 
 from assets_tests import warm
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 BOUCLE = str(Path(sys.executable).with_name("boucle"))
 # Fewer requests a month leave drift inconclusive, and then nothing asks for a second version by July.
 UNTIL, REQUESTS = "1997-07", "2000"
@@ -35,14 +35,14 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def boucle(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return warm.boucle(*words, environment=environment(home), timeout=120)
+    return warm.boucle(*words, environment=environment(home), timeout=240)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     home = tmp_path_factory.mktemp("demo") / "home"
     words = [BOUCLE, "demo", "--until", UNTIL, "--requests", REQUESTS, "--json"]
-    done = subprocess.run(words, env=environment(home), capture_output=True, text=True, timeout=380, check=False)
+    done = subprocess.run(words, env=environment(home), capture_output=True, text=True, timeout=780, check=False)
     return Demo(home, done)
 
 

@@ -63,12 +63,12 @@ def test_a_service_that_answers_with_an_error_or_not_at_all_is_not_well(answerin
         assert "does not answer" in healthy.problem({"address": f"127.0.0.1:{bound.getsockname()[1]}"})
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("path", "code"), [("/well", 0), ("/ill", 1)])
 def test_the_health_check_of_a_container_is_an_exit_code(answering: str, path: str, code: int):
     environment = {**os.environ, "BOUCLE_PORT": answering.rpartition(":")[2]}
     command = [sys.executable, "-m", "boucle_adapters.healthy", path]
-    assert subprocess.run(command, env=environment, timeout=50, check=False, capture_output=True).returncode == code
+    assert subprocess.run(command, env=environment, timeout=150, check=False, capture_output=True).returncode == code
 
 
 def test_dagsters_services_need_a_common_store(tmp_path: Path):

@@ -42,7 +42,7 @@ def make(*words: str) -> "subprocess.CompletedProcess[str]":
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
 
@@ -220,7 +220,7 @@ def checked(by: str, folder: Path) -> int:
     command = next(line for line in lines if line.startswith(f"{BIN}/{by}"))
     # actionlint finds the root of a repository by its .git.
     (folder / ".git").mkdir()
-    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, timeout=100, check=False).returncode
+    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, timeout=240, check=False).returncode
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_what_the_threat_model_names_exists():
 def test_a_bill_of_materials_names_every_locked_package_with_its_version(tmp_path: Path, image: str):
     planned = make("sbom", f"REPORTS={tmp_path}").stdout.splitlines()
     command = next(line for line in planned if f"sbom-{image}" in line)
-    subprocess.run(command.replace(".venv/bin/", f"{BIN}/"), shell=True, cwd=ROOT, check=True, timeout=60)
+    subprocess.run(command.replace(".venv/bin/", f"{BIN}/"), shell=True, cwd=ROOT, check=True, timeout=150)
     written = json.loads((tmp_path / f"sbom-{image}.json").read_text())
     locked = re.findall(r"^([\w.-]+)==([^ ;\\]+)", (ROOT / f"requirements-{image}.lock").read_text(), re.MULTILINE)
     found = {(part["name"].lower().replace("_", "-"), part["version"]) for part in written["components"]}
