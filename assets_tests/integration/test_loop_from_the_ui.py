@@ -86,10 +86,10 @@ def test_a_person_materialises_each_stage_and_the_daemon_loads_what_lands(stack)
     assert raw["dagster/row_count"] + raw["quarantined"] == 8_928
     assert "recency" in ui.metadata("repurchase", "validated_features")["profile"]
 
-    ui.switch_on("repurchase_landing")
     ports = Home(Settings(home=str(home)))
     for _ in range(3):
         feed(ports, SPEC)
+    ui.switch_on("repurchase_landing")
     _wait_for_periods(ui, len(STAGES) + 3)
 
     _train(ui, ("training_set", "candidate_model"), ("evaluation_report",))
