@@ -23,7 +23,7 @@ from boucle_cli.services import tool
 from boucle_platform.model_loop.automation import FAILED, MAX_RUNTIME_TAG
 from boucle_platform.model_loop.retraining import TRIGGER_TAG
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.loop, pytest.mark.nightly, pytest.mark.timeout(1200)]
 DRIFT_SENSOR = "repurchase_drift"
 ALERT = AlertRequest(
     model=SPEC.name,

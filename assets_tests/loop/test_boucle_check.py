@@ -39,7 +39,8 @@ def test_the_code_at_hand_passes_and_leaves_reports_but_no_home(tmp_path: Path):
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.parametrize("model", ["repurchase", pytest.param("flight_delay", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("model", ["repurchase", "flight_delay"])
 def test_the_light_checks_of_the_data_train_nothing(tmp_path: Path, model: str):
     done = run_step(DATA_STEPS[model], tmp_path, timeout=780, BOUCLE_HOME=str(tmp_path / "home"))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

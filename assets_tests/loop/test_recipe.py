@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
+pytestmark = [pytest.mark.loop, pytest.mark.nightly, pytest.mark.timeout(800)]
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "platform" / "docs" / "recipes" / "add-a-model.md"
 BLOCK = re.compile(r"^\*\*`(?P<file>[^`]+)`\*\*\n\n```\w+\n(?P<content>.*?)^```$", re.DOTALL | re.MULTILINE)
