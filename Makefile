@@ -39,7 +39,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m compileall -q platform serving
 	@touch $@
 
-demo: install ## Replay the real history through the whole loop (about four minutes)
+demo: install ## Replay the real history through the whole loop (four to six minutes)
 	@$(BIN)/boucle demo $(ARGS)
 
 dev: install ## Dagster UI, MLflow UI and API; one Ctrl-C ends all
