@@ -29,6 +29,7 @@ RUNNER = {
 _CONTROL = re.compile(r"[|&;()<>]+")
 _VARIABLE = re.compile(r"\$\{(\w+)[^}]*\}|\$(\w+)")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_EXPRESSION = re.compile(r"\$\{\{ (.+?) \}\}")
 
 
 def workflow(name: str) -> dict[Any, Any]:
@@ -58,6 +59,31 @@ def run_steps() -> list[tuple[tuple[str, str], str]]:
     for file in ACTIONS:
         found += [((file.parent.name, "action"), one) for one in yaml.safe_load(file.read_text())["runs"]["steps"]]
     return [(where, str(one["run"]).strip()) for where, one in found if "run" in one]
+
+
+def environment(loaded: Mapping[Any, Any], job: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, str]:
+    """What a step gets from its workflow, from its job and from itself; expressions as they are written."""
+    merged = {**loaded.get("env", {}), **job.get("env", {}), **one.get("env", {})}
+    return {name: str(value) for name, value in merged.items()}
+
+
+def variables(name: str, job: str, word: str, said: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the one `run:` of a job that has this word in it, each expression replaced by what is said.
+
+    Raises:
+        KeyError: Nothing is said of an expression.
+    """
+    loaded = workflow(name)
+    its = loaded["jobs"][job]
+    (found,) = [one for one in steps(its) if word in one.get("run", "")]
+    given = environment(loaded, its, found)
+    return {key: _EXPRESSION.sub(lambda one: said[one.group(1)], value) for key, value in given.items()}
+
+
+def shell_variables(text: str) -> set[str]:
+    """The variables that a script reads and does not set itself."""
+    own = re.findall(r"^\s*(\w+)=", text, re.MULTILINE)
+    return {braced or bare for braced, bare in _VARIABLE.findall(text)} - set(own)
 
 
 def run_step(text: str, folder: Path, *, timeout: float = 240, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -107,9 +133,8 @@ def _of_workflow(file: Path) -> Iterator[Command]:
         for values in itertools.product(*known.values()):
             said = dict(zip(known, values, strict=True))
             for one in steps(job):
-                environment = {**loaded.get("env", {}), **job.get("env", {}), **one.get("env", {})}
-                variables = {name: _said(str(value), said) for name, value in environment.items()}
-                yield from commands_of(file.stem, one.get("run", ""), RUNNER | variables)
+                given = {name: _said(value, said) for name, value in environment(loaded, job, one).items()}
+                yield from commands_of(file.stem, one.get("run", ""), RUNNER | given)
 
 
 def _values(asked: Mapping[str, Any]) -> list[object]:

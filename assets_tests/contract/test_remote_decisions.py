@@ -10,7 +10,7 @@ from assets_tests.bundles import MODEL
 from assets_tests.contract.test_http import WEIGHTS_1, World
 from assets_tests.contract.test_short_way import Server
 from assets_tests.scenarios import evidence
-from assets_tests.workflows import run_step, step
+from assets_tests.workflows import run_step, step, variables
 from boucle.errors import ApprovalError, ConfigurationError
 from boucle_adapters.atomic_file import replace_bytes
 from boucle_adapters.evidence_files import EvidenceFiles
@@ -43,18 +43,20 @@ def address(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def the_step(folder: Path, address: str, token: str, **said: str) -> "subprocess.CompletedProcess[str]":
-    """The step of promote.yml."""
-    variables = {
-        "BOUCLE_TOKEN": token,
-        "URL": address,
-        "DECISION": "approve",
-        "MODEL": MODEL,
-        "VERSION": "2",
-        "EVIDENCE": EVIDENCE.digest(),
-        "REASON": "read it; $(touch /tmp/no)",
-        "RUN": "https://ci/1",
+    """The step of promote.yml, with the variables that promote.yml gives it; `said` is by expression."""
+    expressions = {
+        "secrets.BOUCLE_TOKEN": token,
+        "vars.BOUCLE_URL": address,
+        "inputs.decision": "approve",
+        "inputs.model": MODEL,
+        "inputs.version": "2",
+        "inputs.evidence": EVIDENCE.digest(),
+        "inputs.reason": "read it; $(touch /tmp/no)",
+        "github.server_url": "https://ci",
+        "github.repository": "boucle/boucle",
+        "github.run_id": "1",
     }
-    return run_step(STEP, folder, **{**variables, **said})
+    return run_step(STEP, folder, **variables("promote", "decide", "--url", {**expressions, **said}))
 
 
 def test_the_step_puts_the_approval_on_record_with_who_asked(world: World, address: str, tmp_path: Path):
@@ -63,7 +65,7 @@ def test_the_step_puts_the_approval_on_record_with_who_asked(world: World, addre
     assert done.returncode == 0, done.stderr
     row = world.state.decisions(MODEL)[-1].decision
     assert (row.kind, row.actor, row.subject_version) == ("approve", "user:ada", 2)
-    assert row.reason == "read it; $(touch /tmp/no) (asked by ada, https://ci/1)"
+    assert row.reason == "read it; $(touch /tmp/no) (asked by ada, https://ci/boucle/boucle/actions/runs/1)"
     assert "approve, version 2, by user:ada" in (tmp_path / "summary.md").read_text()
     assert token not in done.stdout + done.stderr
 
@@ -72,7 +74,7 @@ def test_the_step_puts_the_approval_on_record_with_who_asked(world: World, addre
     ("role", "said", "words"),
     [
         (Role.OPERATOR, {}, "403: 'user:ada' may act as operator, not as approver"),
-        (Role.APPROVER, {"URL": ""}, "--url must be an address"),
+        (Role.APPROVER, {"vars.BOUCLE_URL": ""}, "--url must be an address"),
     ],
     ids=["a token of another role", "an environment without address"],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from assets_tests.workflows import ROOT, run_step, step
+from assets_tests.workflows import ROOT, run_step, step, variables
 
 CI = ROOT / ".ci"
 
@@ -219,11 +219,24 @@ def test_two_runs_leave_one_comment_with_the_newer_report(tmp_path: Path, github
     assert github.comments[0]["body"].endswith("looks like ours")
 
 
-def test_the_step_of_the_workflow_posts_the_report_of_the_artefact(tmp_path: Path, github: FakeGitHub):
+def test_the_step_of_the_workflow_posts_the_report_of_the_artefact(tmp_path: Path, github: FakeGitHub, monkeypatch):
+    for name in ("GITHUB_TOKEN", "HEAD_OWNER", "HEAD_BRANCH", "HEAD_SHA", "RUN_PAGE"):
+        monkeypatch.delenv(name)
     handed_over(tmp_path / "model-report", model_report_shop=b"auc 0.8")
-    done = run_step(step("model-report", "comment", "sticky_comment"), tmp_path)
+    event = {
+        "github.token": "t",
+        "github.event.workflow_run.head_repository.owner.login": "somebody",
+        "github.event.workflow_run.head_branch": "fix",
+        "github.event.workflow_run.head_sha": SHA,
+        "github.event.workflow_run.html_url": "https://github.example/runs/1",
+    }
+    of_the_workflow = variables("model-report", "comment", "sticky_comment", event)
+    done = run_step(step("model-report", "comment", "sticky_comment"), tmp_path, **of_the_workflow)
     assert done.returncode == 0, done.stderr
-    assert ["auc 0.8" in one["body"] for one in github.comments] == [True]
+    assert github.asked[0].endswith("head=somebody%3Afix")
+    (one,) = github.comments
+    assert "auc 0.8" in one["body"]
+    assert "(https://github.example/runs/1)" in one["body"]
 
 
 @pytest.mark.parametrize("folder", ["", "gone"], ids=["empty", "not there"])

@@ -1,4 +1,4 @@
-"""Every `run:` of the workflows is run somewhere before GitHub runs it, or it is written here why it cannot be."""
+"""Of every `run:` of the workflows it is written here who runs it without GitHub, by day or by night, or why nobody can."""
 
 import re
 import tomllib
@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from assets_tests.workflows import ROOT, run_step, run_steps, step
+from assets_tests.workflows import (
+    FILES,
+    ROOT,
+    RUNNER,
+    environment,
+    run_step,
+    run_steps,
+    shell_variables,
+    step,
+    steps,
+    workflow,
+)
 
 TESTS = ROOT / "assets_tests"
 # (file, job): what its `run:` begins with, and the test that runs the text of the step itself.
@@ -67,6 +78,35 @@ def test_nothing_is_said_of_a_step_that_is_gone():
         if not any(place == where and text.startswith(begin) for where, text in run_steps())
     ]
     assert gone == []
+
+
+def test_where_only_the_target_of_make_is_known_nothing_else_is_run():
+    only_make = [
+        (where, begin) for table in (PARTS_OF_MAKE_TEST, ANOTHER_TARGET) for where in table for begin in table[where]
+    ]
+    more = [
+        (place, text)
+        for place, text in run_steps()
+        if any(place == where and text.startswith(begin) for where, begin in only_make)
+        and not re.fullmatch(r"make [^;&|<>\n]+", text)
+    ]
+    assert more == []
+
+
+def test_every_variable_that_a_step_reads_is_set_by_the_workflow_or_by_the_runner():
+    missing = [
+        (file, name, variable)
+        for file, loaded in [(file.stem, workflow(file.stem)) for file in FILES]
+        for name, job in loaded["jobs"].items()
+        for one in steps(job)
+        for variable in sorted(read_by(one.get("run", "")) - {*RUNNER, *environment(loaded, job, one)})
+    ]
+    assert missing == []
+
+
+def read_by(text: str) -> set[str]:
+    """The variables of a script, and the one that GitHub's own command line wants."""
+    return shell_variables(text) | ({"GH_TOKEN"} if re.search(r"^\s*gh ", text, re.MULTILINE) else set())
 
 
 def test_each_test_named_here_takes_the_text_of_the_step_from_the_workflow():
