@@ -6,8 +6,8 @@ UV_VERSION := 0.13.9
 ARGS ?=
 # A folder for JUnit files, one a level; none by default.
 REPORTS ?=
-# One more than processors: tests of whole services wait a lot for other processes.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+# Two more than processors: tests of whole services wait a lot for other processes.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 2))')
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 junit = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
 # The levels of the pyramid, each a folder of assets_tests and a marker of pytest. Those that test the core measure its coverage.
@@ -45,7 +45,9 @@ demo: install ## Replay the real history through the whole loop (four to six min
 dev: install ## Dagster UI, MLflow UI and API; one Ctrl-C ends all
 	@$(BIN)/boucle dev $(ARGS)
 
-test: install check test-core ## What must hold: checks, unit, contract, data, model, assets, dbt, integration, loop, faults
+test: install ## What must hold: checks, unit, contract, data, model, assets, dbt, integration, loop, faults
+	@echo "Checks beside unit, contract and model tests; each says what it found when it has ended ..."
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-core check
 	$(PYTEST) -m "not nightly" $(OTHER_LEVELS:%=assets_tests/%) $(call junit,others) $(ARGS)
 
 test-core: install promtool ## Unit, contract and model tests, with the coverage of the core
