@@ -11,12 +11,21 @@ from pathlib import Path
 
 import pandas as pd
 
+from assets_tests import warm
 from boucle.contracts.windows import Cadence, period_of
 from boucle.features.digest import content_digest
 from boucle_adapters.duckdb_warehouse import DuckDBWarehouse
+from boucle_adapters.settings import TELEMETRY_OFF, Settings
+from boucle_platform.model_loop import dbt_project
 
-PROJECT = Path(__file__).resolve().parents[2] / "dbt_features"
 Purchases = dict[str, dict[date, tuple[int, Decimal]]]
+
+
+def _dbt(*words: str) -> None:
+    from dbt.cli.main import dbtRunner
+
+    result = dbtRunner(manifest=dbt_project.parsed_project(Settings())).invoke([*words])
+    sys.exit(0 if result.success else 1)
 
 
 @dataclass(frozen=True)
@@ -27,25 +36,18 @@ class DbtWorld:
     def warehouse(self) -> DuckDBWarehouse:
         return DuckDBWarehouse(self.home / "warehouse.duckdb")
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What profiles.yml and dbt read, as a step has it."""
+        return {**dbt_project.dbt_environment(Settings(home=self.home)), **TELEMETRY_OFF}
+
     def dbt(self, *command: str, window: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-        """Run dbt as a step does: the window in the environment, the warehouse locked meanwhile."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("BOUCLE_", "DBT_"))}
-        environment |= {
-            "BOUCLE_WAREHOUSE": str(self.warehouse.file),
-            "DBT_TARGET_PATH": str(self.home / "target"),
-            "DBT_LOG_PATH": str(self.home / "logs"),
-            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-            "DO_NOT_TRACK": "1",
-        }
-        project = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
+        """Run dbt in a process of its own: the window in the environment, the warehouse locked meanwhile."""
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("BOUCLE_", "DBT_"))}
+        ours = {"BOUCLE_HOME": str(self.home), "BOUCLE_DBT_PARSE_DIR": os.environ["BOUCLE_DBT_PARSE_DIR"]}
+        environment = outside | ours | self.environment | window
         with self.warehouse.lock():
-            return subprocess.run(
-                [str(Path(sys.executable).with_name("dbt")), "--no-use-colors", *command, *project],
-                env=environment | window,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            return warm.in_process(_dbt, "--no-use-colors", *command, environment=environment, timeout=120)
 
     def build(
         self,

@@ -11,15 +11,16 @@ import duckdb
 import pandas as pd
 import pytest
 
-from assets_tests.dbt import dbt_world
 from assets_tests.dbt.dbt_world import DbtWorld
 from boucle.contracts.windows import Cadence, period_of
 from boucle.features.contract import apply_contract, feature_specs
 from boucle.features.digest import content_digest
 from boucle.features.raw_source import LINE, read_rows
+from boucle_adapters.settings import Settings
 from boucle_platform.defs.flight_delay import landing
 from boucle_platform.defs.flight_delay.schema import FEATURES, SOURCES
 from boucle_platform.model_loop.dbt_build import SILENT, run_dbt
+from boucle_platform.model_loop.dbt_project import parsed_project
 
 # A dozen starts of dbt; a busy machine takes ten seconds for each.
 pytestmark = pytest.mark.timeout(600)
@@ -103,16 +104,9 @@ def first_build(world: DbtWorld, start: datetime, end: datetime) -> str:
 
 
 def run(world: DbtWorld, start: datetime, end: datetime, *, known_at: datetime | None) -> None:
-    """Build without tests in this process, as a step does: a process of its own takes 5 s each time."""
-    environment = window(start, end, known_at) | {
-        "BOUCLE_WAREHOUSE": str(world.warehouse.file),
-        "DBT_TARGET_PATH": str(world.home / "target"),
-        "DBT_LOG_PATH": str(world.home / "logs"),
-        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-    }
-    place = ("--project-dir", str(dbt_world.PROJECT), "--profiles-dir", str(dbt_world.PROJECT))
-    with patch.dict(os.environ, environment), world.warehouse.lock():
-        _, error = run_dbt([*SILENT, "run", *MODELS, *place])
+    """Build without tests in this process, as a step does."""
+    with patch.dict(os.environ, window(start, end, known_at) | world.environment), world.warehouse.lock():
+        _, error = run_dbt([*SILENT, "run", *MODELS], parsed_project(Settings(home=world.home)))
     assert not error
 
 

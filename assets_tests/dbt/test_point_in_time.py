@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -53,11 +55,12 @@ facts = st.lists(
 )
 
 
-def table(name: str, records: Sequence[object], columns: dict[str, str]) -> None:
+def table(name: str, records: Sequence[Sequence[object]], columns: dict[str, str]) -> None:
     declared = ", ".join(f"{column} {kind}" for column, kind in columns.items())
     CONNECTION.execute(f"create or replace temp table {name} ({declared})")
     if records:
-        CONNECTION.executemany(f"insert into {name} values ({', '.join('?' * len(columns))})", records)
+        row = f"({', '.join('?' * len(columns))})"
+        CONNECTION.execute(f"insert into {name} values {', '.join([row] * len(records))}", [*chain(*records)])
 
 
 def run(call: str, asked: list[Row], known: list[Fact]) -> list[tuple[object, ...]]:
@@ -66,8 +69,12 @@ def run(call: str, asked: list[Row], known: list[Fact]) -> list[tuple[object, ..
     records = [(fact.key, fact.event_time, fact.available_at, fact.value) for fact in known]
     kinds = {"key": "varchar", "event_time": "timestamp", "available_at": "timestamp", "value": "integer"}
     table("known_facts", records, kinds)
-    sql = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(MACROS.read_text() + call).render()
-    return CONNECTION.execute(f"select * from ({sql}) order by key, as_of").fetchall()
+    return CONNECTION.execute(f"select * from ({rendered(call)}) order by key, as_of").fetchall()
+
+
+@cache
+def rendered(call: str) -> str:
+    return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(MACROS.read_text() + call).render()
 
 
 def newest(asked: list[Row], known: list[Fact], max_age: str = "") -> list[tuple[object, ...]]:

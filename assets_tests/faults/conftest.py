@@ -4,7 +4,6 @@ Every test that changes it gets a copy of its own.
 """
 
 import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from assets_tests.conftest import shared_by_workers
 from assets_tests.faults.loop_home import LOADED, NEWEST, PERIOD, RETRAIN, LoopHome, copied, opened
 
 
 def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
     """This worker's copy of a home that is built where all workers of the session look."""
-    own = factory.getbasetemp()
-    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / f"shared-{name}"
+    shared = shared_by_workers(factory, f"shared-{name}")
     whole = shared.with_suffix(".whole")
     with shared.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

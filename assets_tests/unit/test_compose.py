@@ -13,8 +13,8 @@ from boucle_adapters.settings import Settings
 FILE = Path(__file__).parents[2] / "compose.yaml"
 # What the stack itself says, since paths, names and ports of its services depend on it.
 FIXED = {
-    "advertised_host", "code_server", "database_password", "database_password_file", "grafana_password_file", "home",
-    "host", "port", "project_dir", "replica", "shared_socket", "warehouse_dir",
+    "advertised_host", "code_server", "database_password", "database_password_file", "dbt_parse_dir",
+    "grafana_password_file", "home", "host", "port", "project_dir", "replica", "shared_socket", "warehouse_dir",
 }  # fmt: skip
 OURS = ("boucle-platform", "boucle-serving")
 

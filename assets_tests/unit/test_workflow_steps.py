@@ -1,4 +1,4 @@
-"""Of every `run:` of the workflows it is written here who runs it without GitHub, by day or by night, or why nobody can."""
+"""Of every `run:` of the workflows it is written here who runs it without GitHub, day or night, or why nobody can."""
 
 import re
 import tomllib

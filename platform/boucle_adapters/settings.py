@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     home: Path = Path(".boucle")
     project_dir: Path = PROJECT_DIR
     warehouse_dir: Path | None = None
+    dbt_parse_dir: Path | None = None
     state_url: str = ""
     dagster_url: str = ""
     mlflow_store_url: str = ""

@@ -204,7 +204,8 @@ def _reasons(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> "pd.Series[str]
     whole = failures.loc[failures["index"].isna()]
     if len(whole):
         raise DataContractError(f"{_whole_table(schema, whole)} Nothing was written; the last good data stays.")
-    texts = failures.assign(text=[_sentence(row, frame) for row in failures.to_dict("records")])
+    named = {check: _columns_in(str(check), frame) for check in failures["check"].unique()}
+    texts = failures.assign(text=[_sentence(row, frame, named[row["check"]]) for row in failures.to_dict("records")])
     by_row = texts.drop_duplicates(["index", "text"]).groupby("index", sort=False)["text"]
     return by_row.agg("; ".join)
 
@@ -223,12 +224,16 @@ def _whole_table(schema: pa.DataFrameSchema, failures: pd.DataFrame) -> str:
     return f"The table breaks the contract '{schema.name}': {'; '.join(found)}."
 
 
-def _sentence(failure: dict[Any, Any], frame: pd.DataFrame) -> str:
+def _columns_in(check: str, frame: pd.DataFrame) -> list[str]:
+    """The columns that the text of a rule names."""
+    return [name for name in frame.columns if re.search(rf"\b{re.escape(str(name))}\b", check)]
+
+
+def _sentence(failure: dict[Any, Any], frame: pd.DataFrame, named: list[str]) -> str:
     check, column = str(failure["check"]), failure["column"]
     if check == _UNIQUE:
         return DUPLICATE
     if failure["schema_context"] == "DataFrameSchema":
-        named = [name for name in frame.columns if re.search(rf"\b{re.escape(str(name))}\b", check)]
         values = ", ".join(f"{name} {frame.at[failure['index'], name]!s}" for name in named)
         return f"breaks the rule '{check}'" + (f" (values: {values})" if values else "")
     if check == "not_nullable":

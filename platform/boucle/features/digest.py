@@ -97,7 +97,8 @@ def _canonical(series: "pd.Series[Any]") -> _Column:
     elif kind == "float":
         values = pd.to_numeric(present).astype("float64").where(~missing, 0.0) + 0.0
     elif kind == "moment":
-        moments = pd.to_datetime(present, utc=True).astype("datetime64[us, UTC]")
+        # Without pandas' cache, which looks for repeated values one by one: ten times as long as the conversion.
+        moments = pd.to_datetime(present, utc=True, cache=False).astype("datetime64[us, UTC]")
         values = moments.where(~missing, pd.Timestamp(0, tz="UTC")).astype("int64")
     else:
         whole = present.astype("Int64") if kind == "integer" else present.astype("boolean").astype("Int64")

@@ -13,6 +13,7 @@ from boucle.contracts.windows import previous_period
 from boucle.errors import LandingError
 from boucle.features.arrivals import landing_stamp
 from boucle.features.freshness import Freshness
+from boucle.features.knowledge import BuildWindow
 from boucle.features.raw_source import ACCEPTED
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import dbt_project, presentation
@@ -183,12 +184,16 @@ def _dbt(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsD
         """Point-in-time features and matured labels; every dbt test is an asset check."""
         ports = home.connect()
         *earlier, last = landing.windows(ports, spec, periods_of(context, spec))
+
+        def build(window: BuildWindow) -> Iterator[Any]:
+            os.environ.update(dbt_project.window_environment(window, horizon_days=spec.horizon_days))
+            parsed, target = dbt_project.parsed_project(settings), dbt_project.target_path(settings)
+            return stream_build(context, parsed=parsed, target=target)
+
         with ports.warehouse.lock():
             for window in earlier:
-                os.environ.update(dbt_project.window_environment(window, horizon_days=spec.horizon_days))
-                deque(stream_build(context, target=dbt_project.target_path(settings)), maxlen=0)
-            os.environ.update(dbt_project.window_environment(last, horizon_days=spec.horizon_days))
-            yield from stream_build(context, target=dbt_project.target_path(settings))
+                deque(build(window), maxlen=0)
+            yield from build(last)
 
     return dbt
 

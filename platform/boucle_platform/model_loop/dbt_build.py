@@ -22,8 +22,8 @@ class DbtBuildError(BoucleError):
     """dbt could not build the period's models, or a test of them failed; the next run builds them again."""
 
 
-def stream_build(context: dg.AssetExecutionContext, *, target: Path) -> Iterator[Any]:
-    """Build what the context selects; yields materialisations and check results.
+def stream_build(context: dg.AssetExecutionContext, *, parsed: Any, target: Path) -> Iterator[Any]:
+    """Build what the context selects of the parsed project; yields materialisations and check results.
 
     Raises:
         DbtBuildError: With what dbt said of each node that failed, after the events of all others.
@@ -34,7 +34,7 @@ def stream_build(context: dg.AssetExecutionContext, *, target: Path) -> Iterator
 
     params = get_updated_cli_invocation_params_for_context(context, {}, DagsterDbtTranslator())
     indirect = ("--indirect-selection", params.indirect_selection) if params.indirect_selection else ()
-    events, error = run_dbt([*SILENT, *BUILD, *params.selection_args, *indirect])
+    events, error = run_dbt([*SILENT, *BUILD, *params.selection_args, *indirect], parsed)
     for raw in events:
         yield from DbtCoreCliEventMessage(raw, {}).to_default_asset_events(
             manifest=params.manifest,
@@ -46,8 +46,8 @@ def stream_build(context: dg.AssetExecutionContext, *, target: Path) -> Iterator
         raise DbtBuildError(error)
 
 
-def run_dbt(words: list[str]) -> tuple[list[dict[str, Any]], str]:
-    """Run dbt; its structured events, and what failed."""
+def run_dbt(words: list[str], parsed: Any = None) -> tuple[list[dict[str, Any]], str]:
+    """Run dbt, on the parsed project where there is one; its structured events, and what failed."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
     from dbt_common.events.functions import msg_to_dict
@@ -59,7 +59,7 @@ def run_dbt(words: list[str]) -> tuple[list[dict[str, Any]], str]:
             events.append(msg_to_dict(event))
 
     try:
-        result = dbtRunner(callbacks=[keep]).invoke(words)
+        result = dbtRunner(manifest=parsed, callbacks=[keep]).invoke(words)
     finally:
         # The adapter would keep the file open, and no other step could open it.
         DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]

@@ -4,12 +4,18 @@ import fcntl
 import hashlib
 import os
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from boucle.errors import ConfigurationError
 from boucle.features.knowledge import BuildWindow
 from boucle_adapters.code_version import tree_digest
 from boucle_adapters.settings import Settings
+
+_STAMP = "boucle_sources"
+"""What was parsed (`_sources`); written last."""
+_PARSED = "partial_parse.msgpack"
 
 
 def dbt_environment(settings: Settings) -> dict[str, str]:
@@ -48,23 +54,44 @@ def target_path(settings: Settings) -> Path:
     return settings.home_dir / "dbt" / "target"
 
 
+def parse_path(settings: Settings) -> Path:
+    """Where the parsed project is. It holds nothing of a home, so homes of the same code may share it."""
+    return settings.dbt_parse_dir.expanduser().absolute() if settings.dbt_parse_dir else target_path(settings)
+
+
 def manifest(settings: Settings) -> Path:
     """The manifest of the project as it is now; parsed again only when a file of it changed.
 
     Raises:
         ConfigurationError: dbt cannot parse the project; the error ends with what dbt said.
     """
-    target = target_path(settings)
-    target.mkdir(parents=True, exist_ok=True)
-    file, stamp = target / "manifest.json", target / "boucle_sources"
-    with (target / "boucle.lock").open("w") as lock:
-        # Code server, webserver and daemon load definitions at the same time: one of them parses.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        digest = tree_digest(settings.project_dir, ("dbt_features",))
-        if not (file.exists() and stamp.exists() and stamp.read_text() == digest):
-            _parse(settings)
-            stamp.write_text(digest)
-    return file
+    folder, digest = parse_path(settings), _sources(settings)
+    if not _parsed(folder, digest):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "boucle.lock").open("w") as lock:
+            # Code server, webserver and daemon load definitions at the same time: one of them parses.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _parsed(folder, digest):
+                _parse(settings)
+                (folder / _STAMP).write_text(digest)
+    return folder / "manifest.json"
+
+
+def parsed_project(settings: Settings) -> Any:
+    """What dbt made of the project, for a build that need not parse it: a `Manifest` of dbt, new each time.
+
+    dbt's own way to skip files that did not change compares the variables of the profile as well, of which one is the
+    path of the warehouse: it would parse everything again in a home that was moved or copied.
+
+    Raises:
+        ConfigurationError: As `manifest`.
+    """
+    from dbt.contracts.graph.manifest import Manifest
+
+    file = manifest(settings).with_name(_PARSED)
+    parsed = Manifest.from_msgpack(file.read_bytes())
+    parsed.build_flat_graph()  # type: ignore[no-untyped-call]
+    return parsed
 
 
 def sql_version(settings: Settings, sql: str) -> str:
@@ -72,11 +99,27 @@ def sql_version(settings: Settings, sql: str) -> str:
     return hashlib.sha256(f"{tree_digest(project_path(settings), ('macros',))}\n{sql}".encode()).hexdigest()[:12]
 
 
+def _sources(settings: Settings) -> str:
+    """What a parse is made of: the project's files, and dbt with the macros of its adapter."""
+    return " ".join([tree_digest(settings.project_dir, ("dbt_features",)), *map(version, ("dbt-core", "dbt-duckdb"))])
+
+
+def _parsed(folder: Path, digest: str) -> bool:
+    stamp = folder / _STAMP
+    return stamp.exists() and stamp.read_text() == digest
+
+
 def _parse(settings: Settings) -> None:
     # In this process: the builds that follow need dbt anyway, and a process of its own takes 8 s where this takes 3.
     from boucle_platform.model_loop.dbt_build import SILENT, run_dbt
 
     os.environ.update(dbt_environment(settings))
-    _, error = run_dbt([*(word for word in SILENT if word != "--no-write-json"), "parse"])
+    words = [
+        *(word for word in SILENT if word != "--no-write-json"),
+        "parse",
+        "--target-path",
+        str(parse_path(settings)),
+    ]
+    _, error = run_dbt(words)
     if error:
         raise ConfigurationError(f"dbt cannot parse {project_path(settings)}:\n{error[-2000:]}")
