@@ -6,8 +6,8 @@ UV_VERSION := 0.13.9
 ARGS ?=
 # A folder for JUnit files, one a level; none by default.
 REPORTS ?=
-# Two more than processors: tests of whole services wait a lot for other processes.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 2))')
+# One more than processors: tests of whole services wait a lot for other processes.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 junit = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
 # The levels of the pyramid, each a folder of assets_tests and a marker of pytest. Those that test the core measure its coverage.

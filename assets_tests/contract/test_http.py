@@ -130,7 +130,7 @@ def world(empty: World) -> World:
     return empty
 
 
-def wait_for(claim: Callable[[], bool], *, seconds: float = 5) -> None:
+def wait_for(claim: Callable[[], bool], *, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not claim():
         assert time.monotonic() < end, "it did not happen in time"
