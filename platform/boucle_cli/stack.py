@@ -1,6 +1,7 @@
 """`boucle start SERVICE`: one service of the stack, in this process, for compose.yaml and orchestrators."""
 
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,8 @@ def workspace_file(settings: Settings) -> Path:
 def _prepare_dagster(settings: Settings, service: StackService) -> None:
     import dagster as dg
 
-    from boucle_platform.instance import end_runs_of_code_server, prepare_dagster_home
+    from boucle_platform import runs_left_behind
+    from boucle_platform.instance import prepare_dagster_home
 
     if not settings.dagster_url:
         raise ConfigurationError(
@@ -111,5 +113,9 @@ def _prepare_dagster(settings: Settings, service: StackService) -> None:
     if service is StackService.CODE:
         # The first of them: two that set up an empty database at the same moment would be in each other's way.
         with dg.DagsterInstance.get() as instance:
-            end_runs_of_code_server(instance)
+            left = runs_left_behind.runs_of_code_server(instance)
+        if left:
+            address = f"127.0.0.1:{settings.code_server.rpartition(':')[2]}"
+            # It outlives this program, which becomes the code server that it waits for.
+            subprocess.Popen([sys.executable, "-m", runs_left_behind.__name__, address, *left], start_new_session=True)
         Home(settings).state.close()

@@ -219,25 +219,18 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
     dead = [run for run in instance.get_runs(unfinished) if _is_dead(run)]
     for run in dead:
-        _fail(instance, run, "The process of this run died in the middle. Run the job again.")
+        fail_run(instance, run, "The process of this run died in the middle. Run the job again.")
     return [run.run_id for run in dead]
 
 
-def end_runs_of_code_server(instance: dg.DagsterInstance) -> list[str]:
-    """As a code server with a network address starts: runs that the one before it executed died with it."""
-    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
-    executed = [run for run in instance.get_runs(unfinished) if "port" in _code_server(run)]
-    for run in executed:
-        _fail(instance, run, "The code server ended while it executed this run.")
-    return [run.run_id for run in executed]
-
-
-def _fail(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:
+def fail_run(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:
+    """Mark a run that nobody executes any more as failed, and free its slots of the pools."""
     instance.report_run_failed(run, why)
     instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def _code_server(run: dg.DagsterRun) -> dict[str, object]:
+def code_server_of(run: dg.DagsterRun) -> dict[str, object]:
+    """The code server that Dagster gave a run to: `socket`, or `host` and `port`."""
     return dict(json.loads(run.tags.get(CODE_SERVER_TAG, "{}")))
 
 
@@ -245,7 +238,7 @@ def _is_dead(run: dg.DagsterRun) -> bool:
     """Whether what executes a run is gone: the verb's process, or the code server that the daemon gave it to."""
     if process := run.tags.get(PROCESS_TAG):
         return _is_gone(process)
-    code_server = _code_server(run).get("socket")
+    code_server = code_server_of(run).get("socket")
     return isinstance(code_server, str) and not _listens(code_server)
 
 
