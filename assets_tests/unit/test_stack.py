@@ -91,7 +91,7 @@ def test_the_shared_store_of_dagster_is_named_in_its_file_and_its_password_is_no
     monkeypatch.setenv("BOUCLE_HOME", "")
     settings = Settings(home=tmp_path, dagster_url="postgresql://boucle@db/dagster", database_password="s3cret")
     text = (prepare_dagster_home(settings) / "dagster.yaml").read_text()
-    assert yaml.safe_load(text)["storage"]["postgres"]["postgres_url"] == {"env": STORE_VARIABLE}
+    assert yaml.safe_load(text)["storage"]["custom"]["config"]["postgres_url"] == {"env": STORE_VARIABLE}
     assert os.environ[STORE_VARIABLE] == "postgresql://boucle:s3cret@db/dagster"
 
 

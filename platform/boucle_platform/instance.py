@@ -64,9 +64,12 @@ event_log_storage:
 STORE_VARIABLE = "BOUCLE_DAGSTER_STORE"
 SHARED_STORE = f"""\
 storage:
-  postgres:
-    postgres_url:
-      env: {STORE_VARIABLE}
+  custom:
+    module: boucle_platform.resources.postgres_store
+    class: OpenPostgres
+    config:
+      postgres_url:
+        env: {STORE_VARIABLE}
 """
 
 # Which process executes a run, so that a killed one is recognised.
