@@ -29,9 +29,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 STAGES = (
     ("raw_orders",),
     ("stg_orders", "int_customer_days", "repurchase_features", "repurchase_labels"),
-    ("validated_features", "online_features"),
-    ("prediction_log", "ground_truth", "live_performance", "drift_report"),
-)
+    (
+        "validated_features", "online_features",
+        "prediction_log", "ground_truth", "live_performance", "drift_report",
+    ),
+)  # fmt: skip
 RUN_TIMEOUT = 300
 LOOP_TIMEOUT = 600
 REFUSED_ON_PURPOSE = [("repurchase_retrain", "FAILURE")]
@@ -151,6 +153,7 @@ def test_promoting_the_same_evidence_again_decides_nothing_new(stack):
     state.close()
 
 
+@pytest.mark.nightly
 def test_days_that_wait_are_loaded_by_one_run_of_the_daemon(stack):
     _, addresses, home = stack
     ui, ports = DagsterUI(addresses["dagster"]), Home(Settings(home=str(home)))
