@@ -20,7 +20,8 @@ TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-MLFLOW_TELLS_WARNINGS_ONLY = {"MLFLOW_LOGGING_LEVEL": "WARNING"}
+# With a server it prints links on standard output, where `--json` has one JSON value and nothing else.
+MLFLOW_TELLS_WARNINGS_ONLY = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 # Its defaults wait for minutes (7 retries of 120 s): a registry that is away must not hold up a rollback.
 MLFLOW_GIVES_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 # On two cores a two-thread fit of histogram boosting took 85 s, and serving threads fight as well.
