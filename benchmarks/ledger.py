@@ -25,7 +25,8 @@ from rich.table import Table
 from boucle.contracts.decision import GENESIS, DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelName, ModelVersion
 from boucle.contracts.ledger import row_hash
-from boucle_adapters.sql_state import DECISION, SqlStateStore, migrate
+from boucle_adapters.sql_connections import migrate
+from boucle_adapters.sql_state import DECISION, SqlStateStore
 
 MODEL, FIRST = ModelName("repurchase"), datetime(2024, 1, 1, tzinfo=UTC)
 PASSES, STARTS = 5, 7

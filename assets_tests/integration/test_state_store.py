@@ -14,8 +14,9 @@ from boucle.contracts.ledger import verify_chain
 from boucle.contracts.traffic_plan import Arm, NewPlan, Role, Strategy
 from boucle.contracts.trigger import Trigger, TriggerOutcome
 from boucle.errors import ConflictError, LedgerError, StateStoreError
-from boucle_adapters import sql_state
-from boucle_adapters.sql_state import REVISION, SqlStateStore, migrate
+from boucle_adapters import sql_connections
+from boucle_adapters.sql_connections import REVISION, migrate
+from boucle_adapters.sql_state import SqlStateStore
 
 pytestmark = pytest.mark.integration
 
@@ -104,7 +105,7 @@ def test_the_tables_are_those_of_the_newest_migration():
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(Path(sql_state.__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(sql_connections.__file__).parent / "migrations"))
     assert ScriptDirectory.from_config(config).get_current_head() == REVISION
 
 
@@ -134,7 +135,7 @@ def test_a_store_of_a_newer_release_is_left_alone(store, url):
 
 @pytest.fixture
 def a_process_that_froze_while_it_wrote(tmp_path, monkeypatch):
-    monkeypatch.setattr(sql_state, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(sql_connections, "LOCK_SECONDS", 0.1)
     url = f"sqlite:///{tmp_path / 'state.db'}"
     SqlStateStore.create(url).close()
     with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as writing:

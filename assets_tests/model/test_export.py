@@ -14,6 +14,7 @@ from sklearn.svm import SVC
 
 from assets_tests.shop import NAMES, fitted, shop
 from boucle.contracts.bundle import ONNX_INPUT, ONNX_OUTPUT
+from boucle.contracts.facts import LatencyFacts
 from boucle.contracts.verdict import Verdict
 from boucle.errors import ExportError
 from boucle.policy.candidate import bundle_equals_estimator
@@ -192,6 +193,14 @@ def test_one_row_is_answered_like_many():
     assert singly == pytest.approx(predict(fitted(), rows), abs=1e-14)
 
 
+def timed(seconds: list[float]) -> LatencyFacts:
+    """Two rounds of two rows each, after no warm-up, whose times are those given."""
+    ticks = iter([tick for length in seconds for tick in (0.0, length)])
+    rows = shop().holdout.features[:2]
+    model = export_onnx(fitted(), feature_count=WIDTH)
+    return measure_latency(model, rows, timer=lambda: next(ticks), warm_up=0, rounds=2)
+
+
 def test_latency_is_what_the_clock_says_of_each_request_after_the_warm_up():
     ticks = iter(np.arange(0, 1_000) * 0.002)
     facts = measure_latency(
@@ -199,3 +208,13 @@ def test_latency_is_what_the_clock_says_of_each_request_after_the_warm_up():
     )
     assert facts.requests == 100
     assert (facts.median_ms, facts.p99_ms) == (pytest.approx(2.0), pytest.approx(2.0))
+
+
+def test_a_pause_of_the_machine_in_one_round_is_not_the_models():
+    assert timed([0.002, 5.0, 3.0, 0.002]).p99_ms == pytest.approx(2.0)
+
+
+def test_a_row_that_is_slow_in_each_round_is_the_models():
+    facts = timed([0.002, 0.009, 0.002, 0.008])
+    assert facts.p99_ms == pytest.approx(8.0, rel=0.01)
+    assert facts.median_ms == pytest.approx(5.0)

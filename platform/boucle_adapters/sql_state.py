@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -15,9 +14,10 @@ from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
 from boucle.contracts.ledger import Link, row_hash, verify_links
 from boucle.contracts.traffic_plan import NewPlan, TrafficPlan, next_plan, plan_moved
 from boucle.contracts.trigger import Trigger
-from boucle.errors import ConflictError, LedgerError, NotSetUpError, StateStoreError
+from boucle.errors import ConflictError, LedgerError
 from boucle_adapters.clock import wall_now
 from boucle_adapters.logs import log_decision
+from boucle_adapters.sql_connections import converted, migrate, open_engine
 from boucle_adapters.sql_triggers import METADATA, TriggerTables, read_row
 
 DECISION = sa.Table(
@@ -53,44 +53,7 @@ TRIGGER = sa.Table(
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("document", sa.Text, nullable=False),
 )
-
-
-REVISION = "0002"
 _KIND, _AT = re.compile('"kind":"([^"]+)"'), re.compile('"at":"([^"]+)"')
-"""The newest schema in `migrations/versions`: the one that these tables are."""
-LOCK_SECONDS = 10
-"""How long a writer waits for another one to finish, on SQLite."""
-_FROZEN = (
-    " Another process began to write and has not finished: one that is stopped or hangs, like a frozen replica, holds "
-    "SQLite's only lock until it goes on or is ended. Postgres has no such lock."
-)
-_SET_UP = "`boucle dev` or `boucle feed` sets it up."
-
-
-def migrate(url: str) -> None:
-    """Bring the schema at `url` to the newest revision; a store that is there already keeps its rows.
-
-    Raises:
-        StateStoreError: A newer release wrote the store, or it cannot be written.
-    """
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util import CommandError
-
-    if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    engine = _engine(url)
-    try:
-        with _converted(), engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    except CommandError as error:
-        place = engine.url.render_as_string(hide_password=True)
-        raise StateStoreError(f"The state store at {place} cannot be brought up to date: {error}.") from error
-    finally:
-        engine.dispose()
 
 
 class SqlStateStore(TriggerTables):
@@ -107,21 +70,7 @@ class SqlStateStore(TriggerTables):
             NotSetUpError: There is no store at `url`, or its tables are those of an earlier release.
             StateStoreError: It cannot be read, or a newer release wrote it.
         """
-        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-            raise NotSetUpError(f"There is no state store at {url} yet. {_SET_UP}")
-        store = cls(_engine(url))
-        with store._read() as connection:
-            found = _revision(connection)
-        if found != REVISION:
-            store.close()
-            place = store._engine.url.render_as_string(hide_password=True)
-            if found > REVISION:
-                raise StateStoreError(
-                    f"The state store at {place} was written by a newer boucle (schema {found}, this one knows "
-                    f"{REVISION}). Install that release. Nothing was changed."
-                )
-            raise NotSetUpError(f"The state store at {place} has schema {found or 'none'}, not {REVISION}. {_SET_UP}")
-        return store
+        return cls(open_engine(url))
 
     @classmethod
     def create(cls, url: str) -> Self:
@@ -296,55 +245,13 @@ class SqlStateStore(TriggerTables):
 
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
-        with _converted(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with converted(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        with _converted(), self._engine.begin() as connection:
+        with converted(), self._engine.begin() as connection:
             yield connection
-
-
-@contextmanager
-def _converted() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.IntegrityError:
-        raise
-    except sa.exc.DatabaseError as error:
-        frozen = _FROZEN if "database is locked" in str(error.orig) else ""
-        raise StateStoreError(f"The state store cannot be used: {error.orig}.{frozen} Nothing was changed.") from error
-
-
-def _engine(url: str) -> sa.Engine:
-    engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _sqlite_connect)
-        sa.event.listen(engine, "begin", _sqlite_begin)
-    return engine
-
-
-def _revision(connection: sa.Connection) -> str:
-    """The schema's revision; empty when the store was never set up. Revisions sort as text."""
-    if "alembic_version" not in sa.inspect(connection).get_table_names():
-        return ""
-    return str(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() or "")
-
-
-def _sqlite_connect(connection: Any, _record: object) -> None:
-    # The driver must not begin transactions by itself: a writer has to take the lock before it reads (see below).
-    connection.isolation_level = None
-    # The wait comes first: switching to WAL needs the lock for a moment.
-    wait = f"busy_timeout={int(LOCK_SECONDS * 1000)}"
-    for pragma in (wait, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _sqlite_begin(connection: sa.Connection) -> None:
-    # IMMEDIATE: compare-and-set reads and writes under one lock, so two promotions cannot both see the old head.
-    # Reads take none: SQLite knows no level of that name, so only the option tells them apart.
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _lock_ledger(connection: sa.Connection) -> None:

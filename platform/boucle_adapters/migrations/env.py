@@ -1,4 +1,4 @@
-"""Alembic's entry: `sql_state.migrate` hands it an open connection."""
+"""Alembic's entry: `sql_connections.migrate` hands it an open connection."""
 
 from alembic import context
 
