@@ -59,7 +59,7 @@ $(LEVELS:%=test-%): test-%: install # One level: make test-unit, test-contract, 
 	$(PYTEST) assets_tests/$* $(call junit,$*) $(ARGS)
 
 test-fast: install promtool ## What is fast and stable: unit, contract, data, model gates, assets
-	$(BIN)/pytest -m "not integration and not loop" $(ARGS)
+	$(BIN)/pytest -m "not integration and not loop" $(CORE_LEVELS:%=assets_tests/%) assets_tests/data assets_tests/assets $(ARGS)
 
 smoke: install ## Build the images, start the stack of compose.yaml, send one turn of the loop through it (minutes)
 	$(BIN)/pytest -m smoke assets_tests/smoke $(call junit,smoke) $(ARGS)

@@ -23,7 +23,7 @@ MOST_BYTES = 30_000
 MOST_REPORTS = 2
 _NOTHING = "&#8203;"
 _INSTEAD = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "[": "&#91;", "]": "&#93;"}
-_MEANT_FOR_GITHUB = re.compile(r"[&<>\[\]]|:(?=//)|\bwww(?=\.)|[@#](?=\w)|\bGH-(?=\d)")
+_MEANT_FOR_GITHUB = re.compile(r"(?i)[&<>\[\]@]|:(?=//)|www(?=\.)|#(?=\w)|GH-(?=\d)")
 _NAME = re.compile(r"model-report-[a-z][a-z0-9_]{0,40}\.md")
 _SHA = re.compile(r"[0-9a-f]{40}")
 

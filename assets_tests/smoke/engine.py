@@ -43,7 +43,9 @@ class Engine:
     def build(self, images: Mapping[str, str]) -> None:
         """Build images from their Dockerfiles, at the same time."""
         # The host's network: a private engine has no bridge to the package index.
-        words = ("build", "--network", "host", *(("-q",) if not os.environ.get("CI") else ()))
+        words = ["build", "--network", "host", *(("-q",) if not os.environ.get("CI") else ())]
+        if base := self.environment.get("BASE_IMAGE"):
+            words += ["--build-arg", f"BASE_IMAGE={base}"]
         running = {
             tag: subprocess.Popen(
                 ["docker", *words, "-f", file, "-t", tag, "."],

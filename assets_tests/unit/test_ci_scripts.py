@@ -100,11 +100,22 @@ def test_this_release_has_notes(monkeypatch, capsys):
         ("<img src=x onerror=alert(1)>", "&lt;img src=x onerror=alert(1)&gt;"),
         ("![x](https://evil/x.png)", "!&#91;x&#93;(https:&#8203;//evil/x.png)"),
         ("ping @maintainers, see #12", "ping @&#8203;maintainers, see #&#8203;12"),
-        ("GH-12", "GH-&#8203;12"),
+        ("foo@-evil.example", "foo@&#8203;-evil.example"),
+        ("_www.evil.example/x_", "_www&#8203;.evil.example/x_"),
+        ("_Gh-12", "_Gh-&#8203;12"),
         (f"{comment.MARKER}", "&lt;!-- boucle: model report --&gt;"),
         (REPORT, REPORT),
     ],
-    ids=["HTML", "a picture that tells who looks", "mentions", "an issue", "our own marker", "a plain report"],
+    ids=[
+        "HTML",
+        "a picture that tells who looks",
+        "mentions",
+        "an address",
+        "a bare link",
+        "an issue",
+        "our own marker",
+        "a plain report",
+    ],
 )
 def test_a_report_is_text_and_nothing_else(written: str, kept: str):
     assert comment.harmless(written) == kept

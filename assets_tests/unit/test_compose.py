@@ -52,6 +52,25 @@ def test_the_service_that_is_built_uses_the_dockerfile_of_its_image(services: di
         assert set(build["args"]) == set(asked)
 
 
+@pytest.mark.parametrize("folder", ["platform", "serving"])
+def test_an_image_is_built_in_stages_on_a_base_that_is_named_and_is_nobody_s_root(folder: str):
+    lines = (FILE.parent / folder / "deploy" / "Dockerfile").read_text().splitlines()
+    assert [line for line in lines if line.startswith("# syntax=")] == []  # it would fetch a parser from a registry
+    stages = [number for number, line in enumerate(lines) if line.startswith("FROM ")]
+    assert [lines[number] for number in stages] == ["FROM ${BASE_IMAGE} AS tools", "FROM ${BASE_IMAGE}"]
+    final = "\n".join(lines[stages[-1] :])
+    assert re.findall(r"^USER (.*)", final, re.MULTILINE) == ["10001:10001"]
+    assert re.search(r"^HEALTHCHECK .*CMD", final, re.MULTILINE)
+    assert not re.search(r"^RUN", final[final.index("\nUSER ") :], re.MULTILINE)
+
+
+def test_all_that_is_ours_and_what_faces_callers_is_hardened(services: dict[str, dict[str, Any]]):
+    for name, one in {**ours(services), "proxy": services["proxy"], "prometheus": services["prometheus"]}.items():
+        assert one["read_only"] is True, name
+        assert one["cap_drop"] == ["ALL"], name
+        assert one["security_opt"] == ["no-new-privileges:true"], name
+
+
 def test_every_service_waits_for_the_look_at_the_settings(services: dict[str, dict[str, Any]]):
     def before(name: str) -> set[str]:
         direct = set(services[name].get("depends_on", {}))

@@ -164,6 +164,27 @@ def test_no_default_password_in_staging_or_production(
     assert Settings().environment == name
 
 
+def test_the_database_is_not_made_under_a_known_password_when_the_addresses_have_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "password").write_text("boucle-dev\n")
+    monkeypatch.setenv("BOUCLE_DATABASE_PASSWORD_FILE", str(tmp_path / "password"))
+    own = "postgresql://boucle:of-its-own@db/boucle"
+    urls = {"state_url": own, "dagster_url": own, "mlflow_store_url": own}
+    assert Settings(environment="dev", **urls).environment == "dev"
+    with pytest.raises(ConfigurationError, match=r"one that everybody knows.*compose: DATABASE_PASSWORD_FILE"):
+        Settings(environment="prod", **urls)
+
+
+@pytest.mark.parametrize("name", ["staging", "prod"])
+def test_where_strangers_call_they_need_a_key_and_have_a_budget(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BOUCLE_ENVIRONMENT", name)
+    monkeypatch.setenv("BOUCLE_DATABASE_PASSWORD", "of-its-own")
+    found = Settings()
+    assert found.require_api_key
+    assert found.requests_per_second > 0
+
+
 @pytest.mark.parametrize(("password", "said"), [("\n", "not set"), ("boucle-dev\n", "one that everybody knows")])
 def test_grafana_has_no_default_password_in_production(
     password: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -275,3 +275,32 @@ def test_a_bill_of_materials_names_every_locked_package_with_its_version(tmp_pat
     found = {(part["name"].lower().replace("_", "-"), part["version"]) for part in written["components"]}
     assert {(name.lower(), version) for name, version in locked} == found
     assert written["metadata"]["component"]["name"] == "boucle"
+
+
+def test_what_signs_an_image_installs_nothing():
+    """A package of the environment could ask for the identity; so bills of materials come from a job without it."""
+    signs = [job for _, _, job in jobs() if job["permissions"].get("id-token") == "write"]
+    assert signs
+    installs = r"make |pip|uv |\./\.github/actions/setup"
+    assert [
+        one for job in signs for one in steps(job) if re.search(installs, f"{one.get('run')} {one.get('uses')}")
+    ] == []
+
+
+def test_each_commit_of_main_has_a_run_of_ci_to_its_end():
+    """In a group that commits share, GitHub cancels all that wait but one; only what ci passed can be released."""
+    concurrency = workflow("ci")["concurrency"]
+    assert concurrency["group"] == "ci-${{ github.event_name == 'pull_request' && github.ref || github.run_id }}"
+    assert concurrency["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+
+
+def test_the_newest_dagster_is_tried_too(tmp_path: Path):
+    text = next(
+        one["run"] for one in steps(workflow("newest")["jobs"]["everything"]) if "make lock" in one.get("run", "")
+    )
+    loosen = next(line for line in text.splitlines() if line.startswith("sed "))
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    subprocess.run(["bash", "-c", loosen], cwd=tmp_path, check=True, timeout=10)
+    assert re.findall(r'"dagster[a-z-]*==', (ROOT / "pyproject.toml").read_text())
+    assert re.findall(r'"dagster[a-z-]*(?:==|>=)', (tmp_path / "pyproject.toml").read_text()) != []
+    assert re.findall(r'"dagster[a-z-]*==', (tmp_path / "pyproject.toml").read_text()) == []

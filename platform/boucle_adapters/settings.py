@@ -120,12 +120,16 @@ class Settings(BaseSettings):
     def _no_well_known_password(self) -> Self:
         if self.environment not in GUARDED:
             return self
-        for url in filter(_is_server, (self.state_url, self.dagster_url, self.mlflow_store_url)):
-            if why := _known(str(sa.make_url(self._with_password(url)).password or "")):
-                raise ConfigurationError(
-                    f"BOUCLE_DATABASE_PASSWORD: {self.environment} needs a password of its own for the database; it is "
-                    f"{why}. Set it, or name a file with it in BOUCLE_DATABASE_PASSWORD_FILE. Nothing was started."
-                )
+        urls = filter(_is_server, (self.state_url, self.dagster_url, self.mlflow_store_url))
+        asked = [str(sa.make_url(self._with_password(url)).password or "") for url in urls]
+        # The database of the stack is made under the password that is given here, whatever the addresses say.
+        given = [password] if (password := self._password()) else []
+        if why := next(filter(None, map(_known, asked + given)), ""):
+            raise ConfigurationError(
+                f"BOUCLE_DATABASE_PASSWORD: {self.environment} needs a password of its own for the database; it is "
+                f"{why}. Set it, or name a file with it in BOUCLE_DATABASE_PASSWORD_FILE (compose: "
+                "DATABASE_PASSWORD_FILE). Nothing was started."
+            )
         if (file := self.grafana_password_file) and (why := _known(_password_in(file, "BOUCLE_GRAFANA_PASSWORD_FILE"))):
             raise ConfigurationError(
                 f"BOUCLE_GRAFANA_PASSWORD_FILE: {self.environment} needs a password of its own for Grafana; that in "
