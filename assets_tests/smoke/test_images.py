@@ -50,3 +50,14 @@ def test_production_does_not_start_with_a_default_password(engine: Engine, passw
     assert tried.returncode == 1
     assert said in " ".join(tried.stderr.split())
     assert "Nothing was started" in " ".join(tried.stderr.split())
+
+
+def test_a_profile_of_compose_does_not_start_the_settings_of_another_environment(engine: Engine):
+    words = ("compose", "-p", "boucle-profile", "--profile", "prod")
+    try:
+        tried = engine.docker(*words, "up", "--no-build", "--pull", "never", "settings", timeout=120, check=False)
+        assert tried.returncode != 0
+        assert "BOUCLE_ENVIRONMENT is dev, but prod is expected" in " ".join((tried.stdout + tried.stderr).split())
+        assert "settings" not in engine.docker(*words, "ps", "-a", "--status", "exited", "--services").stdout.split()
+    finally:
+        engine.docker(*words, "down", "--volumes", check=False)

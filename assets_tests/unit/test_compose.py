@@ -76,7 +76,21 @@ def test_every_service_waits_for_the_look_at_the_settings(services: dict[str, di
         direct = set(services[name].get("depends_on", {}))
         return direct.union(*(before(one) for one in direct))
 
-    assert [name for name in services if name != "settings" and "settings" not in before(name)] == []
+    assert [name for name in set(services) - before("settings") - {"settings"} if "settings" not in before(name)] == []
+
+
+def test_a_profile_that_is_asked_for_must_be_the_environment_before_anything_starts(
+    services: dict[str, dict[str, Any]],
+):
+    """Profiles choose services and not values: the profile of production must not start the settings of a laptop."""
+    waits = services["settings"]["depends_on"]
+    names = sorted(file.stem for file in (FILE.parent / "platform/deploy/environments").glob("*.yaml"))
+    assert sorted(waits) == [f"profile-{name}" for name in names]
+    for name in names:
+        one = services[f"profile-{name}"]
+        assert one["profiles"] == [name]
+        assert one["command"] == ["doctor", "--only", "settings", "--expect", name]
+        assert waits[f"profile-{name}"] == {"condition": "service_completed_successfully", "required": False}
 
 
 def test_grafana_starts_only_after_its_password_was_looked_at(services: dict[str, dict[str, Any]]):

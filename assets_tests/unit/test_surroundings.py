@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from boucle.errors import ConfigurationError
 from boucle_adapters.settings import Settings
 from boucle_adapters.tokens import Role, TokenStore
 from boucle_cli import surroundings
@@ -98,3 +99,15 @@ def test_production_without_anybody_who_may_decide_is_wrong(tmp_path: Path):
 def test_a_sqlalchemy_that_takes_another_driver_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(surroundings, "version", lambda name: "2.1.0")
     assert "SQLAlchemy 2.1.0 takes another Postgres driver" in found(Settings(home=tmp_path))["versions fit"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("dev", "BOUCLE_ENVIRONMENT is dev"), ("", "BOUCLE_ENVIRONMENT is not set")]
+)
+def test_another_environment_than_the_expected_one_stops_the_start(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BOUCLE_ENVIRONMENT", name)
+    with pytest.raises(ConfigurationError, match=f"{said}, but prod is expected.*BOUCLE_ENVIRONMENT=prod"):
+        surroundings.environment(Settings(home=tmp_path), expected="prod")
+    assert surroundings.environment(Settings(home=tmp_path), expected=name)

@@ -279,14 +279,15 @@ def doctor(
     only: Annotated[
         str, typer.Option(help="settings: only whether they can be read; dbt: only whether the project parses.")
     ] = "",
+    expect: Annotated[str, typer.Option(help="The environment that this must be: dev, staging or prod.")] = "",
     as_json: Json = False,
 ) -> None:
     """What is wrong with this home, and how to mend it."""
-    if only == "settings":  # the stack's first service: it loads neither Dagster nor dbt
-        from boucle_cli.surroundings import environment
+    from boucle_cli.surroundings import environment
 
-        with errors_for_people():
-            found = environment(Settings())
+    with errors_for_people():
+        found = environment(Settings(), expected=expect)
+    if only == "settings":  # the stack's first service: it loads neither Dagster nor dbt
         OUT.print(f"environment: {found}", markup=False, highlight=False, soft_wrap=True)
         return
     from boucle_cli.verbs import REPAIRED, diagnose, repair

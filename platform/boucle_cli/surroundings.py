@@ -59,8 +59,18 @@ def finding(name: str, look: Callable[[], str]) -> dict[str, Any]:
         return {"check": name, "ok": False, "found": str(error)}
 
 
-def environment(settings: Settings) -> str:
-    """Where the settings come from; a wrong one stopped the start before this is asked."""
+def environment(settings: Settings, *, expected: str = "") -> str:
+    """Where the settings come from; a wrong one stopped the start before this is asked.
+
+    Raises:
+        ConfigurationError: It is not the environment that is expected.
+    """
+    if expected and settings.environment != expected:
+        raise ConfigurationError(
+            f"BOUCLE_ENVIRONMENT is {settings.environment or 'not set'}, but {expected} is expected: a profile of compose "
+            f"chooses services, the variable chooses the settings. Say BOUCLE_ENVIRONMENT={expected} as well. "
+            "Nothing was started."
+        )
     if not settings.environment:
         return "none is named (BOUCLE_ENVIRONMENT): embedded, SQLite and files in the home"
     return f"{settings.environment}, {environment_file(settings.project_dir, settings.environment)}"
