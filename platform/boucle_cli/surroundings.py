@@ -67,8 +67,8 @@ def environment(settings: Settings, *, expected: str = "") -> str:
     """
     if expected and settings.environment != expected:
         raise ConfigurationError(
-            f"BOUCLE_ENVIRONMENT is {settings.environment or 'not set'}, but {expected} is expected: a profile of compose "
-            f"chooses services, the variable chooses the settings. Say BOUCLE_ENVIRONMENT={expected} as well. "
+            f"BOUCLE_ENVIRONMENT is {settings.environment or 'not set'}, but {expected} is expected: a profile of "
+            f"compose chooses services, the variable chooses the settings. Say BOUCLE_ENVIRONMENT={expected} as well. "
             "Nothing was started."
         )
     if not settings.environment:
