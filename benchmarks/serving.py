@@ -470,7 +470,7 @@ def log_speed(folder: Path, seconds: float) -> Json:
 
 def batch(whole: Contender, world: World, times: int) -> Json:
     """A thousand rows: bare onnxruntime, boucle's scoring of the same array, and the batch route."""
-    bundle = load_bundle(world.bundles.fetch(world.digests[0]), world.digests[0])
+    bundle = load_bundle(world.bundles.read(world.digests[0]), world.digests[0])
     rows = world.values[:1_000]
     bare, scoring = [], []
     for _ in range(times):

@@ -1,9 +1,10 @@
 """The HTTP contract of serving: every status, every problem document, every header."""
 
 import re
+import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,9 +25,9 @@ from assets_tests.bundles import (
     write_bundle,
 )
 from boucle.contracts.bundle import MODEL_FILE
-from boucle.contracts.ids import ModelName
+from boucle.contracts.ids import Digest, ModelName
 from boucle.contracts.prediction import PredictionRecord
-from boucle.errors import StateStoreError
+from boucle.errors import NotSetUpError, StateStoreError
 from boucle.ports import StateStore
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.evidence_files import EvidenceFiles
@@ -96,7 +97,7 @@ class World:
 
     def open_state(self) -> StateStore:
         if self.state is None:
-            raise StateStoreError("There is no state store yet.")
+            raise NotSetUpError("There is no state store yet.")
         return self.state
 
     def promote(self, version: int, *, weights: tuple[float, ...], model: ModelName = MODEL) -> None:
@@ -473,6 +474,28 @@ def test_a_bundle_that_answers_otherwise_than_recorded_is_refused(world: World):
     assert world.http.post("/predict", json=QUESTION).json()["model_version"] == 1
 
 
+def test_what_was_verified_is_what_answers_though_the_files_change_before_they_are_loaded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    assert world.state is not None
+    other = write_bundle(world.root / "other", weights=WEIGHTS_2)
+    honest = world.bundles.put(write_bundle(world.root / "honest", weights=WEIGHTS_1, expected_offset=1e-13), MODEL)
+    read = world.bundles.read
+
+    def read_and_exchange(digest: Digest) -> Mapping[str, bytes]:
+        files = read(digest)
+        for file in other.iterdir():
+            shutil.copy(file, world.root / "bundles" / digest / file.name)
+        return files
+
+    monkeypatch.setattr(world.bundles, "read", read_and_exchange)
+    before = world.http.post("/predict", json=QUESTION).json()["proba"]
+    promote(world.state, version=2, digest=honest)
+    world.poll()
+    answer = world.http.post("/predict", json=QUESTION).json()
+    assert (answer["model_version"], answer["proba"]) == (2, before)
+
+
 def test_a_bundle_whose_model_is_no_model_is_refused(world: World):
     assert world.state is not None
     source = write_bundle(world.root / "garbage", weights=WEIGHTS_2)
@@ -509,7 +532,9 @@ def test_a_state_store_that_is_away_leaves_the_last_plan_in_force(world: World, 
     assert world.http.post("/predict", json=QUESTION).status_code == 200
     ready = world.http.get("/readyz")
     assert ready.status_code == 200
-    assert "cannot be used. The last plans known stay in force." in ready.json()["problems"][0]
+    (problem,) = ready.json()["problems"]
+    assert problem.startswith("The state store cannot be used now.")
+    assert problem.endswith("The last plans known stay in force.")
     assert world.metric("boucle_state_store_up") == 0
 
 

@@ -10,9 +10,12 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
-from assets_tests.bundles import MODEL, publish_users
-from assets_tests.contract.test_http import QUESTION, WEIGHTS_1, World
+from assets_tests.bundles import MODEL, promote, publish_users, write_bundle
+from assets_tests.contract.test_http import QUESTION, WEIGHTS_1, WEIGHTS_2, World
 from assets_tests.contract.test_short_way import Server
+from boucle.contracts.bundle import WARMUP_FILE, WarmUp
+from boucle.ports import StateStore
+from boucle_adapters.sql_state import SqlStateStore
 from boucle_adapters.tokens import Role
 from boucle_serving.bundles import LoadedBundle
 
@@ -87,3 +90,39 @@ def test_nor_does_the_short_way_past_the_app(world: World, monkeypatch: pytest.M
     assert server.short == 1
     assert answer.status_code == 500
     assert [word for word in TELLS if word in answer.text] == []
+
+
+def test_a_state_store_that_is_away_is_named_without_its_address(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def away(_: World) -> StateStore:
+        return SqlStateStore.open("postgresql://teller:hunter2@127.0.0.1:1/vault")
+
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(World, "open_state", away)
+    world = World(tmp_path)
+    world.poll()
+    headers = {"authorization": f"Bearer {world.tokens.add('user:ada', list(Role))}"}
+    answers = [
+        world.http.get("/readyz"),
+        world.http.get(f"/models/{MODEL}/decisions", headers=headers),
+        world.http.post(f"/models/{MODEL}/rollback", json={"reason": "r"}, headers=headers),
+    ]
+    for answer in answers:
+        assert answer.status_code == 503
+        assert "The state store cannot be used now" in answer.text
+        assert [word for word in ("teller", "hunter2", "127.0.0.1", "vault", "psycopg") if word in answer.text] == []
+    assert "127.0.0.1" in caplog.text
+
+
+def test_a_bundle_that_answers_otherwise_is_named_without_of_whom_it_was_asked(world: World):
+    assert world.state is not None
+    source = write_bundle(world.root / "wrong", weights=WEIGHTS_2, expected_offset=1e-6)
+    asked = {one.entity_key for one in WarmUp.model_validate_json((source / WARMUP_FILE).read_bytes()).requests}
+    promote(world.state, version=2, digest=world.bundles.put(source, MODEL))
+    world.poll()
+    (problem,) = world.http.get("/readyz").json()["problems"]
+    assert "answers its recorded request 0 with" in problem
+    assert asked
+    assert [key for key in asked if f"'{key}'" in problem] == []
+    assert str(world.root) not in problem

@@ -171,7 +171,7 @@ def test_a_version_that_stalls_costs_a_caller_its_budget_and_then_nothing(world:
 
 def test_a_run_that_was_ended_stalled_also_where_nobody_counted_its_budget(world: World):
     digest = stalling(world)
-    bundle = load_bundle(world.bundles.fetch(digest), digest)
+    bundle = load_bundle(world.bundles.read(digest), digest)
     trial = Trial(bundle, replica="r", budget_seconds=0.05, write=lambda _: None, skipped=lambda _: None)
     assert trial.ask([[3.0, 5.0]]).result(timeout=90) is None
     trial.close()
@@ -373,7 +373,7 @@ def test_a_version_whose_features_never_grow_too_old_answers(world: World):
 
 
 def test_a_large_batch_makes_no_quick_version_slow(world: World):
-    bundle = load_bundle(world.bundles.fetch(good(world)), good(world))
+    bundle = load_bundle(world.bundles.read(good(world)), good(world))
     trial = Trial(bundle, replica="one", budget_seconds=5, write=lambda _: None, skipped=lambda _: None)
     try:
         trial._judge(1.0, 1_000)
@@ -388,7 +388,7 @@ def test_a_large_batch_makes_no_quick_version_slow(world: World):
 
 def test_what_a_trial_is_doing_when_it_is_closed_is_ended_too(world: World):
     digest = put_stalling_bundle(world.bundles, world.root / "scratch", turns=100_000_000)
-    bundle = load_bundle(world.bundles.fetch(digest), digest)
+    bundle = load_bundle(world.bundles.read(digest), digest)
     trial = Trial(bundle, replica="one", budget_seconds=0.2, write=lambda _: None, skipped=lambda _: None)
     trial.is_quick = False
     answer = trial.ask([[3.0, 5.0]])

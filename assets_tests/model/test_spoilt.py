@@ -33,7 +33,7 @@ def asked() -> Rows:
 
 def loaded(home: Home, digest: Digest) -> LoadedBundle:
     """As serving loads it: verified, and held to its recorded requests."""
-    return load_bundle(home.bundles.fetch(digest), digest)
+    return load_bundle(home.bundles.read(digest), digest)
 
 
 def scores(home: Home, digest: Digest, rows: Rows) -> Rows:

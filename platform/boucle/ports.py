@@ -60,6 +60,9 @@ class BundleStore(Protocol):
     def fetch(self, digest: Digest) -> Path:
         """The directory of a bundle, every file verified. Raises BundleError."""
 
+    def read(self, digest: Digest) -> Mapping[str, bytes]:
+        """The files of a bundle by name: the bytes that were verified, not read again. Raises BundleError."""
+
 
 class StateStore(Protocol):
     """Ledger, traffic plans, replicas and triggers. Each call is one transaction."""

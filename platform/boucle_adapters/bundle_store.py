@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -50,14 +51,27 @@ class DirectoryBundleStore:
         Raises:
             BundleError: There is no such bundle, or a file is not what the manifest says.
         """
+        directory, manifest = self._manifest(digest)
+        _verify_files(directory, manifest)
+        return directory
+
+    def read(self, digest: Digest) -> Mapping[str, bytes]:
+        """The files of a bundle by name: the very bytes that were verified, whoever changes the directory meanwhile.
+
+        Raises:
+            BundleError: As `fetch`.
+        """
+        directory, manifest = self._manifest(digest)
+        return {name: _content(directory, name, expected) for name, expected in manifest.files.items()}
+
+    def _manifest(self, digest: Digest) -> tuple[Path, BundleManifest]:
         if not _DIGEST.fullmatch(digest):
             raise BundleError(f"'{digest}' is not the digest of a bundle (64 hexadecimal characters). {_MEND}")
         directory = self._root / digest
         manifest = _read_manifest(directory)
         if manifest.digest() != digest:
             raise BundleError(f"{directory / MANIFEST_FILE} has digest {manifest.digest()}, expected {digest}. {_MEND}")
-        _verify_files(directory, manifest)
-        return directory
+        return directory, manifest
 
     def _store(self, source: Path, manifest: BundleManifest, digest: Digest) -> None:
         unique = f"{os.getpid()}-{time.monotonic_ns()}"
@@ -111,11 +125,17 @@ def _read_manifest(directory: Path) -> BundleManifest:
 
 def _verify_files(directory: Path, manifest: BundleManifest) -> None:
     for name, expected in manifest.files.items():
-        if Path(name).name != name:
-            raise BundleError(f"{directory / MANIFEST_FILE} names '{name}', which is not a plain file name. {_MEND}")
-        try:
-            found = file_digest(directory / name)
-        except OSError as error:
-            raise BundleError(f"{directory / name} cannot be read ({error.strerror}). {_MEND}") from error
-        if found != expected:
-            raise BundleError(f"{directory / name} has SHA-256 {found}, expected {expected}. {_MEND}")
+        _content(directory, name, expected)
+
+
+def _content(directory: Path, name: str, expected: Digest) -> bytes:
+    """The bytes of a file, read once and verified."""
+    if Path(name).name != name:
+        raise BundleError(f"{directory / MANIFEST_FILE} names '{name}', which is not a plain file name. {_MEND}")
+    try:
+        content = (directory / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{directory / name} cannot be read ({error.strerror}). {_MEND}") from error
+    if (found := hashlib.sha256(content).hexdigest()) != expected:
+        raise BundleError(f"{directory / name} has SHA-256 {found}, expected {expected}. {_MEND}")
+    return content

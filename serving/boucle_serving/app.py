@@ -1,6 +1,7 @@
 """The serving app: everything it works with is handed in, nothing is global."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.measuring import CLIENT_LEFT
-from boucle.errors import BoucleError
+from boucle.errors import BoucleError, StateStoreError
 from boucle.ports import BundleStore, Clock, FeedbackLog, PredictionLog, RankLog, ShadowLog, StateStore
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.look_files import LookFiles
@@ -54,6 +55,7 @@ from boucle_serving.trial import Trial
 from boucle_serving.worker_metrics import Workers
 
 _FIRST_LOOK_SECONDS = 5.0
+_LOGGER = logging.getLogger(__name__)
 """A start waits so long for plans and bundles; a state store that is away must not keep /livez from answering."""
 _DESCRIPTION = """
 Predictions of the models that boucle has in traffic. Features are looked up by entity and `as_of`, or come with the
@@ -252,6 +254,8 @@ def _lifespan(
 def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(BoucleError)
     async def on_boucle_error(request: Request, error: BoucleError) -> Response:
+        if isinstance(error, StateStoreError):  # the caller is not told the cause
+            _LOGGER.warning("%s: %s", type(error).__name__, error)
         return problem_of(error).response(path=request.url.path)
 
     @app.exception_handler(ClientDisconnect)

@@ -1,9 +1,8 @@
 """Release bundles in memory: verified, and warmed up by their recorded requests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -82,47 +81,52 @@ class LoadedBundle:
         return tuple(names.index(name) for name in wanted)
 
 
-def load_bundle(directory: Path, digest: Digest) -> LoadedBundle:
-    """Load a verified bundle and let it answer its recorded requests.
+def load_bundle(files: Mapping[str, bytes], digest: Digest) -> LoadedBundle:
+    """Load a bundle from its verified files and let it answer its recorded requests.
 
     Raises:
         BundleError: It cannot be loaded, or answers otherwise than the estimator it was made of.
     """
     try:
-        contract = BundleContract.model_validate_json((directory / CONTRACT_FILE).read_bytes())
-        warm_up = WarmUp.model_validate_json((directory / WARMUP_FILE).read_bytes())
-        session = _session(directory / MODEL_FILE)
-    except (OSError, ValidationError, RuntimeError) as error:
-        raise BundleError(f"Bundle {directory} cannot be loaded: {error}. {STAYS}") from error
+        contract = BundleContract.model_validate_json(files[CONTRACT_FILE])
+        warm_up = WarmUp.model_validate_json(files[WARMUP_FILE])
+        session = _session(files[MODEL_FILE])
+    except KeyError as error:
+        raise BundleError(f"Bundle {digest} has no file {error}. {STAYS}") from error
+    except (ValidationError, RuntimeError) as error:
+        raise BundleError(f"Bundle {digest} cannot be loaded: {error}. {STAYS}") from error
     bundle = LoadedBundle(digest, contract, session)
-    _warm_up(bundle, warm_up, directory)
+    _warm_up(bundle, warm_up)
     return bundle
 
 
-def _session(model: Path) -> ort.InferenceSession:
+def _session(model: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # one row takes microseconds: a second thread only fights for the core
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        return ort.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise RuntimeError(f"{model.name}: {error}") from error
+        raise RuntimeError(f"{MODEL_FILE}: {error}") from error
 
 
-def _warm_up(bundle: LoadedBundle, warm_up: WarmUp, directory: Path) -> None:
+def _warm_up(bundle: LoadedBundle, warm_up: WarmUp) -> None:
     if not warm_up.requests:
-        raise BundleError(f"{directory / WARMUP_FILE} records no request, so nothing proves the model. {STAYS}")
-    for request in warm_up.requests:
+        raise BundleError(f"Bundle {bundle.digest} records no request, so nothing proves the model. {STAYS}")
+    for number, request in enumerate(warm_up.requests):
         values = [float("nan") if value is None else value for value in request.features]
         try:
             found = bundle.checked(*bundle.scores([values]))
         except BundleError:
             raise
         except Exception as error:
-            raise BundleError(f"{directory / MODEL_FILE} cannot answer a recorded request: {error}. {STAYS}") from error
-        if abs(found - request.expected) > warm_up.tolerance:
             raise BundleError(
-                f"{directory / MODEL_FILE} answers {found!r} for '{request.entity_key}', expected {request.expected!r} "
-                f"within {warm_up.tolerance:g}. {STAYS} Materialise `candidate_model` again."
+                f"Bundle {bundle.digest} cannot answer its recorded request {number}: {error}. {STAYS}"
+            ) from error
+        if abs(found - request.expected) > warm_up.tolerance:
+            # By its number: whoever reads this need not be allowed to know of whom the request was.
+            raise BundleError(
+                f"Bundle {bundle.digest} answers its recorded request {number} with {found!r}, expected "
+                f"{request.expected!r} within {warm_up.tolerance:g}. {STAYS} Materialise `candidate_model` again."
             )

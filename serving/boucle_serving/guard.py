@@ -20,7 +20,7 @@ from boucle.contracts.prediction import PredictionFields
 from boucle.contracts.service import BurnRule, ServiceObjectives
 from boucle.contracts.traffic_plan import Role
 from boucle.contracts.verdict import Gate, Verdict
-from boucle.errors import BoucleError, ConflictError, NoProductionModelError
+from boucle.errors import ConflictError, NoProductionModelError
 from boucle.operations import promotion
 from boucle.operations.actor import Actor
 from boucle.policy.burn import Seen, burn_gates, looked, seen_before
@@ -31,6 +31,7 @@ from boucle_adapters.rolling_back import roll_back
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.outputs import Outputs
 from boucle_serving.predictor import Predictor, ServedModel
+from boucle_serving.problems import for_callers
 
 _LOGGER = logging.getLogger("boucle.serving")
 LOOK_SECONDS = 0.05
@@ -245,9 +246,9 @@ class ReplicaGuard:
         except (ConflictError, NoProductionModelError) as error:
             _LOGGER.info("version %s of %s was not rolled back here: %s", version, model, error)
         except Exception as error:  # noqa: BLE001 - any driver's error: the store is away
-            text = str(error) if isinstance(error, BoucleError) else f"The state store failed: {error!r}."
-            watched.held = f"Version {version} of '{model}' should be rolled back ({said}), and cannot be yet: {text}"
-            _LOGGER.warning("%s", watched.held)
+            held = f"Version {version} of '{model}' should be rolled back ({said}), and cannot be yet"
+            watched.held = f"{held}: {for_callers(error)}"
+            _LOGGER.warning("%s: %s: %s", held, type(error).__name__, error)
         else:
             if done.decision.decision.actor == actor.name:
                 self._metrics.guard_rollbacks.labels(model).inc()

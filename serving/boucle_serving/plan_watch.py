@@ -8,11 +8,12 @@ from types import MappingProxyType
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.traffic_plan import TrafficPlan
-from boucle.errors import BoucleError, BundleError
+from boucle.errors import BundleError
 from boucle.ports import StateStore
 from boucle_adapters.online_store import OnlineStore
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.predictor import Predictor, ServedModel
+from boucle_serving.problems import for_callers
 
 _LOGGER = logging.getLogger("boucle.serving")
 _RETRY_SECONDS = 1.0
@@ -51,6 +52,7 @@ class PlanWatch:
         self._default_model = default_model
         self._state: StateStore | None = None
         self._store_problem: str | None = "The state store has not been read yet."
+        self._store_failure: str | None = None
         self._refused: dict[ModelName, tuple[TrafficPlan, float, str]] = {}
         self.looked = threading.Event()
         self._stop = threading.Event()
@@ -135,18 +137,20 @@ class PlanWatch:
                 self._beat.set()
             self.wanted = MappingProxyType(dict(self._state.plans()))
         except Exception as error:  # noqa: BLE001 - any driver's error means the same: keep what is served, try again
-            self._note_store(str(error) if isinstance(error, BoucleError) else f"The state store failed: {error!r}.")
+            self._note_store(error)
             return
         self.plans_known = True
         self._note_store(None)
         for model, plan in self.wanted.items():
             self._metrics.plan_wanted.labels(model).set(plan.revision)
 
-    def _note_store(self, problem: str | None) -> None:
-        if problem != self._store_problem:
-            _LOGGER.info("state store: %s", problem or "followed")
-        self._store_problem = problem
-        self._metrics.state_store_up.set(problem is None)
+    def _note_store(self, error: Exception | None) -> None:
+        cause = "" if error is None else f"{type(error).__name__}: {error}"
+        if cause != self._store_failure:
+            _LOGGER.info("state store: %s", cause or "followed")
+        self._store_failure = cause
+        self._store_problem = None if error is None else for_callers(error)
+        self._metrics.state_store_up.set(error is None)
 
     def _follow(self, plan: TrafficPlan) -> None:
         before = self._predictor.served.get(plan.model)

@@ -86,7 +86,7 @@ class Predictor:
                 trial.close(seconds=_CLOSING_SECONDS)
 
     def _load(self, arm: Arm, model: ModelName) -> LoadedBundle:
-        bundle = load_bundle(self._store.fetch(arm.bundle_digest), arm.bundle_digest)
+        bundle = load_bundle(self._store.read(arm.bundle_digest), arm.bundle_digest)
         if bundle.contract.model != model:
             raise BundleError(
                 f"Bundle {arm.bundle_digest} is of model '{bundle.contract.model}', the plan is of '{model}'. {STAYS}"

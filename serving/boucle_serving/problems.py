@@ -16,6 +16,7 @@ from boucle.errors import (
     ConflictError,
     FeatureLookupError,
     NoProductionModelError,
+    NotSetUpError,
     StateStoreError,
     UnknownEntityError,
 )
@@ -147,8 +148,23 @@ def problem_of(error: BoucleError) -> Problem:
         return replace(problem_of(next(iter(error.errors.values()))), detail=str(error), errors=_fields(error))
     for kind_of_error, status, kind, title in _KINDS:
         if isinstance(error, kind_of_error):
-            return Problem(status, kind, title, str(error), _fields(error), _headers(error, status))
+            return Problem(status, kind, title, for_callers(error), _fields(error), _headers(error, status))
     return internal_problem()
+
+
+def for_callers(error: Exception) -> str:
+    """What an answer may say of an error, readiness included: our sentences are written for people.
+
+    What a database says of itself (host, user, file) is for the log.
+    """
+    if isinstance(error, NotSetUpError):
+        return (
+            "There is no state store of this release yet: `boucle dev` or `boucle feed` sets it up. The log of this "
+            "replica says where it looked."
+        )
+    if isinstance(error, BoucleError) and not isinstance(error, StateStoreError):
+        return str(error)
+    return "The state store cannot be used now. The log of this replica says why."
 
 
 def internal_problem() -> Problem:
