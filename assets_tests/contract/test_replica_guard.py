@@ -198,7 +198,9 @@ def test_while_the_state_store_is_away_nothing_moves_it_is_said_and_tried_again(
     scene.ask(500, failed=500)
     scene.look(0.1)
     assert "should be rolled back (failed_requests: failed" in scene.guard.problems()[0]
-    assert scene.guard.problems()[0].endswith("and cannot be yet: The state store cannot be used: it is away.")
+    assert scene.guard.problems()[0].endswith(
+        "and cannot be yet: The state store cannot be used now. The log of this replica says why."
+    )
     assert (scene.metric("boucle_guard_held"), scene.predictor.served[MODEL].plan.production.version) == (1, 2)
     scene.state = state
     for _ in range(8):
