@@ -9,7 +9,10 @@ from assets_tests.contract.test_http import WEIGHTS_1, WEIGHTS_2, World, assert_
 from boucle_adapters.tokens import Role, roles_of
 from boucle_serving.admission import Limits
 
-LOOKS = ("/models", f"/models/{MODEL}/traffic", f"/models/{MODEL}/decisions")
+LOOKS = (
+    "/models", f"/models/{MODEL}/traffic", f"/models/{MODEL}/decisions",
+    f"/v2/models/{MODEL}", f"/v2/models/{MODEL}/versions/2",
+)  # fmt: skip
 OPEN = ("/livez", "/readyz", "/health", "/ping", "/version", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 

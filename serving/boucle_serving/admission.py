@@ -1,4 +1,4 @@
-"""Who may ask for predictions, how often, and how many at a time."""
+"""Who may ask, how often, and how many at a time."""
 
 import math
 from collections import OrderedDict
@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from boucle.contracts.traffic_plan import Role as TrafficRole
 from boucle_adapters.tokens import Bearer, Role, TokenStore
+from boucle_serving.bearers import nobody_decides
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.problems import (
     BusyError,
@@ -49,7 +50,7 @@ class Limits:
 
 
 class Admission:
-    """Lets prediction requests in, or raises what the caller is told. Lives in one event loop: it has no lock."""
+    """Lets requests in, or raises what the caller is told. Lives in one event loop: it has no lock."""
 
     def __init__(
         self, limits: Limits, tokens: TokenStore, metrics: ServingMetrics, *, timer: Callable[[], float] = monotonic
@@ -72,13 +73,25 @@ class Admission:
             BusyError: As many requests as are answered at a time are being answered.
         """
         limits = self.limits
-        if self._inside >= limits.concurrent_requests:
-            self._metrics.refused.labels("concurrency").inc()
-            raise BusyError(f"{self._inside} requests are being answered, which is the limit. Ask again in a second.")
+        self._expect_room()
         if limits.require_key or limits.requests_per_second:
-            caller = self._owner_of_key(scope["headers"]) if limits.require_key else _address(scope)
-            if limits.requests_per_second:
-                self._spend(caller, limits.requests_per_second)
+            self._spend(self._owner_of_key(scope) if limits.require_key else _address(scope))
+        self._inside += 1
+
+    def enter_others(self, scope: Scope, *, needs_token: bool) -> None:
+        """Let a request in that asks for no prediction: to decide, to look; `leave` must follow.
+
+        Raises:
+            UnauthorizedError: A token is needed, and there is none, or nobody knows it.
+            TooManyRequestsError: The caller's rate is above the limit.
+            BusyError: As many requests as are answered at a time are being answered.
+        """
+        self._expect_room()
+        bearer = self._bearer(_token(scope["headers"])) if needs_token or self.limits.require_key else None
+        self._spend(bearer.actor if bearer else _address(scope))
+        if needs_token and bearer is None:
+            self._metrics.refused.labels("key").inc()
+            raise nobody_decides()
         self._inside += 1
 
     def chosen_arm(self, scope: Scope) -> TrafficRole | None:
@@ -107,9 +120,15 @@ class Admission:
         """The request that was let in is answered."""
         self._inside -= 1
 
-    def _owner_of_key(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        bearer = self._bearer(_token(headers))
+    def _expect_room(self) -> None:
+        if self._inside >= self.limits.concurrent_requests:
+            self._metrics.refused.labels("concurrency").inc()
+            raise BusyError(f"{self._inside} requests are being answered, which is the limit. Ask again in a second.")
+
+    def _owner_of_key(self, scope: Scope) -> str:
+        bearer = self._bearer(_token(scope["headers"]))
         if bearer is None:
+            self._spend(_address(scope))  # trying keys is not free
             self._metrics.refused.labels("key").inc()
             raise UnauthorizedError(
                 "Predictions need the header `Authorization: Bearer …` and a key that "
@@ -130,8 +149,11 @@ class Admission:
             _remember(self._bearers, token, (now, bearer))
         return bearer
 
-    def _spend(self, caller: str, per_second: float) -> None:
-        """Take one from the caller's budget (a token bucket that a second fills)."""
+    def _spend(self, caller: str) -> None:
+        """Take one from the caller's budget (a token bucket that a second fills), where the rate has a limit."""
+        per_second = self.limits.requests_per_second
+        if not per_second:
+            return
         now, most = self._timer(), max(1.0, per_second)
         left, at = self._budgets.get(caller, (most, now))
         left = min(most, left + (now - at) * per_second)

@@ -158,22 +158,23 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.predict_endpoint = endpoint
     rows = RowsService(service, metrics, admission)
     readiness = Readiness(predictor, watch, (*keepers, guard), parts.replica)
+    may_look = who_may_look(parts.tokens, required=parts.limits.require_key)
     app.include_router(predict_router(endpoint, rows))
     app.include_router(feedback_router(_feedback_service(parts, service, feedback_keeper), rows.body))
     app.include_router(rank_router(RankingService(service, rank_keeper, metrics, replica=parts.replica), rows.body))
     app.include_router(mlflow_router(rows))
-    app.include_router(open_inference_router(rows, readiness))
+    app.include_router(open_inference_router(rows, readiness, may_look))
     app.include_router(health_router(readiness, metrics, parts.workers))
-    may_look = who_may_look(parts.tokens, required=parts.limits.require_key)
-    app.include_router(models_router(predictor, service, parts.looks, open_state, may_look))
-    app.include_router(alerts_router(open_state, parts.tokens, parts.open_clock, service.knows))
-    app.include_router(monitoring_router(service, parts.monitoring, may_look))
+    app.include_router(models_router(predictor, service, parts.looks, open_state, may_look, admission))
+    app.include_router(alerts_router(open_state, parts.tokens, parts.open_clock, service.knows, admission))
+    app.include_router(monitoring_router(service, parts.monitoring, may_look, admission))
     app.include_router(
         verbs_router(
             open_state,
             parts.tokens,
             parts.evidence,
             parts.open_clock,
+            admission,
             replica_timeout_seconds=parts.replica_timeout_seconds,
         )
     )

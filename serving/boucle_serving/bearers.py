@@ -15,15 +15,20 @@ def with_role(tokens: TokenStore, role: Role) -> Callable[[str], Bearer]:
     def allowed(authorization: Annotated[str, Header()] = "") -> Bearer:
         bearer = _bearer_of(tokens, authorization)
         if bearer is None:
-            raise UnauthorizedError(
-                "This needs the header `Authorization: Bearer …` and a token that `boucle token` made. Nothing changed."
-            )
+            raise nobody_decides()
         if role not in bearer.roles:
             roles = ", ".join(sorted(bearer.roles)) or "nothing"
             raise ForbiddenError(f"'{bearer.actor}' may act as {roles}, not as {role}. Nothing changed.")
         return bearer
 
     return allowed
+
+
+def nobody_decides() -> UnauthorizedError:
+    """What is said to who wants to decide without a token that somebody made."""
+    return UnauthorizedError(
+        "This needs the header `Authorization: Bearer …` and a token that `boucle token` made. Nothing changed."
+    )
 
 
 def who_may_look(tokens: TokenStore, *, required: bool) -> Callable[[str], None]:

@@ -12,10 +12,13 @@ from boucle.contracts.ids import ModelName
 from boucle.contracts.trigger import AlertRequest, AlertState
 from boucle.ports import Clock, StateStore
 from boucle_adapters.tokens import Bearer, Role, TokenStore
+from boucle_serving.admission import Admission
 from boucle_serving.bearers import with_role
 from boucle_serving.documented import ALERT_PROBLEMS
+from boucle_serving.limited_routes import limited
 from boucle_serving.problems import UnknownModelError
 
+MAX_BODY_BYTES = 1024 * 1024
 _KEPT = 1000
 # The schema promises a text; a number would be read as seconds.
 _Moment = Annotated[AwareDatetime, BeforeValidator(lambda said: said if isinstance(said, str) else "")]
@@ -60,9 +63,14 @@ def alerts_router(
     tokens: TokenStore,
     open_clock: Callable[[ModelName], Clock],
     knows: Callable[[ModelName], bool],
+    admission: Admission,
 ) -> APIRouter:
     """The route by which an alert asks for retraining; labels, cool-down and budget decide, as for drift."""
-    router = APIRouter(tags=["decide"], responses=ALERT_PROBLEMS)
+    router = APIRouter(
+        tags=["decide"],
+        responses=ALERT_PROBLEMS,
+        route_class=limited(admission, most=MAX_BODY_BYTES, needs_token=True),
+    )
     alerter = with_role(tokens, Role.ALERTER)
 
     @router.post("/models/{model}/alerts", status_code=HTTPStatus.ACCEPTED, summary="Take an alert about a model")

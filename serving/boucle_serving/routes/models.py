@@ -10,7 +10,9 @@ from boucle.contracts.ids import ModelName
 from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.ports import StateStore
 from boucle_adapters.look_files import LookFiles
+from boucle_serving.admission import Admission
 from boucle_serving.documented import MODEL_PROBLEMS
+from boucle_serving.limited_routes import limited
 from boucle_serving.predictor import Predictor, ServedModel
 from boucle_serving.problems import UnknownModelError
 from boucle_serving.service import PredictionService
@@ -25,9 +27,15 @@ def models_router(
     looks: LookFiles,
     open_state: Callable[[], StateStore],
     may_look: Callable[[str], None],
+    admission: Admission,
 ) -> APIRouter:
     """What this replica serves, to whom may look."""
-    router = APIRouter(tags=["models"], responses=MODEL_PROBLEMS, dependencies=[Depends(may_look)])
+    router = APIRouter(
+        tags=["models"],
+        responses=MODEL_PROBLEMS,
+        dependencies=[Depends(may_look)],
+        route_class=limited(admission),
+    )
 
     @router.get("/models", summary="The models served, with what a request needs")
     async def models() -> dict[str, Any]:

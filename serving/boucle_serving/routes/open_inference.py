@@ -8,12 +8,12 @@ JSON. Errors are problem documents with the protocol's `error`.
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from boucle.contracts.ids import ModelName
@@ -44,7 +44,7 @@ _BODY: dict[str, Any] = {
 }
 
 
-def open_inference_router(rows: RowsService, readiness: Readiness) -> APIRouter:
+def open_inference_router(rows: RowsService, readiness: Readiness, may_look: Callable[[str], None]) -> APIRouter:
     """Server and model metadata, health, inference."""
     router = APIRouter(prefix="/v2", tags=["open inference"], responses=PREDICTION_PROBLEMS)
 
@@ -64,8 +64,10 @@ def open_inference_router(rows: RowsService, readiness: Readiness) -> APIRouter:
         found = readiness.document()["status"] == "ready"
         return JSONResponse({"ready": found}, status_code=200 if found else 503)
 
-    @router.get("/models/{model}/versions/{number}", summary="What a version takes and gives")
-    @router.get("/models/{model}", summary="What a model takes and gives")
+    looks = [Depends(may_look)]
+
+    @router.get("/models/{model}/versions/{number}", summary="What a version takes and gives", dependencies=looks)
+    @router.get("/models/{model}", summary="What a model takes and gives", dependencies=looks)
     async def metadata(model: str, number: str = "") -> dict[str, Any]:
         """Names, types and shapes of the tensors."""
         return _metadata(_served(rows, model, number))

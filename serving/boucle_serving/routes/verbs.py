@@ -17,8 +17,10 @@ from boucle.ports import Clock, StateStore
 from boucle_adapters import rolling_back
 from boucle_adapters.evidence_files import EvidenceFiles
 from boucle_adapters.tokens import Bearer, Role, TokenStore
+from boucle_serving.admission import Admission
 from boucle_serving.bearers import with_role
 from boucle_serving.documented import DECISION_PROBLEMS
+from boucle_serving.limited_routes import limited
 
 
 class _Said(BaseModel):
@@ -27,6 +29,7 @@ class _Said(BaseModel):
     reason: str = Field(min_length=1, max_length=1000, description="Why; it goes on record.")
 
 
+MAX_BODY_BYTES = 64 * 1024
 _Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
 _Model = Annotated[str, Path(pattern="^[a-z][a-z0-9_]*$")]
 
@@ -69,11 +72,16 @@ def verbs_router(
     tokens: TokenStore,
     evidence: EvidenceFiles,
     open_clock: Callable[[ModelName], Clock],
+    admission: Admission,
     *,
     replica_timeout_seconds: float,
 ) -> APIRouter:
     """The routes that decide. Promote and approve are carried out by the platform; a rollback acts at once."""
-    router = APIRouter(tags=["decide"], responses=DECISION_PROBLEMS)
+    router = APIRouter(
+        tags=["decide"],
+        responses=DECISION_PROBLEMS,
+        route_class=limited(admission, most=MAX_BODY_BYTES, needs_token=True),
+    )
 
     def actor(bearer: Bearer, model: str) -> Actor:
         return Actor(name=bearer.actor, at=open_clock(ModelName(model)).now())
