@@ -15,6 +15,7 @@ from assets_tests.records import prediction
 from boucle.contracts.ids import Digest
 from boucle.contracts.measuring import Slicing
 from boucle.contracts.performance import Estimate, EstimateError, Measured, Metric, Performance, PerformanceReport
+from boucle.contracts.verdict import Verdict
 from boucle.contracts.windows import Period
 from boucle.errors import NotEnoughDataError
 from boucle.features.outcomes import OutcomeSettings
@@ -53,13 +54,21 @@ class World:
     asked: int = 0
 
     def ask(
-        self, at: datetime, *, n: int = N, concept: float = 0.0, labels: bool = True, version: int = 1, **how: object
+        self,
+        at: datetime,
+        *,
+        n: int = N,
+        concept: float = 0.0,
+        slope: float = 1.0,
+        labels: bool = True,
+        version: int = 1,
+        **how: object,
     ) -> None:
-        """Answers of a day, each about another customer; `concept` moves what the same features lead to."""
+        """Answers of a day, each about another customer; `concept` and `slope` say what the same features lead to."""
         rng = np.random.default_rng(self.asked + 1)
         features = rng.normal((0, 1), 1, (n, 2))
         scores = expit(features[:, 0] - features[:, 1])
-        outcome = rng.random(n) < expit(features[:, 0] - features[:, 1] + concept)
+        outcome = rng.random(n) < expit(slope * (features[:, 0] - features[:, 1]) + concept)
         keys = [str(self.asked + number) for number in range(n)]
         for number in range(n):
             record = prediction(
@@ -227,6 +236,16 @@ def test_concept_shift_shows_in_the_error_and_then_the_estimate_is_refused(world
     assert set(estimate(may).metrics.values()) == {None}
     assert not tolerance_check(may).passed
     assert {str(gate.verdict) for gate in may.gates} == {"failed"}
+
+
+def test_a_version_that_stopped_ranking_is_not_estimated_though_its_scores_are_right_on_average(world: World):
+    world.ask(MAY.start, slope=0.2, concept=-0.57)
+    told = estimate(world.report(MAY))
+    assert told.calibration is not None
+    assert told.slope is not None
+    assert (told.calibration.verdict, told.slope.verdict) == (Verdict.PASSED, Verdict.FAILED)
+    assert told.slope.figures() in told.refused
+    assert set(told.metrics.values()) == {None}
 
 
 def test_a_restated_window_is_reported_beside_the_first_report_which_stays(world: World):

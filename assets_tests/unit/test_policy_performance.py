@@ -1,18 +1,25 @@
 """Whether performance is within tolerance, and whether calibrated scores may be asked for it."""
 
+import numpy as np
 import pytest
 
 from assets_tests.judging import MODEL, gate, interval
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.performance import Measured, Metric, Performance, PerformanceReference, Recalibration
-from boucle.contracts.verdict import Verdict
+from boucle.contracts.verdict import Gate, Verdict
+from boucle.errors import NotEnoughDataError
 from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.performance import (
+    MatureGates,
     PerformancePolicy,
     calibration_of_probabilities,
     performance_gates,
+    slope_of_probabilities,
     why_not_estimated,
 )
+from boucle.stats.estimation import slope_interval
+from boucle.stats.intervals import clustered_interval
+from boucle.stats.recalibration import sigmoid
 
 LIMITS = MonitoringPolicy(max_log_loss_increase=0.02, max_calibration_gap=0.005, min_labels=500, min_positives=30)
 LEARNT = Recalibration(intercept=0, slope=1, covariance=((0.01, 0), (0, 0.01)), rows=2_000, positives=200)
@@ -29,6 +36,7 @@ CALM = calibration_of_probabilities(LIMITS, interval(0.0, -0.004, 0.004))
 GONE = calibration_of_probabilities(LIMITS, interval(0.02, 0.006, 0.03))
 UNSURE = calibration_of_probabilities(LIMITS, interval(0.006, -0.004, 0.016))
 UNKNOWN = calibration_of_probabilities(LIMITS, None)
+NO_SLOPE = slope_of_probabilities(PerformancePolicy(), None)
 
 
 def row(loss: tuple[float, float, float], gap: tuple[float, float, float], **changes: int) -> Performance:
@@ -65,21 +73,25 @@ def test_without_labels_or_reference_nothing_is_within_tolerance():
     assert [str(one.verdict) for one in unknown] == ["inconclusive", "passed"]
 
 
+def of_gap(found: Gate) -> MatureGates:
+    return MatureGates(calibration=found, slope=NO_SLOPE)
+
+
 def refusal(**changes) -> str:
-    asked = {"reference": REFERENCE, "judged": gate("calibration", Verdict.PASSED), "mature": CALM} | changes
+    asked = {"reference": REFERENCE, "judged": gate("calibration", Verdict.PASSED), "mature": of_gap(CALM)} | changes
     return why_not_estimated(PerformancePolicy(), **asked)
 
 
 @pytest.mark.parametrize("mature", [CALM, UNSURE, UNKNOWN])
 def test_calibrated_scores_are_asked_until_it_is_shown_that_they_are_not(mature):
-    assert refusal(mature=mature) == ""
-    assert refusal(judged=None, mature=mature) == ""
+    assert refusal(mature=of_gap(mature)) == ""
+    assert refusal(judged=None, mature=of_gap(mature)) == ""
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"mature": GONE}, "Calibration does not hold on the newest mature predictions"),
+        ({"mature": of_gap(GONE)}, "Calibration does not hold on the newest mature predictions"),
         ({"judged": gate("calibration", Verdict.FAILED)}, "did not hold on the version's holdout"),
         ({"reference": None}, "holdout are not there"),
         ({"reference": REFERENCE.model_copy(update={"recalibration": None})}, "too few labels of either kind"),
@@ -94,5 +106,62 @@ def test_an_estimate_is_refused_where_scores_do_not_mean_what_they_say(changes: 
 
 
 def test_a_model_may_do_without_estimates():
-    asked = {"reference": REFERENCE, "judged": None, "mature": CALM}
+    asked = {"reference": REFERENCE, "judged": None, "mature": of_gap(CALM)}
     assert "performance.estimate" in why_not_estimated(PerformancePolicy(estimate=False), **asked)
+
+
+def lived(slope: float, n: int, seed: int = 0) -> MatureGates:
+    """Gates of n mature predictions of logit x, positive with logit `slope * x`: right on average whatever it is."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 1.3, n)
+    labels, scores = (rng.random(n) < sigmoid(slope * x)).astype(np.float64), sigmoid(x)
+    return MatureGates(
+        calibration=calibration_of_probabilities(LIMITS, clustered_interval(scores - labels, np.arange(n), level=0.95)),
+        slope=slope_of_probabilities(PerformancePolicy(), slope_interval(labels, scores, np.arange(n), level=0.95)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("slope", [-0.5, 0, 0.2, 1.8])
+def test_scores_that_rank_otherwise_than_they_say_are_refused_though_right_on_average(slope: float, seed: int):
+    found = lived(slope, 10_000, seed)
+    assert found.calibration.verdict is not Verdict.FAILED
+    assert found.slope.verdict is Verdict.FAILED
+    assert f"newest mature predictions: {found.slope.figures()}" in refusal(mature=found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("slope", "n"), [(1, 200), (1, 10_000), (0.97, 50_000), (1.03, 50_000), (0.85, 50_000)])
+def test_a_slope_that_hardly_matters_refuses_nothing_however_sure(slope: float, n: int, seed: int):
+    found = lived(slope, n, seed).slope
+    assert found.verdict is not Verdict.FAILED
+    assert refusal(mature=MatureGates(calibration=CALM, slope=found)) == ""
+
+
+def test_too_few_labels_say_nothing_of_the_slope_and_refuse_nothing():
+    few = np.tile([1.0, 0.0, 0.0], 29), np.linspace(0.1, 0.9, 87)
+    with pytest.raises(NotEnoughDataError, match="30 of either label"):
+        slope_interval(*few, np.arange(87), level=0.95)
+    assert (NO_SLOPE.verdict, NO_SLOPE.measured) == (Verdict.INCONCLUSIVE, None)
+    assert refusal(mature=MatureGates(calibration=UNKNOWN, slope=NO_SLOPE)) == ""
+
+
+def test_many_rows_of_few_entities_say_nothing_of_the_slope():
+    labels, scores = np.tile([1.0, 0.0, 0.0], 100), np.linspace(0.1, 0.9, 300)
+    with pytest.raises(NotEnoughDataError, match="30 entities to know; there are 29"):
+        slope_interval(labels, scores, np.arange(300) % 29, level=0.95)
+
+
+@pytest.mark.parametrize(
+    ("slope", "verdict", "limit"),
+    [
+        ((0.8, 0.7, 0.9), "passed", 0.8),  # the limits themselves
+        ((1.25, 1.0, 1.5), "passed", 1.25),
+        ((0.7, 0.6, 0.8), "inconclusive", 0.8),
+        ((0.7, 0.6, 0.79), "failed", 0.8),
+        ((1.4, 1.26, 1.5), "failed", 1.25),
+    ],
+)
+def test_a_slope_fails_only_where_its_whole_interval_is_out(slope: tuple, verdict: str, limit: float):
+    found = slope_of_probabilities(PerformancePolicy(), interval(*slope))
+    assert (str(found.verdict), found.limit) == (verdict, limit)

@@ -1,5 +1,7 @@
 """Is live performance within tolerance, and may it be estimated where there are no labels yet?"""
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.facts import Interval
@@ -31,6 +33,24 @@ class PerformancePolicy(BaseModel):
     min_matured: float = Field(
         default=0.8, gt=0, le=1, description="share of outcomes known from which an estimate is held against them"
     )
+    max_slope_change: float = Field(
+        default=1.25,
+        gt=1,
+        description="factor between what logits say and what they mean beyond which nothing is estimated; "
+        "1.25 either way moves an AUC of .8 by .04",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatureGates:
+    """What the newest mature predictions say of the probabilities that estimates are made of."""
+
+    calibration: Gate
+    slope: Gate
+
+    def failed(self) -> tuple[Gate, ...]:
+        """Those that failed; one that is inconclusive holds nobody back."""
+        return tuple(gate for gate in (self.calibration, self.slope) if gate.verdict is Verdict.FAILED)
 
 
 def performance_gates(
@@ -51,8 +71,23 @@ def calibration_of_probabilities(policy: MonitoringPolicy, gap: Interval | None)
     return gates.within("estimate_calibration", gap, limit)
 
 
+def slope_of_probabilities(policy: PerformancePolicy, slope: Interval | None) -> Gate:
+    """Whether higher probabilities are still as much likelier as they say: 1 if so, 0 where they rank nothing.
+
+    The mean gap cannot see that: scores that no longer rank are right on average.
+    """
+    most = GateLimit(limit=policy.max_slope_change, unit="logit a logit")
+    least = most.model_copy(update={"limit": 1 / policy.max_slope_change})
+    if slope is None:
+        few = "Too few mature labels of either kind, or scores that part them without an error or hardly differ."
+        return gates.at_least("estimate_slope", None, least, sample_size=0, detail=few)
+    if slope.estimate < 1:
+        return gates.not_surely_below("estimate_slope", slope, least)
+    return gates.not_surely_above("estimate_slope", slope, most)
+
+
 def why_not_estimated(
-    policy: PerformancePolicy, reference: PerformanceReference | None, judged: Gate | None, mature: Gate
+    policy: PerformancePolicy, reference: PerformanceReference | None, judged: Gate | None, mature: MatureGates
 ) -> str:
     """Why calibrated scores promise nothing here; empty where they may be asked.
 
@@ -60,7 +95,7 @@ def why_not_estimated(
         policy: Of the model.
         reference: What was learnt from the version's holdout; None where its rows are gone.
         judged: The gate `calibration` of the version's evaluation; None where it was not evaluated.
-        mature: The gate of `calibration_of_probabilities`; without mature labels it holds nobody back.
+        mature: What the newest mature predictions say; without labels they hold nobody back.
     """
     if not policy.estimate:
         return "Switched off in defs.yaml (`performance.estimate`)."
@@ -68,8 +103,9 @@ def why_not_estimated(
         return nothing
     if judged is not None and judged.verdict is Verdict.FAILED:
         return f"Calibration did not hold on the version's holdout: {judged.figures()}."
-    if mature.verdict is Verdict.FAILED:
-        return f"Calibration does not hold on the newest mature predictions: {mature.figures()}."
+    if failed := mature.failed():
+        figures = "; ".join(gate.figures() for gate in failed)
+        return f"Calibration does not hold on the newest mature predictions: {figures}."
     return ""
 
 

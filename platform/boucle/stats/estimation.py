@@ -9,16 +9,20 @@ Confidence (arXiv:2505.05295); Bialek, Kivimaki, Kuberski and Perrakis 2024, Est
 Covariate Shift Without Labels (arXiv:2401.08348).
 """
 
+# ruff: noqa: PLC0415 - heavy libraries are imported where they are used, so that a code server starts in seconds
+
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from boucle.contracts.facts import Interval
 from boucle.contracts.performance import Confusion, Measured, Metric, Recalibration
 from boucle.errors import NotEnoughDataError
 from boucle.stats.metrics import CLIP, Vector
-from boucle.stats.recalibration import fit_logistic, sigmoid
+from boucle.stats.recalibration import PARAMETERS, fit_logistic, sigmoid
 
 MIN_POSITIVES = 30
 """Positives, and negatives, that a recalibration with two parameters asks for: fifteen for each (Peduzzi 1996: ten)."""
@@ -70,6 +74,31 @@ def recalibrate(labels: Vector, scores: Vector, entities: ArrayLike) -> Recalibr
 def calibrated(recalibration: Recalibration, scores: Vector) -> Vector:
     """The probability of each score."""
     return sigmoid(recalibration.intercept + recalibration.slope * _logit(scores))
+
+
+def slope_interval(labels: Vector, probabilities: Vector, entities: ArrayLike, *, level: float) -> Interval:
+    """What a logit of these probabilities means in logits of their labels: 1 where they mean what they say.
+
+    The interval is the extent of the Wald region of intercept and slope together (Scheffe 1953; chi-square, two degrees
+    of freedom): where it leaves 1 out, that region leaves out that the probabilities are calibrated.
+
+    Raises:
+        NotEnoughDataError: There are too few labels of either kind or scores that allow no fit (`recalibrate`), or
+            fewer than `MIN_POSITIVES` entities, of which a covariance by entity is too small.
+    """
+    from scipy.special import chdtri
+
+    if (total := len(np.unique(np.asarray(entities)))) < MIN_POSITIVES:
+        raise NotEnoughDataError(f"How sure a slope is takes {MIN_POSITIVES} entities to know; there are {total}.")
+    found = recalibrate(labels, probabilities, entities)
+    half = math.sqrt(float(chdtri(PARAMETERS, 1 - level)) * found.covariance[1][1])
+    return Interval(
+        estimate=found.slope,
+        low=found.slope - half,
+        high=found.slope + half,
+        sample_size=len(labels),
+        entities=total,
+    )
 
 
 def estimate_metrics(

@@ -17,7 +17,7 @@ from boucle.contracts.performance import (
     Recalibration,
 )
 from boucle.contracts.verdict import Gate
-from boucle.policy.performance import why_not_estimated
+from boucle.policy.performance import MatureGates, why_not_estimated
 from boucle.stats.estimation import calibrated, estimate_metrics, expected_confusion
 from boucle.stats.performance import realised_metrics
 from boucle_platform.model_loop.spec import LoopSpec
@@ -34,18 +34,19 @@ def estimates_of(
     reference: PerformanceReference | None,
     *,
     judged: Gate | None,
-    mature: Gate,
+    mature: MatureGates,
 ) -> list[Estimate]:
     """What the version's answers promise of themselves, whole and by slice; or one line that says why nothing."""
     refused = why_not_estimated(spec.performance, reference, judged, mature)
     learnt = None if reference is None else reference.recalibration
+    asked = {"calibration": mature.calibration, "slope": mature.slope}
     if refused or learnt is None:
-        return [_nothing(version, rows, refused, mature)]
-    whole = _estimate(spec, version, rows, learnt, mature)
+        return [_nothing(version, rows, refused).model_copy(update=asked)]
+    whole = _estimate(spec, version, rows, learnt).model_copy(update=asked)
     if whole.refused:
         return [whole]
-    parts = [(name, _estimate(spec, version, own, learnt, mature)) for name, own in sliced(rows, reference)]
-    return [whole, *(part.model_copy(update={"slice": name, "calibration": None}) for name, part in parts)]
+    parts = [(name, _estimate(spec, version, own, learnt)) for name, own in sliced(rows, reference)]
+    return [whole, *(part.model_copy(update={"slice": name}) for name, part in parts)]
 
 
 def estimate_errors(
@@ -92,14 +93,12 @@ def _errors(spec: LoopSpec, report: PerformanceReport, one: Estimate, found: pd.
     ]
 
 
-def _estimate(
-    spec: LoopSpec, version: ModelVersion, rows: pd.DataFrame, learnt: Recalibration, mature: Gate
-) -> Estimate:
+def _estimate(spec: LoopSpec, version: ModelVersion, rows: pd.DataFrame, learnt: Recalibration) -> Estimate:
     scores = rows["proba"].to_numpy(dtype=np.float64)
     p, least = calibrated(learnt, scores), spec.performance.min_positives
     if min(float(p.sum()), float((1 - p).sum())) < least:
         few = f"{len(rows)} predictions promise {p.sum():.1f} positives; {least} of either kind are asked."
-        return _nothing(version, rows, few, mature)
+        return _nothing(version, rows, few)
     costs = spec.promotion.costs
     threshold = learnt.positives / learnt.rows if costs is None else costs.threshold
     return Estimate(
@@ -109,16 +108,14 @@ def _estimate(
         expected_positive_rate=float(p.mean()),
         metrics=estimate_metrics(scores, learnt, entities_of(rows), level=spec.monitoring.confidence),
         confusion=expected_confusion(scores, learnt, threshold=threshold),
-        calibration=mature,
     )
 
 
-def _nothing(version: ModelVersion, rows: pd.DataFrame, refused: str, mature: Gate) -> Estimate:
+def _nothing(version: ModelVersion, rows: pd.DataFrame, refused: str) -> Estimate:
     return Estimate(
         version=version,
         predictions=len(rows),
         mean_score=float(rows["proba"].mean()),
         metrics=dict(_NO_METRIC),
-        calibration=mature,
         refused=refused,
     )

@@ -7,15 +7,23 @@ from datetime import timedelta
 import dagster as dg
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from boucle.contracts.facts import Interval
 from boucle.contracts.ids import Digest, ModelVersion, PeriodKey
 from boucle.contracts.performance import Estimate, EstimateError, PerformanceReference, PerformanceReport
 from boucle.contracts.verdict import Gate, Verdict, overall
 from boucle.contracts.windows import Period
-from boucle.policy.performance import calibration_of_probabilities, performance_gates
-from boucle.stats.estimation import calibrated
+from boucle.errors import NotEnoughDataError
+from boucle.policy.performance import (
+    MatureGates,
+    calibration_of_probabilities,
+    performance_gates,
+    slope_of_probabilities,
+)
+from boucle.stats.estimation import calibrated, slope_interval
 from boucle.stats.intervals import clustered_interval
+from boucle.stats.metrics import Vector
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.estimates import estimate_errors, estimates_of
@@ -131,23 +139,32 @@ def _estimated(home: Home, spec: LoopSpec, window: Period, pooled: pd.DataFrame)
     found: list[Estimate] = []
     for version, own in answered_by(served[~served["pinned"].astype(bool)]):
         reference = _reference(home, spec, version, own)
-        mature = _mature_calibration(spec, reference, pooled[pooled["model_version"] == version])
+        mature = _mature_gates(spec, reference, pooled[pooled["model_version"] == version])
         evidence = home.evidence.newest(spec.name, version)
         judged = next((gate for gate in evidence.gates if gate.name == "calibration"), None) if evidence else None
         found += estimates_of(spec, version, own, reference, judged=judged, mature=mature)
     return tuple(found)
 
 
-def _mature_calibration(spec: LoopSpec, reference: PerformanceReference | None, rows: pd.DataFrame) -> Gate:
+def _mature_gates(spec: LoopSpec, reference: PerformanceReference | None, rows: pd.DataFrame) -> MatureGates:
     """Whether the version's probabilities meant what they said in the newest mature windows."""
     enough = len(rows) >= spec.performance.min_labels and rows["entity_key"].nunique() > 1
-    if reference is None or reference.recalibration is None or not enough:
-        return calibration_of_probabilities(spec.monitoring, None)
-    labels, scores = (rows[name].to_numpy(dtype=np.float64) for name in ("label", "proba"))
-    gap: Interval = clustered_interval(
-        calibrated(reference.recalibration, scores) - labels, entities_of(rows), level=spec.monitoring.confidence
+    gap, slope = None, None
+    if reference is not None and reference.recalibration is not None and enough:
+        labels, scores = (rows[name].to_numpy(dtype=np.float64) for name in ("label", "proba"))
+        p, entities, level = calibrated(reference.recalibration, scores), entities_of(rows), spec.monitoring.confidence
+        gap, slope = clustered_interval(p - labels, entities, level=level), _slope(labels, p, entities, level=level)
+    return MatureGates(
+        calibration=calibration_of_probabilities(spec.monitoring, gap),
+        slope=slope_of_probabilities(spec.performance, slope),
     )
-    return calibration_of_probabilities(spec.monitoring, gap)
+
+
+def _slope(labels: Vector, probabilities: Vector, entities: ArrayLike, *, level: float) -> Interval | None:
+    try:
+        return slope_interval(labels, probabilities, entities, level=level)
+    except NotEnoughDataError:
+        return None
 
 
 def _matured(home: Home, spec: LoopSpec, window: Period, report: PerformanceReport) -> tuple[EstimateError, ...]:
