@@ -56,6 +56,8 @@ from boucle.policy.monitoring import MonitoringPolicy
 from boucle.policy.retraining import RetrainingPolicy
 
 QUIET_ROWS = (200, 500, 2_000, 10_000, 50_000)
+ASKED_OFTEN = ((2_000, 5), (10_000, 10))
+"""Rows of a window, and how many of them are about the same entity."""
 EVIDENTLY_ROWS, AGREEMENT_ROWS, RATIO_ROWS = 500, 20_000, 1_000_000
 LIFE, FOUND_ROWS, WINDOWS_TO_FIND = 10, 2_000, 2
 MONITORING, RETRAINING = MonitoringPolicy(), RetrainingPolicy()
@@ -69,15 +71,15 @@ TARGETS = {
 Json = dict[str, Any]
 
 
-def quiet(n: int, windows: int, by_evidently: int, rng: np.random.Generator) -> Json:
-    """False alarms of windows of n rows in which nothing changed."""
+def quiet(n: int, windows: int, by_evidently: int, rng: np.random.Generator, *, asked: int = 1) -> Json:
+    """False alarms of windows of n rows in which nothing changed, each entity asked about so many times."""
     fired = failed = inconclusive = drifted = looked = 0
     reports: list[DriftReport] = []
     for number in range(windows):
         if number % LIFE == 0:
             before = draw(rng, REFERENCE_ROWS)
             reference, reports = reference_of(before), []
-        rows = draw(rng, n)
+        rows = draw(rng, n, asked=asked)
         reports.append(report_of(MONITORING, facts_of(reference, rows), number))
         fired += decide(RETRAINING, reports).outcome is TriggerOutcome.FIRED
         failed += bool(failed_gates(reports[-1]))
@@ -87,6 +89,7 @@ def quiet(n: int, windows: int, by_evidently: int, rng: np.random.Generator) -> 
             drifted += evidently_columns(before, rows) > 0
     return {
         "rows": n,
+        "asked": asked,
         "windows": windows,
         "false_retrainings_per_100": 100 * fired / windows,
         "any_gate_per_100": 100 * failed / windows,
@@ -148,11 +151,20 @@ def missed(value: Json) -> list[str]:
 
 def report(value: Json) -> None:
     """Tables for people."""
-    calm = Table("rows a window", "windows", "false retrainings", "any gate", "inconclusive", "Evidently, any column")
+    calm = Table(
+        "rows a window",
+        "of an entity",
+        "windows",
+        "false retrainings",
+        "any gate",
+        "inconclusive",
+        "Evidently, any column",
+    )
     for one in value["quiet"]:
         shown = "-" if one["evidently_per_100"] is None else f"{one['evidently_per_100']:.0f}"
         calm.add_row(
             f"{one['rows']:,}",
+            str(one["asked"]),
             f"{one['windows']:,}",
             *(f"{one[key]:.2f}" for key in ("false_retrainings_per_100", "any_gate_per_100", "inconclusive_per_100")),
             f"{shown} (of {one['evidently_windows']} windows)",
@@ -192,6 +204,9 @@ def main() -> int:
         # Evidently takes a second or more a window: in the quick run it looks at the small ones only.
         few = by_evidently if n <= EVIDENTLY_ROWS or not arguments.quick else 0
         value["quiet"].append(quiet(n, windows, few, rng))
+    for n, asked in ASKED_OFTEN:
+        say(f"{windows:,} quiet windows of {n:,} rows, {asked} of each entity")
+        value["quiet"].append(quiet(n, windows, 0, rng, asked=asked))
     for shift in SHIFTS:
         say(f"{times} times: {shift.name}")
         value["shifts"].append(found(shift, times, rng))

@@ -24,6 +24,7 @@ from boucle.stats.calibration import build_calibration
 from boucle.training.evaluate import Holdout, reference_profile
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Codes = np.ndarray[Any, np.dtype[np.intp]]
 COLUMNS = 20
 NAMES = tuple(f"feature_{place}" for place in range(COLUMNS))
 CORRELATED, SKEWED, CATEGORIES, FLAG, COUNT, ZEROS, NULLS = range(8), range(8, 11), (11, 12), 13, 14, 15, 16
@@ -62,6 +63,7 @@ class Rows:
     features: Floats
     scores: Floats
     labels: Floats
+    entities: Codes
 
     @property
     def columns(self) -> dict[str, Floats]:
@@ -73,8 +75,17 @@ class Rows:
         return pd.DataFrame(self.columns).assign(proba=self.scores)
 
 
-def draw(rng: np.random.Generator, n: int, shift: Shift = CALM) -> Rows:
-    """So many rows; scores are the true probabilities, unless the base rate moved under them."""
+def draw(rng: np.random.Generator, n: int, shift: Shift = CALM, *, asked: int = 1) -> Rows:
+    """So many rows, each entity `asked` times; scores are the true probabilities, unless the base rate moved."""
+    if asked > 1:
+        once = draw(rng, n // asked, shift)
+        again = np.tile(once.entities, asked)
+        return Rows(
+            features=np.asfortranarray(once.features[again]),
+            scores=once.scores[again],
+            labels=once.labels[again],
+            entities=again,
+        )
     x = np.asfortranarray(rng.normal(size=(n, COLUMNS)))
     x[:, 0] += shift.deviations / math.sqrt(0.64)
     x[:, CORRELATED] = 0.6 * rng.normal(size=(n, 1)) + 0.8 * x[:, CORRELATED]
@@ -90,14 +101,12 @@ def draw(rng: np.random.Generator, n: int, shift: Shift = CALM) -> Rows:
         x[:, FROZEN] = 0.3
     scores = 1 / (1 + np.exp(-logits))
     labels = (rng.random(n) < np.minimum(1, scores * shift.base_rate)).astype(np.float64)
-    return Rows(features=x, scores=scores, labels=labels)
+    return Rows(features=x, scores=scores, labels=labels, entities=np.arange(n))
 
 
 def reference_of(rows: Rows) -> ReferenceProfile:
     """The reference as training makes it of its holdout."""
-    holdout = Holdout(
-        features=rows.features, feature_names=NAMES, labels=rows.labels, entities=np.arange(len(rows.labels))
-    )
+    holdout = Holdout(features=rows.features, feature_names=NAMES, labels=rows.labels, entities=rows.entities)
     return reference_profile(
         holdout,
         rows.scores,
@@ -114,9 +123,9 @@ def facts_of(reference: ReferenceProfile, rows: Rows) -> LiveFacts:
     return LiveFacts(
         reference=reference,
         predictions=len(rows.scores),
-        scores=profile_like(rows.scores, reference.score_column),
-        features=profile_columns(rows.columns, reference.columns),
-        outcomes=build_calibration(rows.labels, rows.scores, np.arange(len(rows.labels)), reference.scores.edges),
+        scores=profile_like(rows.scores, reference.score_column, entities=rows.entities),
+        features=profile_columns(rows.columns, reference.columns, entities=rows.entities),
+        outcomes=build_calibration(rows.labels, rows.scores, rows.entities, reference.scores.edges),
     )
 
 

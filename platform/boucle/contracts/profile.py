@@ -65,7 +65,8 @@ class ColumnDetails(Document):
 
     `sums` are those of the finite values in each bin of the histogram; `infinite` counts the others in the first and
     in the last bin. `frequent` are values that at least a tenth of a period's rows have, ascending; over
-    several periods the counts are of those periods in which they were frequent.
+    several periods the counts are of those periods in which they were frequent. `design_effect` is how many rows are
+    worth one of another entity (`boucle.stats.clusters`); an entity that is there in two periods counts as two.
     """
 
     sums: tuple[float, ...]
@@ -73,6 +74,7 @@ class ColumnDetails(Document):
     moments: Moments | None
     frequent: tuple[ValueCount, ...]
     categories: Categories | None = None
+    design_effect: float = 1.0
 
 
 class ColumnProfile(Document):
@@ -90,6 +92,11 @@ class ColumnProfile(Document):
     def total(self) -> int:
         """Values seen, missing ones included."""
         return self.histogram.total
+
+    @property
+    def design_effect(self) -> float:
+        """How many rows are worth one of another entity; 1 where an earlier release did not ask."""
+        return self.details.design_effect if self.details else 1.0
 
     @cached_property
     def places(self) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boucle.contracts.profile import Categories, ColumnDetails, ColumnProfile, Histogram, Moments, ValueCount
 from boucle.errors import NotEnoughDataError
+from boucle.stats.clusters import design_effect
 
 MAX_CATEGORIES = 20
 """A column with at most so many values in the reference is counted by value."""
@@ -17,6 +18,7 @@ LARGEST = 1e150
 FREQUENT_SHARE = 0.1
 _SAMPLE = 4_096
 Floats = NDArray[np.float64]
+Codes = NDArray[np.intp]
 
 
 def quantile_edges(values: ArrayLike, bins: int) -> tuple[float, ...]:
@@ -49,7 +51,12 @@ def build_histogram(values: ArrayLike, edges: Sequence[float]) -> Histogram:
 
 
 def profile_column(
-    values: ArrayLike, edges: Sequence[float], categories: Sequence[float] = (), *, is_ordered: bool = True
+    values: ArrayLike,
+    edges: Sequence[float],
+    categories: Sequence[float] = (),
+    *,
+    is_ordered: bool = True,
+    entities: Codes | None = None,
 ) -> ColumnProfile:
     """The profile of a column on fixed bins.
 
@@ -58,6 +65,7 @@ def profile_column(
         edges: Of the histogram, strictly increasing.
         categories: Values to count one by one, ascending; none where the column has many.
         is_ordered: Whether those values are numbers, not places in a list of names.
+        entities: Whom each row is about, numbered from 0; without them each row is about another one.
     """
     column = np.asarray(values, dtype=np.float64)
     present = _present(column)
@@ -75,11 +83,14 @@ def profile_column(
             moments=_moments(finite),
             frequent=_frequent(finite, len(column)),
             categories=_categories(present, categories, is_ordered=is_ordered) if len(categories) else None,
+            design_effect=1.0 if entities is None else design_effect(_places(column, edges, categories), entities),
         ),
     )
 
 
-def profile_reference(values: ArrayLike, bins: int, declared: Sequence[float] = ()) -> ColumnProfile:
+def profile_reference(
+    values: ArrayLike, bins: int, declared: Sequence[float] = (), *, entities: Codes | None = None
+) -> ColumnProfile:
     """The profile that fixes the bins of a column: `bins` quantiles, and values where they are declared or few.
 
     A column that is missing altogether has one edge, so that any value it gets later is drift.
@@ -89,10 +100,10 @@ def profile_reference(values: ArrayLike, bins: int, declared: Sequence[float] = 
     found = np.unique(finite)
     few = tuple(float(value) for value in found) if len(found) <= MAX_CATEGORIES else ()
     edges = quantile_edges(finite, bins) if len(finite) else (0.0,)
-    return profile_column(column, edges, tuple(declared) or few, is_ordered=not declared)
+    return profile_column(column, edges, tuple(declared) or few, is_ordered=not declared, entities=entities)
 
 
-def profile_like(values: ArrayLike, reference: ColumnProfile) -> ColumnProfile:
+def profile_like(values: ArrayLike, reference: ColumnProfile, *, entities: Codes | None = None) -> ColumnProfile:
     """The profile of a column on the bins of its reference."""
     known = reference.categories
     return profile_column(
@@ -100,11 +111,12 @@ def profile_like(values: ArrayLike, reference: ColumnProfile) -> ColumnProfile:
         reference.histogram.edges,
         known.values if known else (),
         is_ordered=known.is_ordered if known else True,
+        entities=entities,
     )
 
 
 def profile_columns(
-    columns: Mapping[str, ArrayLike], reference: Mapping[str, ColumnProfile]
+    columns: Mapping[str, ArrayLike], reference: Mapping[str, ColumnProfile], *, entities: Codes | None = None
 ) -> dict[str, ColumnProfile]:
     """A profile of each column of `reference`, on its bins.
 
@@ -114,7 +126,7 @@ def profile_columns(
     missing = sorted(set(reference) - set(columns))
     if missing:
         raise ValueError(f"The window has no column {', '.join(missing)}, which the reference profile has.")
-    return {name: profile_like(columns[name], profile) for name, profile in reference.items()}
+    return {name: profile_like(columns[name], profile, entities=entities) for name, profile in reference.items()}
 
 
 def merge_histograms(first: Histogram, second: Histogram) -> Histogram:
@@ -151,9 +163,13 @@ def merge_columns(first: ColumnProfile, second: ColumnProfile) -> ColumnProfile:
         ValueError: They are on different bins.
     """
     one, other = first.details, second.details
+    if one is None or other is None:
+        return ColumnProfile(histogram=merge_histograms(first.histogram, second.histogram))
+    rows = first.total + second.total
+    effect = (first.total * one.design_effect + second.total * other.design_effect) / rows if rows else 1.0
     return ColumnProfile(
         histogram=merge_histograms(first.histogram, second.histogram),
-        details=_merged_details(one, other) if one and other else None,
+        details=_merged_details(one, other).model_copy(update={"design_effect": effect}),
     )
 
 
@@ -177,6 +193,17 @@ def _bins(present: Floats, edges: Sequence[float]) -> NDArray[np.intp]:
     if len(edges) == 0 or any(low >= high for low, high in pairwise(edges)):
         raise ValueError("Edges must be given and increase strictly.")
     return np.searchsorted(np.asarray(edges, dtype=np.float64), present, side="right")
+
+
+def _places(column: Floats, edges: Sequence[float], categories: Sequence[float]) -> Codes:
+    """The bin of each row as tests count them: by value where there are few, else by edges; missing values have one."""
+    missing = np.isnan(column)
+    if len(categories):
+        known = np.asarray(categories, dtype=np.float64)
+        place = np.minimum(np.searchsorted(known, column), len(known) - 1)
+        place[known[place] != column] = len(known)
+        return np.where(missing, len(known) + 1, place)
+    return np.where(missing, len(edges) + 1, np.searchsorted(np.asarray(edges, dtype=np.float64), column, side="right"))
 
 
 def _histogram(edges: Sequence[float], bins: NDArray[np.intp], *, nulls: int) -> Histogram:

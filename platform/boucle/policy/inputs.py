@@ -32,7 +32,8 @@ def input_frozen(facts: LiveFacts, limit: GateLimit, *, alarms: float) -> Gate:
         return gates.at_least(name, None, limit, sample_size=0, detail=detail)
     left = {key: others / rows / usual for key, (others, rows, usual) in found.items()}
     # A flag that is seldom set may stand still by chance; it must not hide a feature that cannot.
-    sure = [key for key in found if left[key] < limit.limit and bdtr(*found[key]) <= alarms / len(found)]
+    few = {key: (*_worths(facts.features[key], *counts), usual) for key, (*counts, usual) in found.items()}
+    sure = [key for key in found if left[key] < limit.limit and bdtr(*few[key]) <= alarms / len(found)]
     feature = min(sure or left, key=lambda key: left[key])
     others, rows, _ = found[feature]
     detail = f"{feature} varies least: {others} of {rows} rows have another value than its most common one."
@@ -84,9 +85,15 @@ def _reference_share(reference: ColumnProfile, value: float) -> float:
     return min(in_bin, FREQUENT_SHARE) if known is None else known / rows
 
 
+def _worths(column: ColumnProfile, some: float, rows: float) -> tuple[int, int]:
+    """Some of a column's rows, and all of them, as independent ones; at least one in all."""
+    return round(some / column.design_effect), max(1, round(rows / column.design_effect))
+
+
 def _rise(reference: ColumnProfile, current: ColumnProfile, *, level: float) -> Interval:
-    before = wilson_interval(reference.histogram.nulls, reference.total, level=level)
-    now = wilson_interval(current.histogram.nulls, current.total, level=level)
+    before, now = (
+        wilson_interval(*_worths(side, side.histogram.nulls, side.total), level=level) for side in (reference, current)
+    )
     return Interval(
         estimate=now.estimate - before.estimate,
         low=now.low - before.high,

@@ -207,9 +207,13 @@ def _no_labels(name: str, limit: GateLimit) -> Gate:
 
 
 def _with_enough_predictions(policy: MonitoringPolicy, facts: LiveFacts, gate: Gate) -> Gate:
-    if facts.predictions >= policy.min_predictions or gate.measured is None:
+    worth = facts.predictions / facts.scores.design_effect
+    if worth >= policy.min_predictions or gate.measured is None:
         return gate
-    return gates.inconclusive(gate, f"{facts.predictions} predictions; the policy asks for {policy.min_predictions}.")
+    said = f"{facts.predictions} predictions"
+    if facts.scores.design_effect > 1:
+        said += f", worth {worth:.0f} of different entities"
+    return gates.inconclusive(gate, f"{said}; the policy asks for {policy.min_predictions}.")
 
 
 def _with_enough_labels(policy: MonitoringPolicy, facts: LiveFacts, gate: Gate) -> Gate:

@@ -27,7 +27,7 @@ def kolmogorov_smirnov(reference: ColumnProfile, current: ColumnProfile, *, leve
     if n == 0 or m == 0:
         return None
     value = float(np.abs(np.cumsum(first) / n - np.cumsum(second) / m).max())
-    scale = math.sqrt(1 / n + 1 / m)
+    scale = math.sqrt(reference.design_effect / n + current.design_effect / m)
     return DriftStatistic(
         name=StatisticName.KOLMOGOROV_SMIRNOV,
         value=value,

@@ -1,8 +1,9 @@
 """How far two distributions are apart, from their profiles alone: bins of the reference, counts on both sides.
 
-Values of a category are its bins, else the histogram's; missing values are a bin of their own. Every statistic grows
-with drift. `level` is the probability with which its limit holds where nothing drifted. For distances along the axis
-see `boucle.stats.distance`.
+Values of a category are its bins, else the histogram's; missing values are a bin of their own. Counts are those of so
+many independent rows as the rows of each side are worth (`ColumnProfile.design_effect`). Every statistic grows with
+drift. `level` is the probability with which its limit holds where nothing drifted. For distances along the axis see
+`boucle.stats.distance`.
 """
 
 # ruff: noqa: PLC0415 - heavy libraries are imported where they are used, so that a code server starts in seconds
@@ -125,7 +126,7 @@ def weighted_mean(values: Mapping[str, float], weights: Mapping[str, float]) -> 
 
 
 def shared_bins(reference: ColumnProfile, current: ColumnProfile) -> tuple[Vector, Vector]:
-    """Counts of both sides in the bins that either uses.
+    """Counts of both sides in the bins that either uses, as independent rows.
 
     Raises:
         ValueError: The profiles are on different bins.
@@ -137,8 +138,8 @@ def shared_bins(reference: ColumnProfile, current: ColumnProfile) -> tuple[Vecto
         raise NotEnoughDataError(
             f"Drift needs values on both sides: reference has {reference.total}, current has {current.total}."
         )
-    expected = np.array(reference.counts, dtype=np.float64)
-    seen = np.array(current.counts, dtype=np.float64)
+    expected = np.array(reference.counts, dtype=np.float64) / reference.design_effect
+    seen = np.array(current.counts, dtype=np.float64) / current.design_effect
     used = (expected + seen) > 0
     return expected[used], seen[used]
 

@@ -182,11 +182,12 @@ def reference_profile(
     `categories` are the values of the features that are places in a list of names.
     """
     declared = categories or {}
+    _, entities = np.unique(np.asarray(holdout.entities), return_inverse=True)
     columns = {
-        name: profile_reference(holdout.features[:, column], bins, declared.get(name, ()))
+        name: profile_reference(holdout.features[:, column], bins, declared.get(name, ()), entities=entities)
         for column, name in enumerate(holdout.feature_names)
     }
-    scored = profile_reference(scores, bins)
+    scored = profile_reference(scores, bins, entities=entities)
     return ReferenceProfile(
         model=model,
         version=version,

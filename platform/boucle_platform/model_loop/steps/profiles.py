@@ -142,6 +142,7 @@ def _answers(
     names = tuple(reference.features)
     matrix = matrix_of(rows, names)
     columns = {name: np.ascontiguousarray(matrix[:, column]) for column, name in enumerate(names)}
+    entities, _ = pd.factorize(rows["entity_key"])
     return PeriodProfile(
         model=spec.name,
         version=reference.version,
@@ -149,8 +150,8 @@ def _answers(
         revision=1,
         reference_digest=reference.digest(),
         rows=len(rows),
-        features=profile_columns(columns, reference.columns),
-        scores=profile_like(rows[SCORE].to_numpy(dtype=np.float64), reference.score_column),
+        features=profile_columns(columns, reference.columns, entities=entities),
+        scores=profile_like(rows[SCORE].to_numpy(dtype=np.float64), reference.score_column, entities=entities),
         created_at=home.clock(spec.name).now(),
     )
 
