@@ -30,7 +30,6 @@ from boucle.contracts.windows import next_period
 from boucle.features.profiles import merge_profiles, profile_columns
 from boucle.policy.columns import column_drifts, column_statistics
 from boucle.policy.monitoring import MonitoringPolicy, drift_gates
-from boucle.stats.drift import PRIOR_COUNT
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import catalogue
@@ -170,14 +169,17 @@ def agreement(rng: np.random.Generator, *, rows: int) -> Json:
 
 
 def _apart(reference: ColumnProfile, merged: ColumnProfile, before: Floats, now: Floats) -> dict[str, float]:
-    """Of one column; exact index and Jensen-Shannon distance are on the same bins, the others on the raw rows."""
+    """Of one column; exact index and Jensen-Shannon distance are on the same bins, the others on the raw rows.
+
+    The exact index is the plain one, without what boucle adds to each bin, over the bins that both sides use.
+    """
     if reference.categories:
         bins = np.array([*reference.categories.values, np.inf])
     else:
         bins = np.array([-np.inf, *reference.histogram.edges, np.inf])
     counts = np.array([np.histogram(values, bins)[0] for values in (before, now)], dtype=np.float64)
+    p, q = (counts / counts.sum(axis=1, keepdims=True))[:, counts.min(axis=0) > 0]
     counts = counts[:, counts.sum(axis=0) > 0]
-    p, q = (counts + PRIOR_COUNT) / (counts + PRIOR_COUNT).sum(axis=1, keepdims=True)
     exact = {
         "psi": float(np.sum((p - q) * np.log(p / q))),
         "jensen_shannon": float(jensenshannon(*counts, base=2)),
