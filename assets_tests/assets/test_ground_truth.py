@@ -293,10 +293,13 @@ def test_a_run_of_two_periods_states_each_as_it_was_known_at_its_own_end(home: H
     assert (restated.period, restated.known, restated.late) == ("1997-05", 1, 1)
 
 
-def test_news_about_a_window_that_is_too_old_are_not_looked_for(home: Home):
+def test_news_about_a_window_that_is_too_old_are_counted_and_not_joined(home: Home):
     ask(home, 1, entity="7", as_of=day("1997-05-01"))
     joined(home, MAY)
     tell(home, 1, 1, received="1997-06-10")
     spec = SPEC.model_copy(update={"outcomes": OutcomeSettings(restate_days=0)})
     collect_predictions(home, spec, [JUNE])
-    assert join_outcomes(home, spec, [JUNE]).restated == ()
+    found = join_outcomes(home, spec, [JUNE])
+    assert found.restated == ()
+    assert (found.joined[JUNE.key].outcomes.too_late, found.joined[JUNE.key].outcomes.unknown_feedback) == (1, 0)
+    assert "1 outcome(s) came too late to be joined" in str(coverage_check(found.joined[JUNE.key]).description)

@@ -20,6 +20,7 @@ class WindowOutcomes(Document):
     `disagreeing` those where sources contradict each other, `unusable` feedback that is neither 0 nor 1.
 
     `unknown_feedback` counts predictions that feedback of this period names and no log holds; `unknown_ids` are some.
+    `too_late` counts those that it names whose window is too old to be restated (`outcomes.restate_days`).
     """
 
     schema_version: Literal[1] = 1
@@ -41,6 +42,7 @@ class WindowOutcomes(Document):
     by_source: dict[str, int]
     unknown_feedback: int = Field(default=0, ge=0)
     unknown_ids: tuple[str, ...] = ()
+    too_late: int = Field(default=0, ge=0)
     labels_digest: Digest
 
     @property

@@ -113,14 +113,18 @@ def newest_statement(home: Home, spec: LoopSpec, period: str) -> WindowOutcomes:
 def coverage_check(joined: Joined) -> dg.AssetCheckResult:
     """Missing outcomes warn: what is measured on the rest may be measured on the wrong ones."""
     found = joined.outcomes
-    said = [f"{found.known} of {found.due} due predictions have their outcome"]
+    nothing = "no prediction was due in the period: nothing is known"
+    said = [f"{found.known} of {found.due} due predictions have their outcome" if found.due else nothing]
     said += [f"{found.void} never get one"] if found.void else []
     said += [f"{found.unknown_feedback} prediction id(s) of feedback are in no log"] if found.unknown_feedback else []
+    said += (
+        [f"{found.too_late} outcome(s) came too late to be joined (`outcomes.restate_days`)"] if found.too_late else []
+    )
     return dg.AssetCheckResult(
         check_name="coverage_complete",
         passed=found.due > 0 and found.known == found.due,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(said) if found.due else "no prediction was due in the period: nothing is known",
+        description="; ".join(said),
         metadata={"due": found.due, "coverage": found.coverage},
     )
 
@@ -145,6 +149,7 @@ def _state(
                 "corrected": int((first != now).sum()),
                 "unknown_feedback": before[0].unknown_feedback,
                 "unknown_ids": before[0].unknown_ids,
+                "too_late": before[0].too_late,
             }
         )
     write_rows(_file(home, spec, stated, ".parquet"), rows)

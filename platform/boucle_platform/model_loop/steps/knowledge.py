@@ -32,7 +32,8 @@ class Knowledge:
     """Predictions of a row of windows, and what each source says of them.
 
     `place` is the window of each row of `predictions`, -1 where it is another one; `labels` speaks of the same rows,
-    `feedback` are the messages in the order in which they came, `unknown` those about no prediction that there is.
+    `feedback` are the messages in the order in which they came, `unknown` those about no prediction that there is,
+    `too_late` those about predictions of earlier windows, which are not restated any more.
     """
 
     spec: LoopSpec
@@ -42,6 +43,7 @@ class Knowledge:
     labels: Said
     feedback: Sequence[FeedbackRecord]
     unknown: Sequence[FeedbackRecord]
+    too_late: Sequence[FeedbackRecord]
 
     @classmethod
     def read(cls, home: Home, spec: LoopSpec, windows: Sequence[Period], *, until: datetime) -> Self:
@@ -50,6 +52,9 @@ class Knowledge:
         rows = served_between(home, spec, naive(windows[0].start) - horizon, end)
         asked = OutcomeSource.FEEDBACK in spec.outcomes.sources
         heard = _feedback(home, rows, windows[0].start, until) if asked else []
+        due = rows["features_as_of"].fillna(rows["as_of"]) + horizon
+        current = frozenset(rows["prediction_id"][due >= naive(windows[0].start)])
+        unknown, too_late = _strange(home, spec, current, [one for one in heard if one.received_at <= windows[-1].end])
         return cls(
             spec=spec,
             windows=windows,
@@ -57,12 +62,13 @@ class Knowledge:
             place=windows_of(
                 [np.datetime64(naive(window.start)) for window in windows],
                 [np.datetime64(naive(window.end)) for window in windows],
-                due=rows["features_as_of"].fillna(rows["as_of"]) + horizon,
+                due=due,
                 at=rows["at"],
             ),
             labels=_labels(home, spec, rows, naive(until)),
             feedback=heard,
-            unknown=_unknown(home, spec, rows, [one for one in heard if one.received_at <= windows[-1].end]),
+            unknown=unknown,
+            too_late=too_late,
         )
 
     def of(self, place: int, until: datetime) -> tuple[pd.DataFrame, WindowOutcomes]:
@@ -78,7 +84,7 @@ class Knowledge:
         }
         found = resolve([said[source] for source in self.spec.outcomes.sources])
         known = _known(self.spec, rows, found)
-        unknown = sorted({one.prediction_id for one in self.unknown if window.start < one.received_at <= window.end})
+        unknown, too_late = (_named(messages, window) for messages in (self.unknown, self.too_late))
         stated = WindowOutcomes(
             model=self.spec.name,
             period=window.key,
@@ -92,6 +98,7 @@ class Knowledge:
             by_source={str(name): int(n) for name, n in known["source"].value_counts().sort_index().items()},
             unknown_feedback=len(unknown),
             unknown_ids=tuple(unknown[:_IDS_KEPT]),
+            too_late=len(too_late),
             labels_digest=_digest(rows, found),
         )
         return known, stated
@@ -169,19 +176,31 @@ def _heard(feedback: Sequence[FeedbackRecord], rows: pd.DataFrame, until: dateti
     return said, int((~usable & ~np.isnan(outcome)).sum())
 
 
-def _unknown(
-    home: Home, spec: LoopSpec, rows: pd.DataFrame, feedback: Sequence[FeedbackRecord]
-) -> list[FeedbackRecord]:
-    """Messages that name this model, or none, about a prediction that is in no log. The logs are read if need be."""
-    ours = set(rows["prediction_id"])
-    strange = [one for one in feedback if one.prediction_id not in ours and one.model in {None, spec.name}]
+def _strange(
+    home: Home, spec: LoopSpec, current: frozenset[str], feedback: Sequence[FeedbackRecord]
+) -> tuple[list[FeedbackRecord], list[FeedbackRecord]]:
+    """Messages that name this model, or none, and no prediction of these windows or later.
+
+    Those about a prediction that is in no log, and those about one of this model's that is too old. The logs are read
+    if need be.
+    """
+    strange = [one for one in feedback if one.prediction_id not in current and one.model in {None, spec.name}]
     names = {one.prediction_id for one in strange}
-    names.difference_update(
-        chain(prediction_ids(home.log, home.log.streams()), ranked_ids(home.ranks, home.ranks.streams()))
-        if names
-        else ()
+    if not names:
+        return [], []
+    ours = names.intersection(prediction_ids(home.log, [spec.name]))
+    others = [name for name in home.log.streams() if name != spec.name]
+    logged = chain(prediction_ids(home.log, others), ranked_ids(home.ranks, home.ranks.streams()))
+    nowhere = names.difference(ours, logged)
+    return (
+        [one for one in strange if one.prediction_id in nowhere],
+        [one for one in strange if one.prediction_id in ours],
     )
-    return [one for one in strange if one.prediction_id in names]
+
+
+def _named(messages: Sequence[FeedbackRecord], window: Period) -> list[str]:
+    """The predictions that messages of a window name."""
+    return sorted({one.prediction_id for one in messages if window.start < one.received_at <= window.end})
 
 
 def _digest(rows: pd.DataFrame, found: Resolved) -> Digest:
