@@ -2,17 +2,18 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from assets_tests.contract.test_documents import example
 from assets_tests.judging import MODEL, day, gate, trigger
 from boucle.contracts.monitoring import DriftReport
-from boucle.contracts.performance import MonitoringHistory, PerformanceReport
+from boucle.contracts.performance import Metric, MonitoringHistory, PerformanceReport
 from boucle.contracts.trigger import TriggerOutcome
 from boucle.contracts.verdict import Bound, Verdict
 from boucle.stats.performance_history import monitoring_history
 from boucle_platform.model_loop.monitoring_page import render_monitoring
-from boucle_platform.model_loop.monitoring_plots import _drift
+from boucle_platform.model_loop.monitoring_plots import _drift, _metric
 
 REPORT = PerformanceReport.model_validate(example("PerformanceReport"))
 DRIFT = DriftReport.model_validate(example("DriftReport"))
@@ -75,3 +76,16 @@ def test_a_frozen_input_is_drawn_beyond_its_limit_and_one_that_varies_within_it(
         return [line.get_ydata()[0] for line in axes.lines if line.get_label() == "input_frozen"]
 
     assert (used(1.0), used(0.0)) == ([0.1], [5])
+
+
+def test_a_window_without_a_measurement_breaks_the_line():
+    """A line across it would say what nobody knows."""
+    silent = REPORT.model_copy(update={"realised": (), "estimates": ()})
+    named = [f"1997-0{month}" for month in range(5, 10)]
+    reports = [
+        one.model_copy(update={"period": period})
+        for period, one in zip(named, [REPORT, REPORT, silent, REPORT, REPORT], strict=True)
+    ]
+    (axes,) = _metric(named, reports, Metric.LOG_LOSS, ()).axes
+    realised = next(line for line in axes.get_lines() if line.get_label().startswith("version"))
+    assert [bool(np.isnan(y)) for y in realised.get_ydata()] == [False, False, True, False, False]

@@ -93,9 +93,10 @@ def _metric(
 def _line(axes: "Axes", periods: list[str], line: Line, colour: str, label: str, *, dashed: bool) -> None:
     if not line:
         return
-    xs = [periods.index(period) for period, _ in line]
-    low, high = [one.low for _, one in line], [one.high for _, one in line]
-    values = [one.estimate for _, one in line]
+    # A window in which nothing was measured breaks the line: what lies between its neighbours is not known.
+    known = {periods.index(period): (one.estimate, one.low, one.high) for period, one in line}
+    xs = range(min(known), max(known) + 1)
+    values, low, high = zip(*(known.get(x, (float("nan"),) * 3) for x in xs), strict=True)
     if dashed:
         axes.plot(xs, values, color=colour, linestyle=(0, (4, 3)), linewidth=1.1, marker="x", markersize=4)
         return
