@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from assets_tests.bundles import promote, put_bundle
-from assets_tests.judging import day, training_manifest
+from assets_tests.contract.test_documents import example
+from assets_tests.judging import day, drift_report, gate, training_manifest
 from assets_tests.records import prediction
 from boucle.contracts.ids import Digest
 from boucle.contracts.measuring import Slicing
@@ -26,6 +27,7 @@ from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.performance_metadata import history_metadata, performance_metadata
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.ground_truth import join_outcomes
+from boucle_platform.model_loop.steps.monitoring import drift_check
 from boucle_platform.model_loop.steps.performance import live_performance, tolerance_check
 from boucle_platform.model_loop.steps.prediction_log import collect_predictions
 from boucle_platform.model_loop.steps.store import GROUND_TRUTH, data_dir, version_dir, write_document, write_rows
@@ -179,7 +181,7 @@ def test_without_labels_there_is_an_estimate_and_no_realised_row(world: World):
     assert report.coverage == 0
     assert estimate(report).metrics[Metric.LOG_LOSS] is not None
     assert estimate(report).confusion is not None
-    assert not tolerance_check(report).passed
+    assert not tolerance_check([report]).passed
 
 
 def losses(report: PerformanceReport) -> list[EstimateError]:
@@ -234,7 +236,7 @@ def test_concept_shift_shows_in_the_error_and_then_the_estimate_is_refused(world
     may = world.report(MAY)
     assert "does not hold on the newest mature predictions" in estimate(may).refused  # May's outcomes are known already
     assert set(estimate(may).metrics.values()) == {None}
-    assert not tolerance_check(may).passed
+    assert not tolerance_check([may]).passed
     assert {str(gate.verdict) for gate in may.gates} == {"failed"}
 
 
@@ -294,3 +296,23 @@ def test_the_dagster_page_has_tables_and_plots(world: World):
     assert {"log_loss_plot", "calibration_plot", "coverage_plot", "estimate_accuracy"} == set(plots)
     accuracy = {one.metric: one for one in estimate_accuracy(report.estimate_errors)}
     assert accuracy[Metric.LOG_LOSS].mean_absolute_error < 0.05
+
+
+def test_of_several_windows_a_check_shows_the_newest_that_failed():
+    """A run may load a month of days: the last one must not hide the others."""
+    windows = {"1997-05": Verdict.FAILED, "1997-06": Verdict.FAILED, "1997-07": Verdict.PASSED, "1997-08": None}
+    reports = [
+        drift_report(period=period, gates=(gate("score_drift", verdict),) if verdict else ())
+        for period, verdict in windows.items()
+    ]
+    found = drift_check(reports)
+    assert (found.passed, found.metadata["period"].text) == (False, "1997-06")
+    assert drift_check(reports[2:3]).passed
+    assert drift_check(reports[2:]).metadata["period"].text == "1997-08"
+    example_of = PerformanceReport.model_validate(example("PerformanceReport"))
+    told = [
+        example_of.model_copy(update={"period": period, "gates": (gate("log_loss_within_tolerance", verdict),)})
+        for period, verdict in windows.items()
+        if verdict
+    ]
+    assert tolerance_check(told).metadata["period"].text == "1997-06"

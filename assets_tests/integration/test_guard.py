@@ -181,6 +181,19 @@ def test_what_was_answered_while_nobody_looked_is_no_breach_and_what_comes_then_
     assert world.moves() == [("sensor:repurchase_guard", 1)]
 
 
+def test_what_was_answered_while_the_guard_was_silent_is_no_breach_and_what_comes_then_is(world: World):
+    """Its last look at this version was twenty minutes ago: an incident may have been over for nineteen of them."""
+    world.tick()
+    watch = json.loads(world.cursor or "")
+    long_ago = [(at - 1200, counts) for at, counts in watch["history"]]
+    world.cursor = json.dumps({**watch, "history": long_ago})
+    world.ask(100)
+    assert "failed_requests: inconclusive (measured nothing" in world.tick().skip_reason.skip_message
+    assert world.moves() == []
+    world.ask(100)
+    assert len(world.tick().run_requests) == 1
+
+
 def test_a_replica_that_could_not_be_read_is_counted_from_when_it_can_be_again(world: World):
     two = Replica(world.replica.settings.home, "two").start()
     try:

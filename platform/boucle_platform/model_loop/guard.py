@@ -160,7 +160,9 @@ def _looked(home: Home, spec: LoopSpec, move: Decision, watch: Watch) -> Watch:
     now = time.time()
     seen: Seen[Mapping[str, Counted]] = Seen(now, counts)
     if watch.decision == move.decision_id:
-        history = looked(watch.history, seen, spec.service.slow) if watch.slow_seconds == slow_seconds else (seen,)
+        # What was counted in a silence may be from its beginning: a window would say that it happens now.
+        goes_on = watch.slow_seconds == slow_seconds and _looked_just_now(watch, now)
+        history = looked(watch.history, seen, spec.service.slow) if goes_on else (seen,)
         return replace(watch, slow_seconds=slow_seconds, history=history)
     anew = replace(watch, decision=move.decision_id, slow_seconds=slow_seconds, history=(seen,), before=None)
     if not _was_looking(watch, move, now):
@@ -184,8 +186,11 @@ def _at_the_move(counts: Mapping[str, Counted], last: Mapping[str, Counted]) -> 
 
 def _was_looking(watch: Watch, move: Decision, now: float) -> bool:
     """Whether the guard looked until a moment before a promotion."""
-    looking = bool(watch.history) and now - watch.history[-1].at <= _A_MOMENT_SECONDS
-    return looking and move.decision.kind is DecisionKind.PROMOTE
+    return _looked_just_now(watch, now) and move.decision.kind is DecisionKind.PROMOTE
+
+
+def _looked_just_now(watch: Watch, now: float) -> bool:
+    return bool(watch.history) and now - watch.history[-1].at <= _A_MOMENT_SECONDS
 
 
 def _is_known(home: Home, move: Decision) -> bool:

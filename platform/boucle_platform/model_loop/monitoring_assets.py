@@ -129,7 +129,7 @@ def _live_performance(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) 
         history = ports.monitoring.newest(spec.name)
         return dg.MaterializeResult(
             metadata=history_metadata(history) | {"restated": ", ".join(one.period for one in made.restated) or "none"},
-            check_results=[performance.tolerance_check(made.reports[periods[-1].key])],
+            check_results=[performance.tolerance_check([made.reports[period.key] for period in periods])],
         )
 
     return live_performance
@@ -157,7 +157,7 @@ def _drift_report(spec: LoopSpec, partitions: dg.PartitionsDefinition[str]) -> d
         context.add_asset_metadata(
             {**_history_plots(history), "monitoring_page": page_of_all}, partition_key=periods[-1].key
         )
-        return dg.MaterializeResult(value=reports, check_results=[monitoring.drift_check(report)])
+        return dg.MaterializeResult(value=reports, check_results=[monitoring.drift_check(list(reports.values()))])
 
     return drift_report
 

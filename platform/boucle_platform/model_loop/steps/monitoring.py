@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import dagster as dg
 
 from boucle.contracts.monitoring import DriftReport
+from boucle.contracts.performance import PerformanceReport
 from boucle.contracts.verdict import Gate, Verdict, overall
 from boucle.contracts.windows import Period
 from boucle_adapters.home import Home
@@ -13,6 +15,7 @@ from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.drift import measure_drift
 from boucle_platform.model_loop.steps.store import drift_reports
 
+R = TypeVar("R", DriftReport, PerformanceReport)
 SHOWN_PERIODS = 36
 SHOWN_GATES = ("score_drift", "feature_drift")
 
@@ -37,8 +40,14 @@ def drift_history(home: Home, spec: LoopSpec, newest: Sequence[DriftReport]) -> 
     return history
 
 
-def drift_check(report: DriftReport) -> dg.AssetCheckResult:
-    """Drift warns: it asks for retraining, it blocks nothing."""
+def newest_failed(reports: Sequence[R]) -> R:
+    """The newest report in which a gate failed; where none did, the newest."""
+    return ([one for one in reports if overall(one.gates) is Verdict.FAILED] or list(reports))[-1]
+
+
+def drift_check(reports: Sequence[DriftReport]) -> dg.AssetCheckResult:
+    """Of several windows the newest that failed, else the newest. It warns: drift asks for retraining, no more."""
+    report = newest_failed(reports)
     verdict = overall(report.gates)
     sentences = "; ".join(gate.sentence() for gate in report.gates)
     return dg.AssetCheckResult(
@@ -46,5 +55,5 @@ def drift_check(report: DriftReport) -> dg.AssetCheckResult:
         passed=verdict is Verdict.PASSED,
         severity=dg.AssetCheckSeverity.WARN,
         description=sentences or "nothing to compare: no version is in production",
-        metadata={"verdict": verdict.value},
+        metadata={"verdict": verdict.value, "period": report.period},
     )

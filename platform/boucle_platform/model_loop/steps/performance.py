@@ -34,6 +34,7 @@ from boucle_platform.model_loop.steps.ground_truth import (
     stated_rows,
     statements,
 )
+from boucle_platform.model_loop.steps.monitoring import newest_failed
 from boucle_platform.model_loop.steps.performance_reference import reference_of
 from boucle_platform.model_loop.steps.performance_rows import answered_by, entities_of, realised_rows, whole_row
 from boucle_platform.model_loop.steps.prediction_log import joined_up, predictions_of
@@ -69,8 +70,9 @@ def live_performance(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> R
     return Reported(reports=reports, restated=tuple(_reported(home, spec, window) for window in behind))
 
 
-def tolerance_check(report: PerformanceReport) -> dg.AssetCheckResult:
-    """Performance warns: whether to retrain or roll back is decided elsewhere."""
+def tolerance_check(reports: Sequence[PerformanceReport]) -> dg.AssetCheckResult:
+    """Of several windows the newest that failed, else the newest. It warns: what follows is decided elsewhere."""
+    report = newest_failed(reports)
     verdict = overall(report.gates)
     sentences = "; ".join(gate.sentence() for gate in report.gates)
     return dg.AssetCheckResult(
@@ -78,7 +80,7 @@ def tolerance_check(report: PerformanceReport) -> dg.AssetCheckResult:
         passed=verdict is Verdict.PASSED,
         severity=dg.AssetCheckSeverity.WARN,
         description=sentences or "nothing to measure: no version is in production",
-        metadata={"verdict": verdict.value, "known_at": report.outcomes.known_at.isoformat()},
+        metadata={"verdict": verdict.value, "period": report.period, "known_at": report.outcomes.known_at.isoformat()},
     )
 
 
