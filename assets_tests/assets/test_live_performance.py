@@ -246,8 +246,18 @@ def test_a_version_that_stopped_ranking_is_not_estimated_though_its_scores_are_r
     assert told.calibration is not None
     assert told.slope is not None
     assert (told.calibration.verdict, told.slope.verdict) == (Verdict.PASSED, Verdict.FAILED)
-    assert told.slope.figures() in told.refused
+    assert told.error is not None
+    assert f"{told.slope.figures()}; {told.error.figures()}" in told.refused
     assert set(told.metrics.values()) == {None}
+
+
+def test_too_few_mature_labels_refuse_no_estimate_though_none_is_positive(world: World):
+    """Of 30 answers some 9 positives are expected; of 9 that none came is no interval, and 10 are asked."""
+    world.ask(MAY.start, n=30, concept=-10)
+    world.ask(day("1997-05-15"), labels=False)
+    told = estimate(world.report(MAY))
+    found = [gate.verdict for gate in (told.calibration, told.slope, told.error) if gate]
+    assert (found, told.refused) == ([Verdict.INCONCLUSIVE] * 3, "")
 
 
 def test_a_restated_window_is_reported_beside_the_first_report_which_stays(world: World):

@@ -13,11 +13,12 @@ from boucle.policy.performance import (
     MatureGates,
     PerformancePolicy,
     calibration_of_probabilities,
+    error_of_estimate,
     performance_gates,
     slope_of_probabilities,
     why_not_estimated,
 )
-from boucle.stats.estimation import slope_interval
+from boucle.stats.estimation import log_loss_error, slope_interval
 from boucle.stats.intervals import clustered_interval
 from boucle.stats.recalibration import sigmoid
 
@@ -37,6 +38,7 @@ GONE = calibration_of_probabilities(LIMITS, interval(0.02, 0.006, 0.03))
 UNSURE = calibration_of_probabilities(LIMITS, interval(0.006, -0.004, 0.016))
 UNKNOWN = calibration_of_probabilities(LIMITS, None)
 NO_SLOPE = slope_of_probabilities(PerformancePolicy(), None)
+NO_ERROR = error_of_estimate(LIMITS, None)
 
 
 def row(loss: tuple[float, float, float], gap: tuple[float, float, float], **changes: int) -> Performance:
@@ -74,7 +76,7 @@ def test_without_labels_or_reference_nothing_is_within_tolerance():
 
 
 def of_gap(found: Gate) -> MatureGates:
-    return MatureGates(calibration=found, slope=NO_SLOPE)
+    return MatureGates(calibration=found, slope=NO_SLOPE, error=NO_ERROR)
 
 
 def refusal(**changes) -> str:
@@ -110,14 +112,16 @@ def test_a_model_may_do_without_estimates():
     assert "performance.estimate" in why_not_estimated(PerformancePolicy(estimate=False), **asked)
 
 
-def lived(slope: float, n: int, seed: int = 0) -> MatureGates:
+def lived(slope: float, n: int, seed: int = 0, *, spread: float = 1.3) -> MatureGates:
     """Gates of n mature predictions of logit x, positive with logit `slope * x`: right on average whatever it is."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(0, 1.3, n)
+    x = rng.normal(0, spread, n)
     labels, scores = (rng.random(n) < sigmoid(slope * x)).astype(np.float64), sigmoid(x)
+    exact, entities = LEARNT.model_copy(update={"covariance": ((0, 0), (0, 0))}), np.arange(n)
     return MatureGates(
-        calibration=calibration_of_probabilities(LIMITS, clustered_interval(scores - labels, np.arange(n), level=0.95)),
-        slope=slope_of_probabilities(PerformancePolicy(), slope_interval(labels, scores, np.arange(n), level=0.95)),
+        calibration=calibration_of_probabilities(LIMITS, clustered_interval(scores - labels, entities, level=0.95)),
+        slope=slope_of_probabilities(PerformancePolicy(), slope_interval(labels, scores, entities, level=0.95)),
+        error=error_of_estimate(LIMITS, log_loss_error(labels, scores, exact, entities, level=0.95)),
     )
 
 
@@ -127,15 +131,21 @@ def test_scores_that_rank_otherwise_than_they_say_are_refused_though_right_on_av
     found = lived(slope, 10_000, seed)
     assert found.calibration.verdict is not Verdict.FAILED
     assert found.slope.verdict is Verdict.FAILED
-    assert f"newest mature predictions: {found.slope.figures()}" in refusal(mature=found)
+    assert f"newest mature predictions: {found.slope.figures()}; {found.error.figures()}" in refusal(mature=found)
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("slope", "n"), [(1, 200), (1, 10_000), (0.97, 50_000), (1.03, 50_000), (0.85, 50_000)])
+@pytest.mark.parametrize(("slope", "n"), [(1, 200), (1, 10_000), (0.97, 50_000), (1.03, 50_000)])
 def test_a_slope_that_hardly_matters_refuses_nothing_however_sure(slope: float, n: int, seed: int):
-    found = lived(slope, n, seed).slope
-    assert found.verdict is not Verdict.FAILED
-    assert refusal(mature=MatureGates(calibration=CALM, slope=found)) == ""
+    assert refusal(mature=lived(slope, n, seed)) == ""
+
+
+def test_an_estimate_that_would_have_been_wrong_is_refused_though_slope_and_mean_are_within_their_limits():
+    """Logits of spread 2.5 that mean .85 of what they say: .15 of the mean of p (1 - p) x ** 2, .25: some .04 nats."""
+    found = lived(0.85, 20_000, spread=2.5)
+    assert [str(gate.verdict) for gate in (found.calibration, found.slope)] == ["passed", "passed"]
+    assert found.error.measured == pytest.approx(-0.044, abs=0.01)
+    assert f"newest mature predictions: {found.error.figures()}." in refusal(mature=found)
 
 
 def test_too_few_labels_say_nothing_of_the_slope_and_refuse_nothing():
@@ -143,7 +153,7 @@ def test_too_few_labels_say_nothing_of_the_slope_and_refuse_nothing():
     with pytest.raises(NotEnoughDataError, match="30 of either label"):
         slope_interval(*few, np.arange(87), level=0.95)
     assert (NO_SLOPE.verdict, NO_SLOPE.measured) == (Verdict.INCONCLUSIVE, None)
-    assert refusal(mature=MatureGates(calibration=UNKNOWN, slope=NO_SLOPE)) == ""
+    assert refusal(mature=of_gap(UNKNOWN)) == ""
 
 
 def test_many_rows_of_few_entities_say_nothing_of_the_slope():

@@ -5,7 +5,14 @@ import pytest
 
 from boucle.contracts.performance import Measured, Metric, Recalibration
 from boucle.errors import NotEnoughDataError
-from boucle.stats.estimation import _expectations, calibrated, estimate_metrics, expected_confusion, recalibrate
+from boucle.stats.estimation import (
+    _expectations,
+    calibrated,
+    estimate_metrics,
+    expected_confusion,
+    log_loss_error,
+    recalibrate,
+)
 from boucle.stats.metrics import auc, brier, log_loss
 
 EXACT = Recalibration(intercept=0, slope=1, covariance=((0, 0), (0, 0)), rows=1_000, positives=500)
@@ -37,6 +44,22 @@ def test_the_interval_of_two_rows_is_that_of_two_draws():
     found = estimated(np.array([0.2, 0.8]))[Metric.CALIBRATION]
     assert found is not None
     assert (round(found.low, 4), round(found.high, 4)) == (-0.5544, 0.5544)
+
+
+def test_the_error_of_an_estimate_is_what_it_promised_less_what_came():
+    """Scores .2 and .8 promise .500402 nats; labels 0 and 1 cost -log .8 = .223144."""
+    found = log_loss_error(np.array([0.0, 1.0]), np.array([0.2, 0.8]), EXACT, np.arange(2), level=0.95)
+    assert found.estimate == pytest.approx(0.500402 - 0.223144, abs=1e-6)
+
+
+def test_the_error_of_an_estimate_is_as_unsure_as_its_recalibration():
+    """Intercept unsure by .1: it pulls by (if positive - if negative) * p (1 - p), 1.386294 * .16 for scores of .2."""
+    labels, scores = np.repeat([1.0, 0.0], [200, 800]), np.full(1_000, 0.2)
+    unsure = EXACT.model_copy(update={"covariance": ((0.01, 0), (0, 0))})
+    exact, found = (log_loss_error(labels, scores, one, np.arange(1_000), level=0.95) for one in (EXACT, unsure))
+    assert found.estimate == pytest.approx(0)
+    of_learning = (found.high**2 - exact.high**2) ** 0.5
+    assert of_learning == pytest.approx(1.959964 * 0.1 * 1.386294 * 0.16, rel=1e-5)
 
 
 def test_equal_scores_rank_half_of_the_pairs():

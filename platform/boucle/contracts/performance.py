@@ -103,8 +103,8 @@ class Confusion(Document):
 class Estimate(Document):
     """Expected performance of one version on the predictions that it answered in the window, without their labels.
 
-    `refused` says why there is none; then every metric is None. `calibration` and `slope` are the gates that the newest
-    mature predictions were asked; None for a slice, and for what earlier releases did not ask.
+    `refused` says why there is none; then every metric is None. `calibration`, `slope` and `error` are the gates that
+    the newest mature predictions were asked; None for a slice, and for what earlier releases did not ask.
     """
 
     version: ModelVersion
@@ -116,6 +116,7 @@ class Estimate(Document):
     confusion: Confusion | None = None
     calibration: Gate | None = None
     slope: Gate | None = None
+    error: Gate | None = None
     refused: str = ""
 
 

@@ -47,10 +47,11 @@ class MatureGates:
 
     calibration: Gate
     slope: Gate
+    error: Gate
 
     def failed(self) -> tuple[Gate, ...]:
         """Those that failed; one that is inconclusive holds nobody back."""
-        return tuple(gate for gate in (self.calibration, self.slope) if gate.verdict is Verdict.FAILED)
+        return tuple(gate for gate in (self.calibration, self.slope, self.error) if gate.verdict is Verdict.FAILED)
 
 
 def performance_gates(
@@ -65,10 +66,7 @@ def performance_gates(
 
 def calibration_of_probabilities(policy: MonitoringPolicy, gap: Interval | None) -> Gate:
     """Whether the probabilities that estimates are made of meant what they said, on the newest mature predictions."""
-    limit = GateLimit(limit=policy.max_calibration_gap, unit="probability")
-    if gap is None:
-        return gates.at_most("estimate_calibration", None, limit, sample_size=0, detail="No label is mature yet.")
-    return gates.within("estimate_calibration", gap, limit)
+    return _of_mature("estimate_calibration", gap, GateLimit(limit=policy.max_calibration_gap, unit="probability"))
 
 
 def slope_of_probabilities(policy: PerformancePolicy, slope: Interval | None) -> Gate:
@@ -84,6 +82,14 @@ def slope_of_probabilities(policy: PerformancePolicy, slope: Interval | None) ->
     if slope.estimate < 1:
         return gates.not_surely_below("estimate_slope", slope, least)
     return gates.not_surely_above("estimate_slope", slope, most)
+
+
+def error_of_estimate(policy: MonitoringPolicy, error: Interval | None) -> Gate:
+    """Whether the log loss estimated of the newest mature predictions is what it came to be: estimated - realised.
+
+    Past errors as they were recorded would not do: after a refusal there is none any more that could end it.
+    """
+    return _of_mature("estimate_error", error, GateLimit(limit=policy.max_log_loss_increase, unit="nats"))
 
 
 def why_not_estimated(
@@ -107,6 +113,12 @@ def why_not_estimated(
         figures = "; ".join(gate.figures() for gate in failed)
         return f"Calibration does not hold on the newest mature predictions: {figures}."
     return ""
+
+
+def _of_mature(name: str, found: Interval | None, limit: GateLimit) -> Gate:
+    if found is None:
+        return gates.at_most(name, None, limit, sample_size=0, detail="Too few labels are mature.")
+    return gates.within(name, found, limit)
 
 
 def _nothing_learnt(reference: PerformanceReference | None) -> str:

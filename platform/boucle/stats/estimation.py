@@ -12,7 +12,7 @@ Covariate Shift Without Labels (arXiv:2401.08348).
 # ruff: noqa: PLC0415 - heavy libraries are imported where they are used, so that a code server starts in seconds
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike
 from boucle.contracts.facts import Interval
 from boucle.contracts.performance import Confusion, Measured, Metric, Recalibration
 from boucle.errors import NotEnoughDataError
-from boucle.stats.metrics import CLIP, Vector
+from boucle.stats.intervals import clustered_interval
+from boucle.stats.metrics import CLIP, Vector, log_loss_rows
 from boucle.stats.recalibration import PARAMETERS, fit_logistic, sigmoid
 
 MIN_POSITIVES = 30
@@ -99,6 +100,27 @@ def slope_interval(labels: Vector, probabilities: Vector, entities: ArrayLike, *
         sample_size=len(labels),
         entities=total,
     )
+
+
+def log_loss_error(
+    labels: Vector, scores: Vector, recalibration: Recalibration, entities: ArrayLike, *, level: float
+) -> Interval:
+    """Estimated - realised log loss of rows whose labels have come, in nats, with its interval.
+
+    As that of an estimate, it holds the chance of the labels, here by entity, and the uncertainty of the recalibration:
+    what lies beyond it neither explains.
+
+    Raises:
+        NotEnoughDataError: There are fewer than two entities.
+    """
+    p = calibrated(recalibration, scores)
+    if_positive, if_negative = (log_loss_rows(np.full_like(p, label), scores) for label in (1.0, 0.0))
+    expected = p * if_positive + (1 - p) * if_negative
+    found = clustered_interval(expected - log_loss_rows(labels, scores), entities, level=level)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    learnt = _variance_of_learning((if_positive - if_negative) / len(p), p, scores, recalibration)
+    half = math.hypot(found.high - found.estimate, z * math.sqrt(learnt))
+    return replace(found, low=found.estimate - half, high=found.estimate + half)
 
 
 def estimate_metrics(
@@ -185,9 +207,13 @@ def _standard_error(
     spread = p * (1 - p)
     _, place = np.unique(np.asarray(entities), return_inverse=True)
     of_labels = float(np.sum(np.bincount(place, weights=np.abs(slope) * np.sqrt(spread)) ** 2))
-    pull = np.array([np.sum(slope * spread), np.sum(slope * spread * _logit(scores))])
-    of_recalibration = float(pull @ np.array(recalibration.covariance) @ pull)
-    return float(np.sqrt(of_labels + of_recalibration))
+    return math.sqrt(of_labels + _variance_of_learning(slope, p, scores, recalibration))
+
+
+def _variance_of_learning(slope: Vector, p: Vector, scores: Vector, recalibration: Recalibration) -> float:
+    """Of an expected metric, for its recalibration was learnt from a holdout (delta method)."""
+    pull = np.array([np.sum(slope * p * (1 - p)), np.sum(slope * p * (1 - p) * _logit(scores))])
+    return float(pull @ np.array(recalibration.covariance) @ pull)
 
 
 def _bounds(metric: Metric) -> tuple[float, float]:

@@ -39,7 +39,7 @@ def estimates_of(
     """What the version's answers promise of themselves, whole and by slice; or one line that says why nothing."""
     refused = why_not_estimated(spec.performance, reference, judged, mature)
     learnt = None if reference is None else reference.recalibration
-    asked = {"calibration": mature.calibration, "slope": mature.slope}
+    asked = {"calibration": mature.calibration, "slope": mature.slope, "error": mature.error}
     if refused or learnt is None:
         return [_nothing(version, rows, refused).model_copy(update=asked)]
     whole = _estimate(spec, version, rows, learnt).model_copy(update=asked)

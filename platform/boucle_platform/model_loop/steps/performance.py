@@ -18,10 +18,11 @@ from boucle.errors import NotEnoughDataError
 from boucle.policy.performance import (
     MatureGates,
     calibration_of_probabilities,
+    error_of_estimate,
     performance_gates,
     slope_of_probabilities,
 )
-from boucle.stats.estimation import calibrated, slope_interval
+from boucle.stats.estimation import calibrated, log_loss_error, slope_interval
 from boucle.stats.intervals import clustered_interval
 from boucle.stats.metrics import Vector
 from boucle_adapters.home import Home
@@ -151,15 +152,24 @@ def _estimated(home: Home, spec: LoopSpec, window: Period, pooled: pd.DataFrame)
 def _mature_gates(spec: LoopSpec, reference: PerformanceReference | None, rows: pd.DataFrame) -> MatureGates:
     """Whether the version's probabilities meant what they said in the newest mature windows."""
     enough = len(rows) >= spec.performance.min_labels and rows["entity_key"].nunique() > 1
-    gap, slope = None, None
+    gap, slope, error = None, None, None
     if reference is not None and reference.recalibration is not None and enough:
         labels, scores = (rows[name].to_numpy(dtype=np.float64) for name in ("label", "proba"))
-        p, entities, level = calibrated(reference.recalibration, scores), entities_of(rows), spec.monitoring.confidence
-        gap, slope = clustered_interval(p - labels, entities, level=level), _slope(labels, p, entities, level=level)
+        learnt, entities, level = reference.recalibration, entities_of(rows), spec.monitoring.confidence
+        p = calibrated(learnt, scores)
+        if _either_kind(labels, p) >= spec.performance.min_positives:
+            gap, slope = clustered_interval(p - labels, entities, level=level), _slope(labels, p, entities, level=level)
+            error = log_loss_error(labels, scores, learnt, entities, level=level)
     return MatureGates(
         calibration=calibration_of_probabilities(spec.monitoring, gap),
         slope=slope_of_probabilities(spec.performance, slope),
+        error=error_of_estimate(spec.monitoring, error),
     )
+
+
+def _either_kind(labels: Vector, p: Vector) -> float:
+    """Rows of the rarer kind, known or expected: of few an interval is too narrow, and of none it has no width."""
+    return min(max(float(known.sum()), float(due.sum())) for known, due in ((labels, p), (1 - labels, 1 - p)))
 
 
 def _slope(labels: Vector, probabilities: Vector, entities: ArrayLike, *, level: float) -> Interval | None:
