@@ -1,12 +1,21 @@
 """What requests the retrain job by itself, and what notes how that ended: by level, a schedule or the drift sensor."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC
 
 import dagster as dg
 
+from boucle.contracts.ids import ModelVersion
 from boucle.contracts.monitoring import DriftReport
-from boucle.contracts.trigger import AlertRequest, AlertState, AnswerKind, Trigger, TriggerCause, TriggerOutcome
+from boucle.contracts.trigger import (
+    AlertRequest,
+    AlertState,
+    AnswerKind,
+    Trigger,
+    TriggerAnswer,
+    TriggerCause,
+    TriggerOutcome,
+)
 from boucle.policy.retraining import report_run_key
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, retrain_job_name, unfinished_retraining
@@ -30,8 +39,8 @@ TRIGGER_TAG = "boucle/trigger_key"
 REPORTS_PER_TICK = 100
 # Answers are looked for less often than work: nobody waits for them.
 ANSWERS_SECONDS = 14
-# So many of the newest answers follow the labels that come in.
-FOLLOWED_ANSWERS = 3
+# So many of the newest answers with a version follow the labels that come in: two months of a budget of eight runs.
+FOLLOWED_ANSWERS = 16
 NO_REPORT = "No drift report was written yet: whether any label is mature is not known."
 
 
@@ -130,14 +139,22 @@ def note_answers(instance: dg.DagsterInstance, home: Home, spec: LoopSpec, seen:
     basis = f"{gains.known_outcomes(home, spec)}/{len(answers)}"
     if basis == seen:
         return "; ".join(noted), basis
-    for answer in sorted(answers.values(), key=lambda one: one.at)[-FOLLOWED_ANSWERS:]:
-        if answer.version is None or answer.compared_with is None or answer.version == answer.compared_with:
-            continue
-        gain = gains.realised_gain(home, spec, answer.version, answer.compared_with)
+    for answer, version, before in _followed(answers.values()):
+        gain = gains.realised_gain(home, spec, version, before)
         if gain != answer.realised_gain:
             home.state.record_answer(answer.model_copy(update={"realised_gain": gain}))
             noted.append(f"{answer.run_key}: realised gain {gain.nats if gain else 0:+.4f} nats")
     return "; ".join(noted), basis
+
+
+def _followed(answers: Iterable[TriggerAnswer]) -> list[tuple[TriggerAnswer, ModelVersion, ModelVersion]]:
+    """The newest answers that have a new version, with it and the one before; those without one push nobody out."""
+    new = [
+        (one, one.version, one.compared_with)
+        for one in sorted(answers, key=lambda one: one.at)
+        if one.version is not None and one.compared_with is not None and one.version != one.compared_with
+    ]
+    return new[-FOLLOWED_ANSWERS:]
 
 
 def _request(trigger: Trigger, actor: str) -> dg.RunRequest:
