@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from assets_tests.bundles import MODEL, publish_users
+from assets_tests.bundles import MODEL, promote, publish_users, write_bundle
 from assets_tests.contract.test_http import WEIGHTS_1, WEIGHTS_2, World, assert_problem
 from boucle_adapters.tokens import Role, roles_of
 from boucle_serving.admission import Limits
@@ -52,6 +52,19 @@ def test_every_role_may_look(locked: World, role: Role):
 @pytest.mark.parametrize("path", OPEN)
 def test_probes_and_scrapers_need_no_key(locked: World, path: str):
     assert locked.http.get(path).status_code == 200
+
+
+def test_a_stranger_learns_whether_it_is_ready_and_nothing_of_what_is_wrong(locked: World):
+    source = write_bundle(locked.root / "wrong", weights=WEIGHTS_1, expected_offset=1e-6)
+    promote(locked.state, version=3, digest=locked.bundles.put(source, MODEL))
+    locked.poll()
+    told = locked.http.get("/readyz").json()
+    assert (told["status"], told["models"], told["missing"]) == ("ready", {}, [])
+    assert told["problems"] == ["1 sentence(s), for who may look: ask with a token of any role."]
+    token = locked.tokens.add("user:ada", [Role.VIEWER])
+    known = locked.http.get("/readyz", headers={"authorization": f"Bearer {token}"}).json()
+    assert "recorded request 0" in known["problems"][0]
+    assert set(known["models"]) == {MODEL}
 
 
 def test_a_viewer_may_only_look(locked: World):

@@ -25,7 +25,7 @@ from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Admission, Limits
-from boucle_serving.bearers import who_may_look
+from boucle_serving.bearers import looks_in, who_may_look
 from boucle_serving.bundles import LoadedBundle
 from boucle_serving.feedback import FeedbackKeeper, FeedbackService
 from boucle_serving.guard import ReplicaGuard
@@ -54,8 +54,8 @@ from boucle_serving.slow import SlowAnswers
 from boucle_serving.trial import Trial
 from boucle_serving.worker_metrics import Workers
 
-_FIRST_LOOK_SECONDS = 5.0
 _LOGGER = logging.getLogger(__name__)
+_FIRST_LOOK_SECONDS = 5.0
 """A start waits so long for plans and bundles; a state store that is away must not keep /livez from answering."""
 _DESCRIPTION = """
 Predictions of the models that boucle has in traffic. Features are looked up by entity and `as_of`, or come with the
@@ -159,12 +159,13 @@ def create_app(parts: Parts) -> FastAPI:
     rows = RowsService(service, metrics, admission)
     readiness = Readiness(predictor, watch, (*keepers, guard), parts.replica)
     may_look = who_may_look(parts.tokens, required=parts.limits.require_key)
+    looks = looks_in(parts.tokens, required=parts.limits.require_key)
     app.include_router(predict_router(endpoint, rows))
     app.include_router(feedback_router(_feedback_service(parts, service, feedback_keeper), rows.body))
     app.include_router(rank_router(RankingService(service, rank_keeper, metrics, replica=parts.replica), rows.body))
     app.include_router(mlflow_router(rows))
     app.include_router(open_inference_router(rows, readiness, may_look))
-    app.include_router(health_router(readiness, metrics, parts.workers))
+    app.include_router(health_router(readiness, metrics, parts.workers, looks))
     app.include_router(models_router(predictor, service, parts.looks, open_state, may_look, admission))
     app.include_router(alerts_router(open_state, parts.tokens, parts.open_clock, service.knows, admission))
     app.include_router(monitoring_router(service, parts.monitoring, may_look, admission))

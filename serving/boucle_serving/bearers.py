@@ -33,15 +33,25 @@ def nobody_decides() -> UnauthorizedError:
 
 def who_may_look(tokens: TokenStore, *, required: bool) -> Callable[[str], None]:
     """A dependency that lets in everybody, or, where a token is required, whoever has one: each role may look."""
+    looks = looks_in(tokens, required=required)
 
     def allowed(authorization: Annotated[str, Header()] = "") -> None:
-        if required and _bearer_of(tokens, authorization) is None:
+        if not looks(authorization):
             raise UnauthorizedError(
                 "Looking needs the header `Authorization: Bearer …` and a token of any role; "
                 "`boucle token service:NAME --role viewer` makes one that may only look."
             )
 
     return allowed
+
+
+def looks_in(tokens: TokenStore, *, required: bool) -> Callable[[str], bool]:
+    """A dependency that says whether the caller may look."""
+
+    def may(authorization: Annotated[str, Header()] = "") -> bool:
+        return not required or _bearer_of(tokens, authorization) is not None
+
+    return may
 
 
 def _bearer_of(tokens: TokenStore, authorization: str) -> Bearer | None:

@@ -136,11 +136,12 @@ class RecordKeeper(ABC, Generic[_Fields]):
 
     def _not_written(self, error: OSError) -> None:
         words = self._words
+        _LOGGER.warning("the %s cannot be written: %s", words.log, error)
         if self._serve_unlogged:
             self._unwritten = f"{words.unlogged}: {error}."
             return
         self._unwritten = f"{words.withheld}, because the log cannot be written: {error}."
-        raise LogUnavailableError(words.told.format(error=error)) from error
+        raise LogUnavailableError(words.told.format(error=error.strerror or "see the log of this replica")) from error
 
     def _keep_forever(self) -> None:
         while not self._over.wait(self._seconds):

@@ -46,6 +46,12 @@ class Readiness:
             "models": models,
         }
 
+    def for_strangers(self) -> dict[str, Any]:
+        """As `document`, but how many things are missing or wrong, and nothing of what they are."""
+        document = self.document()
+        told = {name: _counted(document[name]) for name in ("missing", "problems")}
+        return {"status": document["status"], "replica": self._replica, **told, "models": {}}
+
     def _model(self, served: ServedModel) -> dict[str, Any]:
         plan = served.plan
         wanted = self._watch.wanted.get(plan.model)
@@ -64,3 +70,7 @@ class Readiness:
             return online.snapshot.manifest.watermark.isoformat() if online else None
         except FeatureLookupError:
             return None
+
+
+def _counted(sentences: Sequence[str]) -> list[str]:
+    return [f"{len(sentences)} sentence(s), for who may look: ask with a token of any role."] if sentences else []

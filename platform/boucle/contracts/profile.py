@@ -66,7 +66,7 @@ class ColumnDetails(Document):
     `sums` are those of the finite values in each bin of the histogram; `infinite` counts the others in the first and
     in the last bin. `frequent` are values that at least a tenth of a period's rows have, ascending; over
     several periods the counts are of those periods in which they were frequent. `design_effect` is how many rows are
-    worth one of another entity (`boucle.stats.clusters`); an entity that is there in two periods counts as two.
+    worth one of another entity (`boucle.features.clusters`); an entity that is there in two periods counts as two.
     """
 
     sums: tuple[float, ...]

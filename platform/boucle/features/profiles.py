@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boucle.contracts.profile import Categories, ColumnDetails, ColumnProfile, Histogram, Moments, ValueCount
 from boucle.errors import NotEnoughDataError
-from boucle.stats.clusters import design_effect
+from boucle.features.clusters import design_effect
 
 MAX_CATEGORIES = 20
 """A column with at most so many values in the reference is counted by value."""

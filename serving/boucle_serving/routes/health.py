@@ -1,9 +1,10 @@
 """GET /health, /ping, /livez, /readyz, /version, /metrics."""
 
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -14,8 +15,10 @@ from boucle_serving.worker_metrics import Workers
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready; /readyz says what is missing."}}
 
 
-def health_router(readiness: Readiness, metrics: ServingMetrics, workers: Workers | None) -> APIRouter:
-    """What orchestrators, load balancers and Prometheus ask."""
+def health_router(
+    readiness: Readiness, metrics: ServingMetrics, workers: Workers | None, looks: Callable[[str], bool]
+) -> APIRouter:
+    """What orchestrators, load balancers and Prometheus ask; only who may look is told more than yes or no."""
     router = APIRouter(tags=["health"])
 
     @router.get("/livez", summary="The process runs")
@@ -24,9 +27,12 @@ def health_router(readiness: Readiness, metrics: ServingMetrics, workers: Worker
         return {"status": "alive"}
 
     @router.get("/readyz", summary="A model can answer, and what is missing", responses=_NOT_READY)
-    async def readyz() -> JSONResponse:
-        """200 when a plan is loaded, its bundles are warm and features can be read; else 503 with what is missing."""
-        document = readiness.document()
+    async def readyz(may_look: Annotated[bool, Depends(looks)]) -> JSONResponse:
+        """200 when a plan is loaded, its bundles are warm and features can be read; else 503 with what is missing.
+
+        Where keys are required, what is missing is told to who may look: a token of any role.
+        """
+        document = readiness.document() if may_look else readiness.for_strangers()
         return JSONResponse(document, status_code=200 if document["status"] == "ready" else 503)
 
     @router.get(

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boucle.features.clusters import design_effect
 from boucle.features.profiles import merge_columns, profile_like, profile_reference
-from boucle.stats.clusters import design_effect
 from boucle.stats.distance import kolmogorov_smirnov
 from boucle.stats.drift import chi_square, psi, psi_null_mean
 
