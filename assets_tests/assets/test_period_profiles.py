@@ -165,3 +165,11 @@ def test_a_report_of_another_window_that_cannot_be_read_is_no_part_of_the_histor
     served(home, MAY, answered(300))
     report, _ = measure_drift(home, SPEC, [MAY], draw=False)
     assert list(drift_history(home, SPEC, [report])["score_drift"]) == ["1997-05"]
+
+
+def test_rows_of_one_entity_are_worth_one_and_rows_about_nobody_named_one_each(home: Home):
+    again = pd.concat([answered(50)] * 4, ignore_index=True)
+    served(home, APRIL, again)
+    served(home, MAY, again.assign(entity_key=None))
+    worth = [profile_answers(home, SPEC, period)[0].features["freq"].design_effect for period in (APRIL, MAY)]
+    assert worth == pytest.approx([4, 1])

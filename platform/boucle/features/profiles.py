@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -83,7 +84,7 @@ def profile_column(
             moments=_moments(finite),
             frequent=_frequent(finite, len(column)),
             categories=_categories(present, categories, is_ordered=is_ordered) if len(categories) else None,
-            design_effect=1.0 if entities is None else design_effect(_places(column, edges, categories), entities),
+            design_effect=design_effect(_places(column, edges, categories), entities) if _repeats(entities) else 1.0,
         ),
     )
 
@@ -193,6 +194,11 @@ def _bins(present: Floats, edges: Sequence[float]) -> NDArray[np.intp]:
     if len(edges) == 0 or any(low >= high for low, high in pairwise(edges)):
         raise ValueError("Edges must be given and increase strictly.")
     return np.searchsorted(np.asarray(edges, dtype=np.float64), present, side="right")
+
+
+def _repeats(entities: Codes | None) -> TypeGuard[Codes]:
+    """Whether any entity has more than one row: numbered from 0 without a gap, they are then fewer than the rows."""
+    return entities is not None and len(entities) > 0 and int(entities.max()) + 1 < len(entities)
 
 
 def _places(column: Floats, edges: Sequence[float], categories: Sequence[float]) -> Codes:

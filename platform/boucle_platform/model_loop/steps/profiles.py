@@ -142,7 +142,7 @@ def _answers(
     names = tuple(reference.features)
     matrix = matrix_of(rows, names)
     columns = {name: np.ascontiguousarray(matrix[:, column]) for column, name in enumerate(names)}
-    entities, _ = pd.factorize(rows["entity_key"])
+    entities = _numbered(rows["entity_key"])
     return PeriodProfile(
         model=spec.name,
         version=reference.version,
@@ -154,6 +154,14 @@ def _answers(
         scores=profile_like(rows[SCORE].to_numpy(dtype=np.float64), reference.score_column, entities=entities),
         created_at=home.clock(spec.name).now(),
     )
+
+
+def _numbered(entities: pd.Series) -> NDArray[np.intp]:
+    """Whom each row is about, from 0 on; a row about nobody that is named is about somebody of its own."""
+    numbers, known = pd.factorize(entities)
+    nobody = numbers < 0
+    numbers[nobody] = len(known) + np.arange(nobody.sum())
+    return numbers
 
 
 def _outcomes(
