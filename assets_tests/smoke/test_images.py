@@ -52,12 +52,26 @@ def test_production_does_not_start_with_a_default_password(engine: Engine, passw
     assert "Nothing was started" in " ".join(tried.stderr.split())
 
 
-def test_a_profile_of_compose_does_not_start_the_settings_of_another_environment(engine: Engine):
-    words = ("compose", "-p", "boucle-profile", "--profile", "prod")
+@pytest.mark.parametrize(
+    ("words", "variables", "said"),
+    [
+        (("--profile", "prod"), {"BOUCLE_ENVIRONMENT": "dev"}, "BOUCLE_ENVIRONMENT is dev, but prod is expected"),
+        ((), {"COMPOSE_PROFILES": "prod"}, "prod needs a password of its own for the database"),
+    ],
+    ids=["a flag beside other settings", "a variable"],
+)
+def test_a_profile_of_compose_is_the_environment_or_an_error(
+    engine: Engine, words: tuple[str, ...], variables: dict[str, str], said: str
+):
+    free = {name: value for name, value in engine.environment.items() if name != "BOUCLE_ENVIRONMENT"}
+    one = Engine(engine.private, {**free, "COMPOSE_PROJECT_NAME": "boucle-profile", **variables})
+    services = ("settings", *(("profile-prod",) if words else ()))
     try:
-        tried = engine.docker(*words, "up", "--no-build", "--pull", "never", "settings", timeout=120, check=False)
-        assert tried.returncode != 0
-        assert "BOUCLE_ENVIRONMENT is dev, but prod is expected" in " ".join((tried.stdout + tried.stderr).split())
-        assert "settings" not in engine.docker(*words, "ps", "-a", "--status", "exited", "--services").stdout.split()
+        up = one.docker(
+            "compose", *words, "up", "--wait", "--no-build", "--pull", "never", *services, timeout=120, check=False
+        )
+        logs = one.docker("compose", "--profile", "prod", "logs", "--no-log-prefix", check=False).stdout
+        assert up.returncode != 0
+        assert said in " ".join(logs.split())
     finally:
-        engine.docker(*words, "down", "--volumes", check=False)
+        one.docker("compose", "--profile", "prod", "down", "--volumes", check=False)

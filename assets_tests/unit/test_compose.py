@@ -31,8 +31,9 @@ def ours(services: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def test_every_setting_that_a_user_exports_reaches_every_service_of_ours(services: dict[str, dict[str, Any]]):
     wanted = {f"BOUCLE_{name.upper()}" for name in Settings.model_fields if name not in FIXED}
     for name, one in ours(services).items():
-        passed = {key for key, value in one["environment"].items() if re.fullmatch(rf"\$\{{{key}:-\w*\}}", str(value))}
+        passed = {key for key, value in one["environment"].items() if re.fullmatch(rf"\$\{{{key}:-.*\}}", str(value))}
         assert passed == wanted, name
+        assert one["environment"]["BOUCLE_ENVIRONMENT"] == "${BOUCLE_ENVIRONMENT:-${COMPOSE_PROFILES:-dev}}"
 
 
 def test_one_service_builds_each_image_and_the_others_start_after_it(services: dict[str, dict[str, Any]]):
@@ -79,10 +80,8 @@ def test_every_service_waits_for_the_look_at_the_settings(services: dict[str, di
     assert [name for name in set(services) - before("settings") - {"settings"} if "settings" not in before(name)] == []
 
 
-def test_a_profile_that_is_asked_for_must_be_the_environment_before_anything_starts(
-    services: dict[str, dict[str, Any]],
-):
-    """Profiles choose services and not values: the profile of production must not start the settings of a laptop."""
+def test_a_profile_that_is_asked_for_is_held_against_the_environment(services: dict[str, dict[str, Any]]):
+    """The flag chooses services and not values: the profile of production is no reason to believe in its settings."""
     waits = services["settings"]["depends_on"]
     names = sorted(file.stem for file in (FILE.parent / "platform/deploy/environments").glob("*.yaml"))
     assert sorted(waits) == [f"profile-{name}" for name in names]
