@@ -1,45 +1,28 @@
-"""One loop of the real history, built once a session by whichever worker comes first; each worker has a copy.
+"""Homes of the real history to break. Every test that changes one gets a copy of its own."""
 
-Every test that changes it gets a copy of its own.
-"""
-
-import fcntl
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from assets_tests.conftest import shared_by_workers
-from assets_tests.faults.loop_home import LOADED, NEWEST, PERIOD, RETRAIN, LoopHome, copied, opened
-
-
-def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
-    """This worker's copy of a home that is built where all workers of the session look."""
-    shared = shared_by_workers(factory, f"shared-{name}")
-    whole = shared.with_suffix(".whole")
-    with shared.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not whole.exists():
-            shutil.rmtree(shared, ignore_errors=True)
-            build(shared)
-            whole.touch()
-    return copied(shared, factory.mktemp("loop") / name)
+from assets_tests.faults.homes import built_once, until_march
+from assets_tests.faults.loop_home import NEWEST, PERIOD, RETRAIN, LoopHome, copied, opened
 
 
 @pytest.fixture(scope="session")
-def three_months(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def march(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """January to March are loaded; April has not landed yet."""
+    return until_march(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def three_months(march: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """January to March are loaded; April has landed and nothing of it was run."""
-
-    def build(path: Path) -> None:
-        with opened(path) as loop:
-            for period in LOADED:
-                loop.land(period)
-                loop.done(PERIOD, partition=period)
-            loop.land(NEWEST)
-
-    return built_once(tmp_path_factory, "three-months", build)
+    path = copied(march, tmp_path_factory.mktemp("loop") / "three-months")
+    with opened(path) as loop:
+        loop.land(NEWEST)
+    return path
 
 
 @pytest.fixture(scope="session")

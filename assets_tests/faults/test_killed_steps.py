@@ -9,7 +9,7 @@ import pytest
 
 from assets_tests import warm
 from assets_tests.faults import killed_run
-from assets_tests.faults.loop_home import LAND, LOADED, NEWEST, PERIOD, RETRAIN, SPEC, copied, opened
+from assets_tests.faults.loop_home import LAND, NEWEST, PERIOD, RETRAIN, SPEC, copied, opened
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(800)]
 
@@ -90,17 +90,6 @@ def test_the_undisturbed_loop_promotes_version_one_once(promoted: dict[str, Any]
     assert promoted["versions"] == [1]
     assert promoted["aliases"] == ((), 1)
     assert promoted["plan"][0] == 1
-
-
-@pytest.fixture(scope="session")
-def march(three_months: Path) -> Path:
-    """April has not landed yet."""
-    path = copied(three_months, three_months.with_name("march"))
-    with opened(path) as loop:
-        loop.home.clock(SPEC.name).set(SPEC.period(LOADED[-1]).end)
-        for file in april_files(path):
-            file.unlink()
-    return path
 
 
 def april_files(home: Path) -> list[Path]:
