@@ -40,6 +40,7 @@ from boucle.contracts.trigger import TriggerCause, TriggerOutcome
 from boucle.contracts.verdict import Verdict
 from boucle.contracts.windows import Period
 from boucle.operations import promotion
+from boucle.operations.production import promoted_bundles
 from boucle.policy.retraining import RetrainingPolicy, report_run_key
 from boucle.stats.intervals import clustered_interval
 from boucle.stats.metrics import calibration_error, log_loss, log_loss_rows
@@ -134,7 +135,7 @@ class World:
     def _serve(self, period: Period, requests: int) -> None:
         """The bundle in production answers for the same customers as in every other level."""
         name, production = self.spec.name, self.home.state.production(self.spec.name)
-        digest = promotion.promoted_bundles(self.home.state, name)[production] if production else None
+        digest = promoted_bundles(self.home.state, name)[production] if production else None
         expect(digest is not None, "a version is in production")
         if production is None or digest is None:
             return

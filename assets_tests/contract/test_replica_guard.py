@@ -17,6 +17,7 @@ from boucle.contracts.traffic_plan import NewPlan, Role, Strategy
 from boucle.errors import StateStoreError
 from boucle.operations import pins, promotion, traffic
 from boucle.operations.actor import Actor
+from boucle.operations.production import last_move
 from boucle.ports import StateStore
 from boucle_adapters.bundle_store import DirectoryBundleStore
 from boucle_adapters.memory import MemoryStateStore
@@ -281,7 +282,7 @@ def test_the_objectives_reach_replicas_by_the_plan_and_change_with_defs_yaml(sce
     plan = traffic.renew_objectives(state, MODEL, strict, actor=ADA)
     assert (plan.service, plan.arms, plan.revision) == (strict, scene.predictor.served[MODEL].plan.arms, 3)
     assert traffic.renew_objectives(state, MODEL, strict, actor=ADA) is None
-    move = promotion.last_move(state, MODEL)
+    move = last_move(state, MODEL)
     same = NewPlan(strategy=Strategy.DIRECT, arms=plan.arms)  # says nothing of them: they stay
     assert state.publish_plan(move, plan=same, actor="test", at=NOVEMBER) == plan
 

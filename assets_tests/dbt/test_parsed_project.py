@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from boucle.errors import ConfigurationError
-from boucle_adapters.settings import PROJECT_DIR, Settings
+from boucle_adapters.environment import PROJECT_DIR
+from boucle_adapters.settings import Settings
 from boucle_platform.model_loop.dbt_project import manifest, parse_path, parsed_project
 
 MODEL = Path("dbt_features/models/repurchase/staging/stg_orders.sql")

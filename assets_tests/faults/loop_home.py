@@ -20,7 +20,7 @@ from boucle.contracts.ledger import verify_chain
 from boucle.contracts.online import OnlineManifest
 from boucle.features.digest import content_digest
 from boucle.operations import promotion, traffic
-from boucle.operations.promotion import alias_differences
+from boucle.operations.aliases import alias_differences
 from boucle.policy.trials import TrafficPolicy
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings

@@ -23,6 +23,7 @@ from boucle.contracts.decision import DecisionKind
 from boucle.contracts.ids import ModelVersion
 from boucle.errors import RegistryError
 from boucle.operations import promotion
+from boucle.operations.aliases import reconcile_aliases
 from boucle_adapters.home import Home
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.guard import guard_sensor
@@ -121,7 +122,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         world = World(replica, home)
         world.tick()  # it looks at version 1
         promote(home.state, version=2, digest=broken)
-        promotion.reconcile_aliases(home.state, home.registry, MODEL)
+        reconcile_aliases(home.state, home.registry, MODEL)
         wait_for(lambda: world.ask(1) == {500})
         yield world
     finally:

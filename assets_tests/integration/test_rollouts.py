@@ -25,6 +25,7 @@ from boucle.contracts.look import RolloutLook
 from boucle.contracts.rollout import Phase
 from boucle.contracts.traffic_plan import Strategy
 from boucle.operations import pins, promotion, traffic
+from boucle.operations.production import rollout_under_way
 from boucle.policy.ab import AbPolicy, Better
 from boucle.policy.bandit import BanditPolicy
 from boucle.policy.canary import CanaryPolicy, CanaryStep, Metric, Say, ShadowStep
@@ -152,7 +153,7 @@ class Shop:
     def until_over(self, *, looks: int = 12, reward: bool = False) -> list[RolloutLook]:
         """Ask and look in turn until the rollout is over."""
         seen = []
-        while promotion.rollout_under_way(self.home.state, MODEL):
+        while rollout_under_way(self.home.state, MODEL):
             assert len(seen) < looks, seen[-1].said
             self.ask(reward=reward)
             wait_for(self._shadowed)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from boucle_adapters.environment import ENVIRONMENTS, PROJECT_DIR, environment_file
 from boucle_adapters.settings import Settings
 
 FILE = Path(__file__).parents[2] / "compose.yaml"
@@ -34,6 +35,21 @@ def test_every_setting_that_a_user_exports_reaches_every_service_of_ours(service
         passed = {key for key, value in one["environment"].items() if re.fullmatch(rf"\$\{{{key}:-.*\}}", str(value))}
         assert passed == wanted, name
         assert one["environment"]["BOUCLE_ENVIRONMENT"] == "${BOUCLE_ENVIRONMENT:-${COMPOSE_PROFILES:-dev}}"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_proxy_and_prometheus_ask_replicas_at_the_port_of_the_environment(
+    services: dict[str, dict[str, Any]], environment: str
+):
+    port = yaml.safe_load(environment_file(PROJECT_DIR, environment).read_text())["port"]
+    deploy = FILE.parent / "platform" / "deploy"
+    assert f"serving:{port};" in (deploy / "proxy" / "nginx.conf").read_text()
+    jobs = {
+        job["job_name"]: job["dns_sd_configs"][0]["port"]
+        for job in yaml.safe_load((deploy / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    }
+    assert jobs == {"boucle-serving": port, "boucle-exporter": services["exporter"]["environment"]["BOUCLE_PORT"]}
+    assert [name for name, one in ours(services).items() if "BOUCLE_PORT" in one["environment"]] == ["exporter"]
 
 
 def test_one_service_builds_each_image_and_the_others_start_after_it(services: dict[str, dict[str, Any]]):

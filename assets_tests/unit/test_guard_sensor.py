@@ -13,7 +13,7 @@ from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.performance import PerformanceReport
 from boucle.contracts.traffic_plan import NewPlan, Role, Strategy
 from boucle.contracts.verdict import Bound, Gate, Verdict
-from boucle.operations import promotion
+from boucle.operations.production import last_move
 from boucle.policy.performance import LOSS
 from boucle_adapters.memory import MemoryStateStore
 from boucle_adapters.replica_metrics import Counted
@@ -40,7 +40,7 @@ class Looks:
     def look(self, watch: Watch, *, slow_seconds: float = 1.0) -> Watch:
         service = SPEC.service.model_copy(update={"slow_seconds": slow_seconds})
         spec = SPEC.model_copy(update={"service": service})
-        seen = sensor._looked(self.home, spec, promotion.last_move(self.state, MODEL), watch)
+        seen = sensor._looked(self.home, spec, last_move(self.state, MODEL), watch)
         return Watch.read(seen.written())
 
 
@@ -66,7 +66,7 @@ def test_what_the_winner_of_a_trial_answered_before_it_came_is_not_held_against_
     production = looks.state.plan(MODEL).production
     tried = production.model_copy(update={"version": ModelVersion(2), "weight": 50, "role": Role.CHALLENGER})
     trial = NewPlan(strategy=Strategy.AB, arms=(production.model_copy(update={"weight": 50}), tried))
-    looks.state.publish_plan(promotion.last_move(looks.state, MODEL), plan=trial, actor="test", at=NOVEMBER)
+    looks.state.publish_plan(last_move(looks.state, MODEL), plan=trial, actor="test", at=NOVEMBER)
     watch = looks.look(looks.look(Watch()))
     promoted(looks, 2)
     assert looks.look(watch).measured(60) == ServiceFacts(requests=0, failed=0, slow=0)
@@ -98,5 +98,5 @@ def test_without_a_profile_of_the_holdout_no_increase_of_log_loss_is_sure(looks:
     found = report.model_copy(update={"gates": (lost,)})
     looks.home.settings.data_dir = tmp_path
     looks.home.monitoring = SimpleNamespace(newest_about=lambda *_, **__: found)
-    (gate,) = sensor._loss_gates(looks.home, SPEC, promotion.last_move(looks.state, MODEL))
+    (gate,) = sensor._loss_gates(looks.home, SPEC, last_move(looks.state, MODEL))
     assert (gate.measured, gate.verdict) == (0.9, Verdict.INCONCLUSIVE)

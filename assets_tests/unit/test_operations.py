@@ -12,6 +12,8 @@ from boucle.contracts.traffic_plan import NewPlan, Role, Strategy
 from boucle.contracts.verdict import Verdict
 from boucle.errors import ApprovalError, ConflictError, NoProductionModelError, PromotionRefusedError
 from boucle.operations import approval, promotion, traffic
+from boucle.operations.aliases import alias_differences, reconcile_aliases
+from boucle.operations.production import last_move, promoted_bundles
 from boucle.policy.approval import ApprovalPolicy, PromotionMode
 from boucle.policy.limits import PromotionPolicy
 from boucle.policy.risk import RiskFacts
@@ -89,7 +91,7 @@ def test_evidence_taken_against_another_production_is_refused(state, registry):
 def test_the_bundle_of_production_is_what_was_promoted_whatever_was_refused_since(state, registry):
     promote(state, registry, 1)
     reject(state, registry, evidence(2, against=1, verdict=Verdict.FAILED))
-    assert promotion.promoted_bundles(state, MODEL) == {1: evidence(1).bundle_digest}
+    assert promoted_bundles(state, MODEL) == {1: evidence(1).bundle_digest}
 
 
 def test_a_rejection_is_on_record_once_and_moves_nothing(state, registry):
@@ -222,7 +224,7 @@ def test_starting_the_same_traffic_twice_is_one_revision(state, registry):
 def test_a_plan_for_a_move_that_another_one_followed_is_refused(state, registry):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
-    late = promotion.last_move(state, MODEL)
+    late = last_move(state, MODEL)
     _, plan = promotion.roll_back(state, MODEL, reason="answers look wrong", actor=SOMEBODY)
     with pytest.raises(ConflictError, match="not its newest move"):
         state.publish_plan(
@@ -259,7 +261,7 @@ def test_rollback_moves_ledger_and_traffic_together_and_needs_no_registry(state,
     assert state.production(MODEL) == plan.production.version == 1
     assert plan.decision_id == decision.decision_id
     assert registry.alias(MODEL, "production") == 2
-    assert promotion.reconcile_aliases(state, registry, MODEL)
+    assert reconcile_aliases(state, registry, MODEL)
     assert registry.alias(MODEL, "production") == 1
 
 
@@ -312,7 +314,7 @@ def test_an_alias_moved_behind_the_ledger_is_named(state, registry):
     promote(state, registry, 1)
     promote(state, registry, 2, against=1)
     registry.set_alias(MODEL, "production", version(4))
-    assert promotion.alias_differences(state, registry, MODEL) == (
+    assert alias_differences(state, registry, MODEL) == (
         "alias 'production' points to version 4, the ledger says version 2",
     )
 
@@ -320,7 +322,7 @@ def test_an_alias_moved_behind_the_ledger_is_named(state, registry):
 def test_a_deleted_alias_is_named(state, registry):
     promote(state, registry, 1)
     registry.set_alias(MODEL, "production", None)
-    assert "points to no version, the ledger says version 1" in promotion.alias_differences(state, registry, MODEL)[0]
+    assert "points to no version, the ledger says version 1" in alias_differences(state, registry, MODEL)[0]
 
 
 def test_the_ledger_stays_a_chain_through_all_verbs(state, registry):

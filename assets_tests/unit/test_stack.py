@@ -17,7 +17,7 @@ import yaml
 from boucle.errors import ConfigurationError
 from boucle.policy.approval import PromotionMode
 from boucle_adapters import healthy
-from boucle_adapters.environment import ENVIRONMENTS
+from boucle_adapters.environment import ENVIRONMENTS, environment_file
 from boucle_adapters.settings import Settings
 from boucle_cli.stack import StackService, command_of, start, workspace_file
 from boucle_platform.instance import STORE_VARIABLE, dagster_yaml, prepare_dagster_home
@@ -69,6 +69,17 @@ def test_the_health_check_of_a_container_is_an_exit_code(answering: str, path: s
     environment = {**os.environ, "BOUCLE_PORT": answering.rpartition(":")[2]}
     command = [sys.executable, "-m", "boucle_adapters.healthy", path]
     assert subprocess.run(command, env=environment, timeout=150, check=False, capture_output=True).returncode == code
+
+
+@pytest.mark.timeout(240)
+def test_the_health_check_asks_at_the_port_that_the_file_of_the_environment_has(answering: str, tmp_path: Path):
+    file = environment_file(tmp_path, "prod")
+    file.parent.mkdir(parents=True)
+    file.write_text(f"port: {answering.rpartition(':')[2]}")
+    own = {"BOUCLE_ENVIRONMENT": "prod", "BOUCLE_PROJECT_DIR": str(tmp_path), "BOUCLE_PORT": ""}
+    command = [sys.executable, "-m", "boucle_adapters.healthy", "/well"]
+    done = subprocess.run(command, env={**os.environ, **own}, timeout=150, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_dagsters_services_need_a_common_store(tmp_path: Path):

@@ -15,19 +15,20 @@ GUARDED = ("staging", "prod")
 SECRETS = ("database_password", "database_password_file", "grafana_password_file", "alert_urls")
 """They come from the environment or from a file that it names: what is committed is read by everybody."""
 FOLDER = Path("platform", "deploy", "environments")
+PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 
-def environment_file(project_dir: Path, name: str) -> Path:
+def environment_file(project: Path, name: str) -> Path:
     """The file of an environment."""
-    return project_dir / FOLDER / f"{name}.yaml"
+    return project / FOLDER / f"{name}.yaml"
 
 
-def project_dir_of(variables: dict[str, str], default: Path) -> Path:
-    """Where the project is, as the variables say."""
-    return Path(variables.get("BOUCLE_PROJECT_DIR") or default)
+def project_dir() -> Path:
+    """Where the project is."""
+    return Path(os.environ.get("BOUCLE_PROJECT_DIR") or PROJECT_DIR)
 
 
-def environment_values(project_dir: Path) -> dict[str, Any]:
+def environment_values(project: Path) -> dict[str, Any]:
     """What the file of the environment that `BOUCLE_ENVIRONMENT` names says; nothing where it names none.
 
     Raises:
@@ -40,7 +41,7 @@ def environment_values(project_dir: Path) -> dict[str, Any]:
         raise ConfigurationError(
             f"{VARIABLE}: there is no environment '{name}'; there are {', '.join(ENVIRONMENTS)}. Nothing was started."
         )
-    file = environment_file(project_dir, name)
+    file = environment_file(project, name)
     values = _read(file)
     if secret := [key for key in SECRETS if key in values]:
         raise ConfigurationError(

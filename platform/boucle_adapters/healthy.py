@@ -1,6 +1,7 @@
 """`python -m boucle_adapters.healthy [PATH]`: exit code 0 when what this container runs is well.
 
-With a path, the HTTP server at `BOUCLE_PORT` is asked for it; without, what `boucle start` noted as it started it.
+With a path, the HTTP server at the port of the settings is asked for it; without, what `boucle start` noted as it
+started it.
 """
 
 import json
@@ -12,6 +13,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+
+from boucle_adapters.environment import environment_values, project_dir
 
 TIMEOUT_SECONDS = 4
 HEARTBEAT_SECONDS = 120
@@ -60,10 +63,15 @@ def _late_heartbeat() -> str:
     return "" if beats else f"the sensors of Dagster's daemon gave no heartbeat for {HEARTBEAT_SECONDS} s"
 
 
+def _port() -> str:
+    # As `Settings` has it, which takes longer to import than the answer takes.
+    return os.environ.get("BOUCLE_PORT") or str(environment_values(project_dir()).get("port") or 8000)
+
+
 def main() -> int:
     """Ask, and say what is wrong."""
     if len(sys.argv) > 1:
-        question = {"url": f"http://127.0.0.1:{os.environ.get('BOUCLE_PORT') or '8000'}{sys.argv[1]}"}
+        question = {"url": f"http://127.0.0.1:{_port()}{sys.argv[1]}"}
     elif note_file().exists():
         question = json.loads(note_file().read_text())
     else:

@@ -8,6 +8,7 @@ from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.operations import promotion, traffic
 from boucle.operations.actor import Actor
+from boucle.operations.aliases import reconcile_aliases
 from boucle.ports import ModelRegistry, StateStore
 from boucle_adapters.replicas import Followed, wait_until_served
 
@@ -89,7 +90,7 @@ def follow_in_registry(registry: ModelRegistry, state: StateStore, decision: Dec
         RegistryError: It is away; the ledger and the requests do not wait for it.
     """
     moved = decision.decision
-    aliases = promotion.reconcile_aliases(state, registry, moved.model)
+    aliases = reconcile_aliases(state, registry, moved.model)
     if moved.to_version is not None:
         registry.set_tags(moved.model, moved.to_version, {"ledger_head": decision.row_hash})
     return aliases

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from boucle.errors import ConfigurationError
-from boucle_adapters.environment import GUARDED, environment_file, environment_values, project_dir_of
+from boucle_adapters.environment import GUARDED, PROJECT_DIR, environment_file, environment_values, project_dir
 
 # Dagster, MLflow, dbt and Evidently phone home by default; nothing leaves this machine unless the user asked for it.
 TELEMETRY_OFF = {
@@ -26,7 +26,6 @@ MLFLOW_TELLS_WARNINGS_ONLY = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_SUPPRES
 MLFLOW_GIVES_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 # On two cores a two-thread fit of histogram boosting took 85 s, and serving threads fight as well.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-PROJECT_DIR = Path(__file__).resolve().parents[2]
 WELL_KNOWN_PASSWORDS = ("boucle", "boucle-dev", "postgres", "password", "changeme", "admin", "secret", "123456")
 """In lower case. `boucle-dev` is that of the stack on a laptop; nobody should meet one in staging or production."""
 
@@ -113,7 +112,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then variables, then the file of the environment."""
-        file = environment_values(project_dir_of(dict(os.environ), PROJECT_DIR))
+        file = environment_values(project_dir())
         return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=file)
 
     @model_validator(mode="after")
@@ -268,7 +267,7 @@ def _wrong(where: tuple[int | str, ...], said: str, value: object) -> str:
     name = "_".join(map(str, where))
     variable = f"BOUCLE_{name.upper()}"
     environment = os.environ.get("BOUCLE_ENVIRONMENT", "")
-    project = project_dir_of(dict(os.environ), PROJECT_DIR)
+    project = project_dir()
     in_file = not os.environ.get(variable) and environment and name in environment_values(project)
     place = f"{environment_file(project, environment)}: {name}" if in_file else variable
     return f"{place}: {said} (it is {value!r})"

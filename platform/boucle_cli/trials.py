@@ -10,6 +10,7 @@ from boucle.contracts.shadow_report import ShadowFigures, ShadowReport
 from boucle.contracts.traffic_plan import Strategy
 from boucle.contracts.verdict import Gate, GateMode
 from boucle.errors import BundleError, RegistryError
+from boucle.operations.aliases import reconcile_aliases
 from boucle_cli.context import Json, Model, Reason, acting_user, find_spec, open_home
 from boucle_cli.decisions import Version
 from boucle_cli.output import FAILED, OUT, errors_for_people, show_json, show_table
@@ -24,7 +25,7 @@ def try_version(
     as_json: Json = False,
 ) -> None:
     """Try a version that is not promoted beside production; its win asks for a promotion, and no more."""
-    from boucle.operations import promotion, traffic
+    from boucle.operations import traffic
 
     with errors_for_people():
         home, spec = open_home(), find_spec(model)
@@ -42,7 +43,7 @@ def try_version(
             actor=home.actor(acting_user(), spec.name),
             reason=reason,
         )
-        aliases = promotion.reconcile_aliases(home.state, home.registry, spec.name)
+        aliases = reconcile_aliases(home.state, home.registry, spec.name)
     done = {"decision": row.decision_id, "revision": plan.revision, "said": row.decision.reason, "aliases": aliases}
     if as_json:
         show_json(done)

@@ -8,7 +8,9 @@ from boucle.contracts.feedback import FEEDBACK_STREAM
 from boucle.contracts.ids import ModelName, ModelVersion
 from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.errors import ConfigurationError, ConflictError, LedgerError, RegistryError, StateStoreError
-from boucle.operations import promotion, traffic
+from boucle.operations import traffic
+from boucle.operations.aliases import alias_differences, reconcile_aliases
+from boucle.operations.production import previous_version
 from boucle.policy.pins import pin_in_force, pinned_by
 from boucle_adapters.feedback import prediction_ids, read_feedback
 from boucle_adapters.home import Home
@@ -72,7 +74,7 @@ def model_status(home: Home, spec: LoopSpec) -> dict[str, Any]:
     return {
         "now": home.clock(spec.name).now().isoformat(timespec="seconds"),
         "production": home.state.production(spec.name),
-        "previous": promotion.previous_version(home.state, spec.name),
+        "previous": previous_version(home.state, spec.name),
         "pinned": pinned_by(pin) if pin else "no",
         "traffic": None
         if plan is None
@@ -100,7 +102,7 @@ def _rollout(home: Home, plan: TrafficPlan | None) -> str:
 def _registry_status(home: Home, model: ModelName) -> dict[str, Any]:
     """What the registry says; a registry that is away is told, and hides nothing of the rest."""
     try:
-        wrong = promotion.alias_differences(home.state, home.registry, model)
+        wrong = alias_differences(home.state, home.registry, model)
         return {"versions": len(home.registry.versions(model)), "aliases": "; ".join(wrong) or "as the ledger says"}
     except RegistryError as error:
         return {"versions": None, "aliases": f"not known: {error}"}
@@ -135,7 +137,7 @@ def repair(home: Home, spec: LoopSpec, *, who: str) -> tuple[str, ...]:
             home.state, spec.name, policy=spec.traffic, actor=home.actor(who, spec.name), objectives=spec.service
         )
         mended.append(f"{wrong}: revision {plan.revision} gives them to version {plan.production.version} (by {who})")
-    moved = promotion.reconcile_aliases(home.state, home.registry, spec.name)
+    moved = reconcile_aliases(home.state, home.registry, spec.name)
     return (*mended, *(f"{sentence} (put back by {who})" for sentence in moved))
 
 
@@ -169,7 +171,7 @@ def _traffic(home: Home, spec: LoopSpec) -> str:
 
 
 def _aliases(home: Home, spec: LoopSpec) -> str:
-    wrong = promotion.alias_differences(home.state, home.registry, spec.name)
+    wrong = alias_differences(home.state, home.registry, spec.name)
     if wrong:
         raise RegistryError("; ".join(wrong) + ". `boucle doctor --fix` puts them back.")
     return "as the ledger says"

@@ -21,8 +21,8 @@ from boucle.contracts.service import BurnRule, ServiceObjectives
 from boucle.contracts.traffic_plan import Role
 from boucle.contracts.verdict import Gate, Verdict
 from boucle.errors import ConflictError, NoProductionModelError
-from boucle.operations import promotion
 from boucle.operations.actor import Actor
+from boucle.operations.production import last_move, previous_version
 from boucle.policy.burn import Seen, burn_gates, looked, seen_before
 from boucle.policy.pins import pin_in_force
 from boucle.policy.service import GuardOutcome, guard, output_gates
@@ -222,13 +222,13 @@ class ReplicaGuard:
         version, said = watched.version, "; ".join(gate.figures() for gate in broken)
         try:
             state = self._open_state()
-            move = promotion.last_move(state, model)
+            move = last_move(state, model)
             if move.decision.to_version != version:
                 return  # decided since: the next plan says who answers
             decision = guard(
                 broken,
                 move=move.decision,
-                back_to=promotion.previous_version(state, model),
+                back_to=previous_version(state, model),
                 pin=pin_in_force(state.decisions(model)),
             )
             if decision.outcome is GuardOutcome.HOLD:

@@ -4,7 +4,7 @@ from boucle.contracts.decision import Decision, DecisionKind, NewDecision
 from boucle.contracts.ids import ModelName
 from boucle.errors import ApprovalError, ConflictError
 from boucle.operations.actor import Actor
-from boucle.operations.promotion import known_version
+from boucle.operations.production import known_version
 from boucle.policy.approval import is_person
 from boucle.policy.pins import pin_in_force
 from boucle.ports import StateStore

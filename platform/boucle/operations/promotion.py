@@ -5,25 +5,31 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from boucle.contracts.decision import MOVES, Decision, DecisionKind, NewDecision
+from boucle.contracts.decision import Decision, DecisionKind, NewDecision
 from boucle.contracts.evidence import Candidate, Evidence
-from boucle.contracts.ids import Digest, ModelName, ModelVersion, version_text
-from boucle.contracts.traffic_plan import NewPlan, Strategy, TrafficPlan
+from boucle.contracts.ids import ModelName, ModelVersion, version_text
+from boucle.contracts.traffic_plan import TrafficPlan
 from boucle.contracts.verdict import Verdict, overall
 from boucle.errors import ConflictError, NoProductionModelError, PinnedError, PromotionRefusedError, RegistryError
 from boucle.operations import approval
 from boucle.operations.actor import Actor
+from boucle.operations.aliases import alias_differences, reconcile_aliases
+from boucle.operations.production import (
+    direct_plan,
+    known_version,
+    last_move,
+    previous_version,
+    promoted_bundles,
+    rolled_back,
+    rollout_under_way,
+)
 from boucle.policy.approval import Consent, PromotionMode, Standing, is_person, standing
 from boucle.policy.limits import PromotionPolicy
 from boucle.policy.pins import pin_in_force, pinned_by
 from boucle.policy.promotion import PromotionDecision, PromotionOutcome, decide
 from boucle.policy.risk import Asked, RiskFacts
-from boucle.policy.rollout import direct_arms
 from boucle.ports import ModelRegistry, StateStore
 
-PRODUCTION = "production"
-PREVIOUS = "previous"
-CHALLENGER = "challenger"
 NOTHING_MEASURED = RiskFacts()
 
 
@@ -149,7 +155,7 @@ def judge(
         policy,
         evidence,
         production=production,
-        rolled_back=_rolled_back(state, evidence.model),
+        rolled_back=rolled_back(state, evidence.model),
         people=people,
         asked=asked,
         doubts=doubts,
@@ -235,71 +241,6 @@ def _said(wanted: ModelVersion | None, found: ModelVersion | None) -> bool:
     return wanted in {None, found}
 
 
-def previous_version(state: StateStore, model: ModelName) -> ModelVersion | None:
-    """The version to go back to: what was promoted before the production version was, or None.
-
-    After a rollback from 3 to 2 this is 1: going back twice goes further back, it does not return to 3.
-    """
-    return _promoted_before(state, model, state.production(model))
-
-
-def promoted_bundles(state: StateStore, model: ModelName) -> dict[ModelVersion, Digest]:
-    """Bundle of each version that was ever promoted: the ledger alone is enough to roll back and to compare with.
-
-    Other rows do not count: one that refuses a candidate names production and the bundle of the candidate.
-    """
-    return {
-        row.decision.to_version: row.decision.bundle_digest
-        for row in state.decisions(model)
-        if row.decision.kind is DecisionKind.PROMOTE and row.decision.to_version and row.decision.bundle_digest
-    }
-
-
-def reconcile_aliases(state: StateStore, registry: ModelRegistry, model: ModelName) -> tuple[str, ...]:
-    """Make the registry's aliases say what the ledger says; returns a sentence per alias that was wrong."""
-    wanted = _wanted_aliases(state, model)
-    mended = []
-    for alias, version in wanted.items():
-        found = registry.alias(model, alias)
-        if found != version:
-            registry.set_alias(model, alias, version)
-            mended.append(
-                f"alias '{alias}' of '{model}' was {version_text(found)}, is {version_text(version)} as the ledger says"
-            )
-    return tuple(mended)
-
-
-def alias_differences(state: StateStore, registry: ModelRegistry, model: ModelName) -> tuple[str, ...]:
-    """A sentence per alias that was moved or deleted behind the ledger's back; changes nothing."""
-    wanted = _wanted_aliases(state, model)
-    return tuple(
-        f"alias '{alias}' points to {version_text(found)}, the ledger says {version_text(version)}"
-        for alias, version in wanted.items()
-        if (found := registry.alias(model, alias)) != version
-    )
-
-
-def _wanted_aliases(state: StateStore, model: ModelName) -> dict[str, ModelVersion | None]:
-    plan = state.plan(model)
-    rollout = plan.rollout if plan else None
-    return {
-        PRODUCTION: state.production(model),
-        PREVIOUS: previous_version(state, model),
-        CHALLENGER: rollout.challenger if rollout and rollout.is_open else None,
-    }
-
-
-def last_move(state: StateStore, model: ModelName) -> Decision:
-    """The newest decision that moved production. Raises NoProductionModelError."""
-    for row in reversed(state.decisions(model)):
-        if row.decision.kind in MOVES:
-            return row
-    raise NoProductionModelError(
-        f"No version of '{model}' is in production yet. Materialise candidate_model to production_alias "
-        f"(or run `boucle retrain {model}`) once enough labels are mature."
-    )
-
-
 def _wait(
     state: StateStore,
     registry: ModelRegistry,
@@ -340,38 +281,6 @@ def _recorded(state: StateStore, new: NewDecision) -> Decision | None:
     return None
 
 
-def direct_plan(
-    state: StateStore, model: ModelName, *, production: ModelVersion, came_from: ModelVersion | None
-) -> NewPlan:
-    """All requests to production; the version a rollback would go to stands by, else the one it came from.
-
-    Raises:
-        NoProductionModelError: The ledger knows no bundle of it.
-    """
-    standby = _promoted_before(state, model, production) or came_from
-    arms = direct_arms(promoted_bundles(state, model), production=production, previous=standby)
-    return NewPlan(strategy=Strategy.DIRECT, arms=arms)
-
-
-def rollout_under_way(state: StateStore, model: ModelName) -> str:
-    """A sentence about the rollout that is open; empty when there is none."""
-    plan = state.plan(model)
-    if plan is None or plan.rollout is None or not plan.rollout.is_open:
-        return ""
-    rollout = plan.rollout
-    return (
-        f"version {rollout.challenger} of '{model}' is on its way into traffic ({plan.strategy}, {rollout.phase}, "
-        f"{rollout.weight:g} per cent): wait for its end, or `boucle abort {model}`"
-    )
-
-
-def _promoted_before(state: StateStore, model: ModelName, version: ModelVersion | None) -> ModelVersion | None:
-    for row in state.decisions(model):
-        if row.decision.kind is DecisionKind.PROMOTE and row.decision.to_version == version:
-            return row.decision.from_version
-    return None
-
-
 def _decision(
     subject: Evidence | Candidate,
     kind: DecisionKind,
@@ -396,22 +305,3 @@ def _decision(
         git_commit=actor.git_commit,
         dagster_run_id=actor.dagster_run_id,
     )
-
-
-def _rolled_back(state: StateStore, model: ModelName) -> dict[ModelVersion, str]:
-    """Versions whose last move was out of production by a rollback, with who did it and why."""
-    found: dict[ModelVersion, str] = {}
-    for row in state.decisions(model):
-        move = row.decision
-        if move.kind is DecisionKind.ROLLBACK and move.from_version is not None:
-            found[move.from_version] = f"decision {row.decision_id} by {move.actor}: {move.reason}"
-        if move.kind in MOVES and move.to_version is not None:
-            found.pop(move.to_version, None)
-    return found
-
-
-def known_version(version: ModelVersion | None, model: ModelName) -> ModelVersion:
-    """The version. Raises NoProductionModelError when there is none."""
-    if version is None:
-        raise NoProductionModelError(f"No version of '{model}' is in production yet; there is nothing to do.")
-    return version

@@ -10,6 +10,7 @@ from boucle.contracts.traffic_plan import NewPlan, Strategy, TrafficPlan
 from boucle.errors import ConflictError
 from boucle.operations import promotion
 from boucle.operations.actor import Actor
+from boucle.operations.production import direct_plan, known_version, last_move, promoted_bundles, rollout_under_way
 from boucle.policy.rollout import first_rollout
 from boucle.policy.trials import TrafficPolicy, first_weight, new_trial, rollout_plan
 from boucle.ports import StateStore
@@ -33,14 +34,14 @@ def start_traffic(
         NoProductionModelError: Nothing was promoted yet.
         ConflictError: Production, or the plan, moved in between.
     """
-    move = promotion.last_move(state, model)
-    target = promotion.known_version(move.decision.to_version, model)
+    move = last_move(state, model)
+    target = known_version(move.decision.to_version, model)
     history = state.plan_history(model)
     if history and history[-1].decision_id >= move.decision_id and not traffic_difference(state, model):
         return history[-1]  # this promotion has its plan, whatever followed from it: a step, its end, a trial
     before = move.decision.from_version
-    bundles = promotion.promoted_bundles(state, model)
-    plan = promotion.direct_plan(state, model, production=target, came_from=before)
+    bundles = promoted_bundles(state, model)
+    plan = direct_plan(state, model, production=target, came_from=before)
     is_promotion = move.decision.kind is DecisionKind.PROMOTE
     if policy.after_promotion is Strategy.CANARY and is_promotion and before is not None and before in bundles:
         rollout = first_rollout(policy.canary, model, challenger=target, production=before, at=actor.at)
@@ -62,10 +63,10 @@ def renew_objectives(
         ConflictError: The plan or production moved in between.
     """
     plan = state.plan(model)
-    if plan is None or plan.service == objectives or promotion.rollout_under_way(state, model):
+    if plan is None or plan.service == objectives or rollout_under_way(state, model):
         return None
     said = {name: getattr(plan, name) for name in NewPlan.model_fields} | {"service": objectives}
-    move = promotion.last_move(state, model)
+    move = last_move(state, model)
     return state.publish_plan(
         move, plan=NewPlan(**said), actor=actor.name, at=actor.at, expected_revision=plan.revision
     )
@@ -89,15 +90,15 @@ def try_version(
         ConfigurationError: The strategy tries no version.
         ConflictError: It is production, another rollout is open, or production does not have its traffic yet.
     """
-    production = promotion.known_version(state.production(model), model)
+    production = known_version(state.production(model), model)
     weight = first_weight(policy, strategy)
     if challenger == production:
         raise ConflictError(f"Version {challenger} of '{model}' is in production already. Nothing was changed.")
     current = state.plan(model)
-    if hindered := promotion.rollout_under_way(state, model) or traffic_difference(state, model):
+    if hindered := rollout_under_way(state, model) or traffic_difference(state, model):
         raise ConflictError(f"Version {challenger} cannot be tried now: {hindered}. Nothing was changed.")
     rollout = new_trial(model, production=production, challenger=challenger, weight=weight, at=actor.at)
-    bundles = {**promotion.promoted_bundles(state, model), challenger: bundle}
+    bundles = {**promoted_bundles(state, model), challenger: bundle}
     share = 100.0 if strategy is Strategy.SHADOW else 0.0
     plan = rollout_plan(strategy, rollout, bundles, shadow_share=share)
     said = f"{strategy} of version {challenger} against version {production}: {reason}"
@@ -132,7 +133,7 @@ def end_trial(
         ConflictError: The plan or production moved in between, or there is no trial.
     """
     rollout = _open(plan)
-    new = promotion.direct_plan(state, plan.model, production=rollout.production, came_from=None)
+    new = direct_plan(state, plan.model, production=rollout.production, came_from=None)
     return _recorded(state, plan.model, new, rollout=rollout, reason=reason, actor=actor, seen=plan.revision, kind=kind)
 
 
@@ -162,7 +163,7 @@ def note_served(state: StateStore, plan: TrafficPlan, *, seconds: float, actor: 
 
     None when production moved in between: that move has a plan of its own, and whoever moved it notes that.
     """
-    move, now = promotion.last_move(state, plan.model), plan.production.version
+    move, now = last_move(state, plan.model), plan.production.version
     if state.plan(plan.model) != plan or move.decision.to_version != now:
         return None
     for row in state.decisions(plan.model):

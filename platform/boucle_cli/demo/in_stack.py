@@ -4,6 +4,7 @@ Files are landed, requests are sent through the proxy; what daemon, code server 
 the stores that they share. Where the sensors are stopped (`BOUCLE_SENSORS`), they are evaluated here instead.
 """
 
+import shutil
 import subprocess
 import sys
 import time
@@ -74,7 +75,9 @@ def through_compose(settings: Settings, options: Options) -> int:
     Raises:
         ConfigurationError: There is no `docker`.
     """
-    command = ["docker", "compose", "exec", "-T", SERVICE, "boucle", "demo", "--target", "stack", *options.words()]
+    # Without a terminal of its own (its JSON goes down a pipe) it would take the caller's to have 80 columns.
+    inside = ["docker", "compose", "exec", "-T", "-e", f"COLUMNS={shutil.get_terminal_size().columns}", SERVICE]
+    command = [*inside, "boucle", "demo", "--target", "stack", *options.words()]
     try:
         return subprocess.run(command, cwd=settings.project_dir, check=False).returncode
     except FileNotFoundError as error:

@@ -18,6 +18,7 @@ from boucle.contracts.traffic_plan import Strategy
 from boucle.errors import ConfigurationError, NotEnoughDataError
 from boucle.operations import pins, promotion, traffic
 from boucle.operations.actor import Actor
+from boucle.operations.production import promoted_bundles
 from boucle.policy.ab import AbPolicy, Better
 from boucle.policy.bandit import BanditPolicy
 from boucle.policy.canary import CanaryPolicy, CanaryStep, Metric, Say, ShadowStep
@@ -156,7 +157,7 @@ class Stage:
     def plays(self, strategy: Strategy) -> Iterator[Play]:
         """A good challenger and bad ones."""
         production, candidate = _two_versions(self.home, self.spec)
-        sound = promotion.promoted_bundles(self.home.state, self.name)[production]
+        sound = promoted_bundles(self.home.state, self.name)[production]
         bundle = Digest(self.home.registry.version(self.name, candidate).tags["bundle_digest"])
         if strategy is Strategy.CANARY:
             yield self._canary("a retrained version", candidate, bundle, expected="in production")

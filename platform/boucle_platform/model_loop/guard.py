@@ -15,8 +15,9 @@ from boucle.contracts.profile import CalibrationProfile
 from boucle.contracts.service import ServiceObjectives
 from boucle.contracts.verdict import Gate
 from boucle.errors import BoucleError, ConflictError, NoProductionModelError, RegistryError
-from boucle.operations import promotion, traffic
+from boucle.operations import traffic
 from boucle.operations.actor import Actor
+from boucle.operations.production import last_move, previous_version
 from boucle.policy.burn import Seen, burn_gates, looked, seen_before
 from boucle.policy.pins import pin_in_force
 from boucle.policy.service import GuardOutcome, guard, log_loss_gate, saturation_gate
@@ -105,7 +106,7 @@ def guard_sensor(spec: LoopSpec) -> dg.SensorDefinition:
     def evaluate(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult:
         ports = home.connect()
         try:
-            move = promotion.last_move(ports.state, spec.name)
+            move = last_move(ports.state, spec.name)
         except NoProductionModelError as error:
             return dg.SensorResult(skip_reason=str(error))
         watch, said = _followed(ports, move, Watch.read(context.cursor))
@@ -115,7 +116,7 @@ def guard_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         decision = guard(
             (*_gates(spec.service, watch), *_loss_gates(ports, spec, move)),
             move=move.decision,
-            back_to=promotion.previous_version(ports.state, spec.name),
+            back_to=previous_version(ports.state, spec.name),
             pin=pin_in_force(ports.state.decisions(spec.name)),
         )
         if decision.outcome is GuardOutcome.HOLD:

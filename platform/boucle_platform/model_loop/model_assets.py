@@ -11,6 +11,7 @@ from boucle.contracts.windows import Period
 from boucle.errors import RegistryError
 from boucle.operations import promotion, traffic
 from boucle.operations.actor import Actor
+from boucle.operations.aliases import alias_differences
 from boucle.policy.candidate import CANDIDATE_MEANINGS, TRAINING_MEANINGS
 from boucle.policy.evaluation import MEANINGS, blocking_gates, judged_gates
 from boucle.policy.promotion import PromotionOutcome, refusal_of
@@ -297,7 +298,7 @@ def _alias_equals_ledger(spec: LoopSpec) -> dg.AssetChecksDefinition:
         """The registry's aliases are where the ledger put them; moved or deleted ones are named."""
         ports = home.connect()
         try:
-            wrong = promotion.alias_differences(ports.state, ports.registry, spec.name)
+            wrong = alias_differences(ports.state, ports.registry, spec.name)
         except RegistryError as error:
             return dg.AssetCheckResult(passed=False, description=f"not known: {error}")
         advice = f" `boucle doctor --fix` puts them back ({spec.model})."

@@ -5,7 +5,7 @@ from contextlib import suppress
 import dagster as dg
 
 from boucle.errors import ConflictError, RegistryError
-from boucle.operations import promotion
+from boucle.operations.aliases import reconcile_aliases
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, checks_job_name
 from boucle_platform.model_loop.in_environment import sensor_status
 from boucle_platform.model_loop.keys import ACTOR_TAG
@@ -39,7 +39,7 @@ def rollout_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         if not found.moved:
             return dg.SkipReason(found.said)
         with suppress(RegistryError):  # the guard and `boucle doctor --fix` put them right later
-            promotion.reconcile_aliases(ports.state, ports.registry, spec.name)
+            reconcile_aliases(ports.state, ports.registry, spec.name)
         tags = {ACTOR_TAG: context.sensor_name, "boucle/trigger": found.said[:250]}
         run_key = f"{spec.model}/rollout/{found.plan_revision}"
         return dg.SensorResult(run_requests=[dg.RunRequest(run_key=run_key, tags=tags)])

@@ -13,7 +13,7 @@ from boucle.contracts.evidence import Candidate, Evidence
 from boucle.contracts.facts import EvaluationFacts
 from boucle.contracts.ids import ModelVersion
 from boucle.errors import EvaluationError
-from boucle.operations.promotion import promoted_bundles
+from boucle.operations.production import promoted_bundles
 from boucle.policy.evaluation import evaluate_gates
 from boucle_adapters.home import Home
 from boucle_adapters.serving_trial import try_bundle
