@@ -51,7 +51,7 @@ test: install ## What must hold: checks, unit, contract, data, model, assets, db
 	$(PYTEST) -m "not nightly" $(OTHER_LEVELS:%=assets_tests/%) $(call junit,others) $(ARGS)
 
 test-core: install promtool ## Unit, contract and model tests, with the coverage of the core
-	$(PYTEST) $(CORE_LEVELS:%=assets_tests/%) --cov --cov-report=json:$(COVERAGE) $(call junit,core) $(ARGS)
+	$(PYTEST) -m "not nightly" $(CORE_LEVELS:%=assets_tests/%) --cov --cov-report=json:$(COVERAGE) $(call junit,core) $(ARGS)
 	$(BIN)/python .ci/coverage_floor.py $(COVERAGE) $(COVERAGE_FLOOR)
 
 test-contract: promtool

@@ -24,7 +24,8 @@ Purchases = dict[str, dict[date, tuple[int, Decimal]]]
 def _dbt(*words: str) -> None:
     from dbt.cli.main import dbtRunner
 
-    result = dbtRunner(manifest=dbt_project.parsed_project(Settings())).invoke([*words])
+    parsed = dbt_project.parsed_project(Settings())
+    result = dbtRunner(manifest=parsed).invoke(["--no-use-colors", "--no-write-json", *words])
     sys.exit(0 if result.success else 1)
 
 
@@ -47,7 +48,9 @@ class DbtWorld:
         ours = {"BOUCLE_HOME": str(self.home), "BOUCLE_DBT_PARSE_DIR": os.environ["BOUCLE_DBT_PARSE_DIR"]}
         environment = outside | ours | self.environment | window
         with self.warehouse.lock():
-            return warm.in_process(_dbt, "--no-use-colors", *command, environment=environment, timeout=120)
+            return warm.in_process(
+                _dbt, "--no-use-colors", "--no-write-json", *command, environment=environment, timeout=120
+            )
 
     def build(
         self,

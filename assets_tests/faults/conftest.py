@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from assets_tests.faults.homes import built_once, until_march
-from assets_tests.faults.loop_home import NEWEST, PERIOD, RETRAIN, LoopHome, copied, opened
+from assets_tests.faults.loop_home import JUDGED, MOVED, NEWEST, PERIOD, RETRAIN, LoopHome, copied, opened
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +37,23 @@ def four_months(three_months: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def in_production(four_months: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Version 1 was trained, promoted and given all traffic."""
+def evaluated(four_months: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Version 1 was trained and passed its gates; nothing was decided."""
 
     def build(path: Path) -> None:
         with opened(copied(four_months, path)) as loop:
-            loop.done(RETRAIN)
+            loop.done(RETRAIN, only=JUDGED)
+
+    return built_once(tmp_path_factory, "evaluated", build)
+
+
+@pytest.fixture(scope="session")
+def in_production(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Version 1 was promoted and given all traffic as well."""
+
+    def build(path: Path) -> None:
+        with opened(copied(evaluated, path)) as loop:
+            loop.done(RETRAIN, only=MOVED)
 
     return built_once(tmp_path_factory, "in-production", build)
 

@@ -7,14 +7,13 @@
 import time
 from typing import Any
 
-from assets_tests.faults.killed_run import die
+from assets_tests.faults.killed_run import HOLD, KILL, die
 from boucle_adapters.mlflow_registry import MlflowRegistry
 from boucle_adapters.settings import Settings
 from boucle_platform.definitions import defs_of
 from boucle_platform.model_loop import catalogue
 from boucle_platform.model_loop.steps import training
 
-KILL, HOLD = "kill", "hold"
 HOME = Settings().home_dir
 store_rows, register = training.store_rows, MlflowRegistry.register
 

@@ -17,6 +17,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+KILL, HOLD = "kill", "hold"
+"""Files in a home that daemon_location.py obeys."""
+
 
 def die(*_args: object, **_options: object) -> None:
     """End as a machine that loses power: no handler, no `finally`, no rollback."""

@@ -33,6 +33,8 @@ from boucle_platform.model_loop.steps.store import document_file, read_document,
 
 SPEC = catalogue.spec_of("repurchase")
 LAND, PERIOD, RETRAIN, CHECKS = "repurchase_land", "repurchase_period", "repurchase_retrain", "repurchase_checks"
+JUDGED, MOVED = ("training_set", "candidate_model", "evaluation_report"), ("production_alias", "traffic_plan")
+"""The two halves of the retraining job."""
 LOADED, NEWEST = ("1997-01", "1997-02", "1997-03"), "1997-04"
 
 
@@ -60,9 +62,9 @@ class LoopHome:
         """Run a job, or some of its assets by name."""
         return self.runner.run(job, partition=partition, only=[(SPEC.model, name) for name in only])
 
-    def done(self, job: str, *, partition: str | None = None) -> None:
-        """Run a job that has to end well."""
-        outcome = self.run(job, partition=partition)
+    def done(self, job: str, *, partition: str | None = None, only: tuple[str, ...] = ()) -> None:
+        """As `run`; it has to end well."""
+        outcome = self.run(job, partition=partition, only=only)
         assert outcome.succeeded, outcome.error
 
     def kinds(self) -> list[tuple[str, ModelVersion | None]]:

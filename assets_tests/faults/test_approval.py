@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from starlette.testclient import TestClient
 
-from assets_tests.faults.loop_home import RETRAIN, SPEC, LoopHome, boucle, copied, opened
+from assets_tests.faults.loop_home import MOVED, RETRAIN, SPEC, LoopHome, boucle, copied, opened
 from boucle.contracts.ids import ModelVersion
 from boucle.errors import ApprovalError
 from boucle.operations import approval
@@ -34,11 +34,11 @@ MANUAL = declared(PromotionMode.MANUAL)
 
 
 @pytest.fixture(scope="module")
-def waiting_home(four_months: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def waiting_home(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 1 passed its gates and waits for approval."""
-    path = copied(four_months, tmp_path_factory.mktemp("approval") / "home")
+    path = copied(evaluated, tmp_path_factory.mktemp("approval") / "home")
     with opened(path, SEMI) as loop:
-        loop.done(RETRAIN)
+        loop.done(RETRAIN, only=MOVED)
     return path
 
 
@@ -142,9 +142,9 @@ def test_a_second_evaluation_ends_the_request_and_asks_anew(waiting: LoopHome):
     assert len(digests) == 2
 
 
-def test_under_manual_a_person_asks_and_the_sensor_carries_it_out(four_months: Path, tmp_path: Path):
-    with opened(copied(four_months, tmp_path / "home"), MANUAL) as loop:
-        loop.done(RETRAIN)
+def test_under_manual_a_person_asks_and_the_sensor_carries_it_out(evaluated: Path, tmp_path: Path):
+    with opened(copied(evaluated, tmp_path / "home"), MANUAL) as loop:
+        loop.done(RETRAIN, only=MOVED)
         assert (loop.kinds(), tick(loop)) == ([], [])
         answer(loop, "promote", spec=MANUAL)
         assert len(tick(loop)) == 1
@@ -167,10 +167,9 @@ BY_RISK = declared(PromotionMode.RISK_BASED)
 
 
 def test_under_automatic_a_request_over_http_takes_a_refusal_back_and_the_sensor_carries_it_out(
-    four_months: Path, tmp_path: Path
+    evaluated: Path, tmp_path: Path
 ):
-    with opened(copied(four_months, tmp_path / "home")) as loop:
-        loop.run(RETRAIN, only=("training_set", "candidate_model", "evaluation_report"))
+    with opened(copied(evaluated, tmp_path / "home")) as loop:
         answer(loop, "reject", spec=SPEC)
         assert not loop.run(PROMOTE).succeeded
         tokens = TokenStore(loop.runner.settings.tokens_file)
@@ -184,11 +183,9 @@ def test_under_automatic_a_request_over_http_takes_a_refusal_back_and_the_sensor
         assert (loop.alias(), tick(loop)) == (1, [])
 
 
-def test_by_risk_a_first_version_is_high_and_the_author_of_its_code_may_not_approve_it(
-    four_months: Path, tmp_path: Path
-):
-    with opened(copied(four_months, tmp_path / "home"), BY_RISK) as loop:
-        loop.done(RETRAIN)
+def test_by_risk_a_first_version_is_high_and_the_author_of_its_code_may_not_approve_it(evaluated: Path, tmp_path: Path):
+    with opened(copied(evaluated, tmp_path / "home"), BY_RISK) as loop:
+        loop.done(RETRAIN, only=MOVED)
         (request,) = loop.home.state.decisions(SPEC.name)
         author = loop.home.actor("sensor:x", SPEC.name).commit_author
         assert (request.decision.kind, request.decision.requester) == ("request", author)

@@ -47,11 +47,8 @@ EACH_TIME = {
     "raw_orders: committed, quarantine torn",
     "dbt: the second of its models just built",
     "online_features: arrays there, CURRENT not",
-    "ground_truth: torn",
     "landing: file in place, checksum not",
-    "candidate_model: registered, nothing else",
     "production_alias: recorded, alias not set",
-    "traffic_plan: not published",
 }
 
 

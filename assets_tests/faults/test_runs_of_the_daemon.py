@@ -14,8 +14,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets_tests.faults import daemon_location
-from assets_tests.faults.daemon_location import HOLD, KILL
+from assets_tests.faults.killed_run import HOLD, KILL
 from assets_tests.faults.loop_home import LOADED, SPEC, LoopHome, boucle, copied, opened
 from assets_tests.judging import day
 from boucle.contracts.trigger import AlertRequest, AlertState, AnswerKind, TriggerAnswer, TriggerOutcome
@@ -118,7 +117,7 @@ def _looks_often(file: Path) -> None:
 
 def _start(workspace: Path, home: Path, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     location = {
-        "module_name": daemon_location.__name__,
+        "module_name": "assets_tests.faults.daemon_location",
         "location_name": "boucle",
         "working_directory": str(Path.cwd()),
     }

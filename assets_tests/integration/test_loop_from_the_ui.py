@@ -37,7 +37,6 @@ STAGES = (
 )  # fmt: skip
 RUN_TIMEOUT = 300
 LOOP_TIMEOUT = 600
-REFUSED_ON_PURPOSE = [("repurchase_retrain", "FAILURE")]
 SPEC, FLIGHTS = spec_of("repurchase"), spec_of("flight_delay")
 DAYS = ("2013-01-01", "2013-01-02", "2013-01-03")
 
@@ -90,9 +89,7 @@ def test_a_person_materialises_each_stage(stack):
     assert raw["dagster/row_count"] + raw["quarantined"] == len(landed) > 3_000
     assert "recency" in ui.metadata("repurchase", "validated_features")["profile"]
 
-    _train(ui, ("training_set", "candidate_model"), ("evaluation_report",))
-    _promotion_is_refused_on_a_report_that_nobody_checked(ui)
-    _train(ui, ("evaluation_report",), ("production_alias", "traffic_plan"))
+    _train(ui, ("training_set", "candidate_model"), ("evaluation_report",), ("production_alias", "traffic_plan"))
     assert "| no_regression | passed |" in ui.metadata("repurchase", "evaluation_report")["gates"]
     answer = _wait_for_an_answer(ui, api, version=1, as_of="1997-05-01")
     assert 0 < answer["proba"] < 1
@@ -138,6 +135,7 @@ def test_drift_in_what_was_served_brings_the_next_version_without_a_click(stack)
     ports.state.close()
 
 
+@pytest.mark.nightly
 def test_promoting_the_same_evidence_again_decides_nothing_new(stack):
     _, addresses, home = stack
     ui = DagsterUI(addresses["dagster"])
@@ -148,6 +146,16 @@ def test_promoting_the_same_evidence_again_decides_nothing_new(stack):
     state = Home(Settings(home=str(home))).state
     assert [row.decision.kind for row in state.decisions(ModelName("repurchase"))].count(DecisionKind.PROMOTE) == 2
     state.close()
+
+
+@pytest.mark.nightly
+def test_a_promotion_is_refused_on_a_report_that_nobody_checked(stack):
+    """A person says in the UI that the report was materialised, and launches the promotion alone."""
+    ui = DagsterUI(stack[1]["dagster"])
+    ui.report_materialisation("repurchase", "evaluation_report")
+    alone = ui.launch("repurchase_retrain", only=[("repurchase", "production_alias")])
+    assert ui.finish(alone, timeout=RUN_TIMEOUT) == "FAILURE"
+    assert "no_regression was checked for another materialisation of the report" in ui.error(alone)
 
 
 @pytest.mark.nightly
@@ -183,14 +191,6 @@ def _train(ui: DagsterUI, *stages: tuple[str, ...]) -> None:
         assert ui.finish(alone, timeout=RUN_TIMEOUT) == "SUCCESS"
 
 
-def _promotion_is_refused_on_a_report_that_nobody_checked(ui: DagsterUI) -> None:
-    """A person says in the UI that the report was materialised, and launches the promotion alone."""
-    ui.report_materialisation("repurchase", "evaluation_report")
-    alone = ui.launch("repurchase_retrain", only=[("repurchase", "production_alias")])
-    assert ui.finish(alone, timeout=RUN_TIMEOUT) == "FAILURE"
-    assert "no_regression was checked for another materialisation of the report" in ui.error(alone)
-
-
 def _wait_for_periods(ui: DagsterUI, count: int, *, job: str = "repurchase_period") -> None:
     """Until so many runs of the period job ended well."""
     deadline = time.monotonic() + LOOP_TIMEOUT
@@ -210,7 +210,6 @@ def _wait_for_an_answer(ui: DagsterUI, api: str, *, version: int, as_of: str) ->
         status, answer = predict(api, user_id="00001", as_of=as_of)
         if status == 200 and answer["model_version"] == version:
             return answer
-        failed = [run for run in ui.runs() if run[1] == "FAILURE"]
-        assert failed == REFUSED_ON_PURPOSE
+        assert not [run for run in ui.runs() if run[1] == "FAILURE"]
         time.sleep(0.5)
     raise AssertionError(f"version {version} did not answer within {LOOP_TIMEOUT} s; runs: {ui.runs()}")

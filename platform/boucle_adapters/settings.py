@@ -32,9 +32,12 @@ WELL_KNOWN_PASSWORDS = ("boucle", "boucle-dev", "postgres", "password", "changem
 
 @contextmanager
 def own_environment() -> Iterator[None]:
-    """For work in a home that is thrown away: a state store or MLflow server that the environment names has no part."""
+    """For work in a home that is thrown away: a state store or MLflow server that the environment names has no part.
+
+    A parsed dbt project stays: it holds nothing of a home.
+    """
     before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("BOUCLE_")]:
+    for name in [name for name in os.environ if name.startswith("BOUCLE_") and name != "BOUCLE_DBT_PARSE_DIR"]:
         del os.environ[name]
     try:
         yield

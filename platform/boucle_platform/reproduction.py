@@ -18,6 +18,7 @@ from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings, own_environment
 from boucle_adapters.snapshots import SnapshotStore
 from boucle_platform.model_loop.automation import period_job_name
+from boucle_platform.model_loop.dbt_project import parse_path
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps import training
 from boucle_platform.model_loop.steps.store import LEARNT, read_document, version_dir
@@ -87,7 +88,7 @@ def reproduce(
     recorded = read_document(version_dir(home, spec, version) / LEARNT, TrainingManifest)
     parts = [_environment(home, tags), _code(home, tags)]
     with tempfile.TemporaryDirectory(prefix="boucle-reproduce-") as folder, own_environment():
-        again = Home(Settings(home=Path(folder)))
+        again = Home(Settings(home=Path(folder), dbt_parse_dir=parse_path(home.settings)))
         progress("copying the landed rows")
         copy_raw(home.warehouse, again.warehouse)
         again.clock(spec.name).set(recorded.watermark)
