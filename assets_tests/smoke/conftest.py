@@ -66,8 +66,12 @@ def stack(engine: Engine) -> Iterator[Stack]:
 def keep_logs(stack: Stack) -> None:
     """One file a service, for whoever looks into why."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    for service in stack.compose("config", "--services", check=False).split():
-        with suppress(subprocess.TimeoutExpired):
-            (LOGS / f"{service}.log").write_text(stack.compose("logs", "--no-color", service, check=False))
+    lines: dict[str, list[str]] = {}
+    with suppress(subprocess.TimeoutExpired):
+        for line in stack.compose("logs", "--no-color", check=False).splitlines(keepends=True):
+            container, _, said = line.partition("| ")
+            lines.setdefault(container.strip(), []).append(said)
+    for container, said in lines.items():
+        (LOGS / f"{container}.log").write_text("".join(said))
     (LOGS / "ps.log").write_text(stack.compose("ps", "-a", check=False))
     sys.stderr.write(f"smoke: the logs of all services are in {LOGS}\n")

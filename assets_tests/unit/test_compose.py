@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from boucle_adapters.environment import ENVIRONMENTS, PROJECT_DIR, environment_file
+from boucle_adapters.environment import ENVIRONMENTS, OTHER_PROFILES, PROJECT_DIR, environment_file
 from boucle_adapters.settings import Settings
 
 FILE = Path(__file__).parents[2] / "compose.yaml"
@@ -35,6 +35,13 @@ def test_every_setting_that_a_user_exports_reaches_every_service_of_ours(service
         passed = {key for key, value in one["environment"].items() if re.fullmatch(rf"\$\{{{key}:-.*\}}", str(value))}
         assert passed == wanted, name
         assert one["environment"]["BOUCLE_ENVIRONMENT"] == "${BOUCLE_ENVIRONMENT:-${COMPOSE_PROFILES:-dev}}"
+
+
+def test_a_profile_is_an_environment_or_known_to_be_none(services: dict[str, dict[str, Any]]):
+    assert {profile for one in services.values() for profile in one.get("profiles", ())} == {
+        *ENVIRONMENTS,
+        *OTHER_PROFILES,
+    }
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

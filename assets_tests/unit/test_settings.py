@@ -133,6 +133,24 @@ def test_an_environment_that_is_none_stops_the_start(monkeypatch: pytest.MonkeyP
         Settings()
 
 
+@pytest.mark.parametrize(
+    ("profiles", "environment"), [("prod,grafana", "prod"), ("grafana", "dev"), (" grafana , staging", "staging")]
+)
+def test_compose_hands_its_profiles_on_and_one_of_them_is_the_environment(
+    profiles: str, environment: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BOUCLE_ENVIRONMENT", profiles)
+    monkeypatch.setenv("BOUCLE_DATABASE_PASSWORD", "of-its-own")
+    settings = Settings()
+    assert (settings.environment, settings.code_server) == (environment, "code:4000")
+
+
+def test_two_environments_at_once_are_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BOUCLE_ENVIRONMENT", "dev,prod")
+    with pytest.raises(ConfigurationError, match="no environment 'dev,prod'"):
+        Settings()
+
+
 def test_the_password_is_put_where_an_address_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (tmp_path / "password").write_text("a@b/:\n")
     monkeypatch.setenv("BOUCLE_DATABASE_PASSWORD_FILE", str(tmp_path / "password"))

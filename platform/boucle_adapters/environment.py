@@ -12,6 +12,8 @@ VARIABLE = "BOUCLE_ENVIRONMENT"
 ENVIRONMENTS = ("dev", "staging", "prod")
 GUARDED = ("staging", "prod")
 """Where a password or token that everybody knows stops the start."""
+OTHER_PROFILES = ("grafana",)
+"""Of compose.yaml, which hands on COMPOSE_PROFILES where nobody said more: `prod,grafana` is prod, `grafana` is dev."""
 SECRETS = ("database_password", "database_password_file", "grafana_password_file", "alert_urls")
 """They come from the environment or from a file that it names: what is committed is read by everybody."""
 FOLDER = Path("platform", "deploy", "environments")
@@ -28,13 +30,19 @@ def project_dir() -> Path:
     return Path(os.environ.get("BOUCLE_PROJECT_DIR") or PROJECT_DIR)
 
 
+def environment_name(said: str) -> str:
+    """Which environment `BOUCLE_ENVIRONMENT` names, where a list of compose's profiles may stand; empty for none."""
+    names = [name.strip() for name in said.split(",") if name.strip()]
+    return ",".join(name for name in names if name not in OTHER_PROFILES) or ("dev" if names else "")
+
+
 def environment_values(project: Path) -> dict[str, Any]:
     """What the file of the environment that `BOUCLE_ENVIRONMENT` names says; nothing where it names none.
 
     Raises:
         ConfigurationError: There is no such environment, or its file is missing or is no list of settings.
     """
-    name = os.environ.get(VARIABLE, "")
+    name = environment_name(os.environ.get(VARIABLE, ""))
     if not name:
         return {}
     if name not in ENVIRONMENTS:

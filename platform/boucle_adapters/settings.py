@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import sqlalchemy as sa
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from boucle.errors import ConfigurationError
-from boucle_adapters.environment import GUARDED, PROJECT_DIR, environment_file, environment_values, project_dir
+from boucle_adapters.environment import (
+    GUARDED,
+    PROJECT_DIR,
+    environment_file,
+    environment_name,
+    environment_values,
+    project_dir,
+)
 
 # Dagster, MLflow, dbt and Evidently phone home by default; nothing leaves this machine unless the user asked for it.
 TELEMETRY_OFF = {
@@ -117,6 +124,11 @@ class Settings(BaseSettings):
         """Arguments, then variables, then the file of the environment."""
         file = environment_values(project_dir())
         return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=file)
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _one_environment(cls, said: str) -> str:
+        return environment_name(said)
 
     @model_validator(mode="after")
     def _no_well_known_password(self) -> Self:
@@ -269,7 +281,7 @@ def _wrong(where: tuple[int | str, ...], said: str, value: object) -> str:
     """One wrong setting by the name under which it was given: its variable, or its line in the environment's file."""
     name = "_".join(map(str, where))
     variable = f"BOUCLE_{name.upper()}"
-    environment = os.environ.get("BOUCLE_ENVIRONMENT", "")
+    environment = environment_name(os.environ.get("BOUCLE_ENVIRONMENT", ""))
     project = project_dir()
     in_file = not os.environ.get(variable) and environment and name in environment_values(project)
     place = f"{environment_file(project, environment)}: {name}" if in_file else variable
