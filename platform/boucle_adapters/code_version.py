@@ -2,7 +2,7 @@
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import distributions
@@ -56,9 +56,11 @@ def environment_digest() -> str:
     return hashlib.sha256("\n".join(packages).encode()).hexdigest()
 
 
-def installed_packages() -> dict[str, str]:
-    """Version of every installed distribution, by name."""
-    return {item.name.lower(): item.version for item in distributions()}
+@cache
+def installed_packages() -> Mapping[str, str]:
+    """Version of every installed distribution, by name; read once per process."""
+    found = (item.metadata for item in distributions())  # `name` and `version` would each read and parse it again
+    return {metadata["Name"].lower(): metadata["Version"] for metadata in found}
 
 
 def source_files(project_dir: Path) -> dict[str, str]:
