@@ -34,9 +34,11 @@ class Server:
         self.short = 0
         submit = PredictEndpoint.submit
 
-        def counted(*args: Any) -> None:
+        def counted(*args: Any) -> bool:
             self.short += 1
-            submit(*args)
+            is_answered = submit(*args)
+            self.short -= not is_answered
+            return is_answered
 
         monkeypatch.setattr(PredictEndpoint, "submit", counted)
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -265,7 +267,30 @@ def test_keys_and_places_are_asked_for_on_the_short_way_too(tmp_path: Path, monk
         assert server.ask(request(QUESTION))[0] == 401
         assert server.ask(request(QUESTION, "/predict", key))[0] == 200
         status, headers, _ = server.ask(request(QUESTION, "/predict", key))
-        assert (status, headers["retry-after"], server.short) == (429, "1", 3)
+        assert (status, headers["retry-after"], server.short) == (429, "1", 2)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_who_tries_keys_behind_a_proxy_spends_a_budget_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
+):
+    with started(tmp_path, monkeypatch, Limits(require_key=True, requests_per_second=0.1)) as server:
+        asked = [
+            request(QUESTION, "/predict", "authorization: Bearer boucle_wrong", f"x-forwarded-for: 10.0.0.{n}")
+            for n in (1, 2, 1)
+        ]
+        pieces = [one.partition(b"{") if apart else (one,) for one in asked]
+        assert [server.ask(*some)[0] for some in pieces] == [401, 401, 429]
+        assert server.short == 0
+
+
+def test_after_a_key_that_nobody_knows_a_connection_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with started(tmp_path, monkeypatch, Limits(require_key=True)) as server, server.connect() as connection:
+        key = server.world.tokens.add("service:shop", [Role.CALLER])
+        for token, status in (("boucle_wrong", 401), (key, 200), ("boucle_wrong", 401), (key, 200)):
+            connection.sendall(request(QUESTION, "/predict", f"authorization: Bearer {token}"))
+            assert answer_of(connection)[0] == status
+        assert server.short == 2
 
 
 def test_where_callers_are_told_apart_by_address_a_proxy_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

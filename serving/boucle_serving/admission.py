@@ -63,8 +63,12 @@ class Admission:
         self._bearers: OrderedDict[str, tuple[float, Bearer | None]] = OrderedDict()
         self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def enter(self, scope: Scope) -> None:
+    def enter(self, scope: Scope, *, is_peer: bool = False) -> None:
         """Let one request in; `leave` must follow.
+
+        Args:
+            scope: The request.
+            is_peer: Whether its address is the peer's, which may be a proxy: nobody is charged for an unknown key then.
 
         Raises:
             UnauthorizedError: A key is required, and there is none, or nobody knows it.
@@ -75,7 +79,7 @@ class Admission:
         limits = self.limits
         self._expect_room()
         if limits.require_key or limits.requests_per_second:
-            self._spend(self._owner_of_key(scope) if limits.require_key else _address(scope))
+            self._spend(self._owner_of_key(scope, is_peer=is_peer) if limits.require_key else _address(scope))
         self._inside += 1
 
     def enter_others(self, scope: Scope, *, needs_token: bool) -> None:
@@ -125,11 +129,12 @@ class Admission:
             self._metrics.refused.labels("concurrency").inc()
             raise BusyError(f"{self._inside} requests are being answered, which is the limit. Ask again in a second.")
 
-    def _owner_of_key(self, scope: Scope) -> str:
+    def _owner_of_key(self, scope: Scope, *, is_peer: bool) -> str:
         bearer = self._bearer(_token(scope["headers"]))
         if bearer is None:
-            self._spend(_address(scope))  # trying keys is not free
-            self._metrics.refused.labels("key").inc()
+            if not is_peer:
+                self._spend(_address(scope))  # trying keys is not free
+                self._metrics.refused.labels("key").inc()
             raise UnauthorizedError(
                 "Predictions need the header `Authorization: Bearer …` and a key that "
                 "`boucle token service:NAME --role caller` made."

@@ -29,6 +29,7 @@ from boucle_serving.problems import (
     InvalidRequestError,
     LogUnavailableError,
     Problem,
+    UnauthorizedError,
     internal_problem,
     problem_of,
 )
@@ -109,19 +110,26 @@ class PredictEndpoint:
 
     def submit(
         self, model: ModelName, scope: Scope, body: bytes, request_id: str, tell: Callable[[Reply], None]
-    ) -> None:
-        """Answer a request that is here; `tell` is called once, soon, from the event loop."""
+    ) -> bool:
+        """Answer a request that is here; `tell` is called once, soon, from the event loop.
+
+        False, and `tell` is not called, where the app must answer: who tries keys pays for it by its address, and
+        whose that is behind a proxy is known to the middlewares.
+        """
         started = perf_counter()
         try:
-            self._admission.enter(scope)
+            self._admission.enter(scope, is_peer=True)
+        except UnauthorizedError:
+            return False
         except BoucleError as error:
             tell(self._refusal(model, error, started))
-            return
+            return True
         if len(body) > MAX_BODY_BYTES:
             self._admission.leave()
             tell(self._refusal(model, too_large(MAX_BODY_BYTES), started))
-            return
+            return True
         self._add(model, _Request(body, request_id, started, tell))
+        return True
 
     async def reply(self, model: ModelName, scope: Scope, receive: Receive, *, request_id: str) -> Reply:
         """Let a request in, read it, answer it. Raises ClientDisconnect."""

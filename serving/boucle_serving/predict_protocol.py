@@ -102,11 +102,13 @@ class PredictProtocol(HttpToolsProtocol):
         super().on_message_complete()
         if held is None or held[0].more_body:
             return
-        cycle, _, model = held
+        cycle, app, model = held
         self._forget()
         scope = cast("Scope", cycle.scope)
         request_id = request_id_of(scope)
-        self._endpoint.submit(model, scope, bytes(cycle.body), request_id, partial(self._write, cycle, request_id))
+        tell = partial(self._write, cycle, request_id)
+        if not self._endpoint.submit(model, scope, bytes(cycle.body), request_id, tell):
+            super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the app see that the caller went away."""
@@ -122,7 +124,7 @@ class PredictProtocol(HttpToolsProtocol):
         return is_idle and not self._in_message and not self.flow.write_paused
 
     def _asked_plainly(self, data: bytes) -> bool:
-        """Hand a plain request to the endpoint; False if it is none."""
+        """Hand a plain request to the endpoint; False if it is none, or not for the endpoint to answer."""
         end = data.find(b"\r\n\r\n")
         head = plain_head(data[:end]) if 0 < end <= MOST_HEAD_BYTES else None
         if head is None or len(data) - end - 4 != head.content_length:
@@ -130,13 +132,15 @@ class PredictProtocol(HttpToolsProtocol):
         model = self._endpoint.model_of(head.path)
         if model is None:
             return False
-        if self._head_deadline is not None:
-            self._head_deadline.cancel()
-            self._head_deadline = None
         request_id = head.request_id or new_id()
         self._asking = True
         scope = {"type": "http", "headers": head.headers, "client": self.client}
-        self._endpoint.submit(model, scope, data[end + 4 :], request_id, partial(self._answer, request_id))
+        if not self._endpoint.submit(model, scope, data[end + 4 :], request_id, partial(self._answer, request_id)):
+            self._asking = False
+            return False
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
         return True
 
     def _answer(self, request_id: str, reply: Reply) -> None:
