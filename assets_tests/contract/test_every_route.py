@@ -5,7 +5,6 @@ The routes are taken from the app, so that a new one is red here until it is in 
 
 import asyncio
 import hmac
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,29 @@ ASKS = {
     "/predict", "/models/{model}/predict", "/models/{model}/predict/batch", "/invocations", "/feedback",
     "/models/{model}/rank", "/v2/models/{model}/infer", "/v2/models/{model}/versions/{number}/infer",
 }  # fmt: skip
+LOOKS = {
+    "/models", "/models/{model}/traffic", "/models/{model}/decisions", "/models/{model}/monitoring",
+    "/models/{model}/monitoring.html", "/v2/models/{model}", "/v2/models/{model}/versions/{number}",
+}  # fmt: skip
+OPEN = {
+    "/livez", "/readyz", "/health", "/ping", "/version", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready",
+    "/v2/models/{model}/ready", "/v2/models/{model}/versions/{number}/ready",
+}  # fmt: skip
+"""What needs no token: it holds no row, no key and nothing of a caller."""
 CHUNK = b"[" * 65_536
 MOST_CHUNKS = 300
 
 
-def posts(world: World) -> list[str]:
-    """Paths of all routes that take a body; FastAPI keeps those of an included router in it."""
+def paths(world: World, method: str) -> list[str]:
+    """Paths of all routes with this method; FastAPI keeps those of an included router in it."""
     routers = [route.original_router for route in world.app.routes if hasattr(route, "original_router")]
-    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
-    return [route.path for route in routes if "POST" in route.methods]
+    routes = [route for router in routers for route in router.routes]
+    assert all(isinstance(route, APIRoute) for route in routes), "a router within a router: walk it here too"
+    return [route.path for route in routes if isinstance(route, APIRoute) and method in route.methods]
+
+
+def posts(world: World) -> list[str]:
+    return paths(world, "POST")
 
 
 def deciding(world: World) -> list[str]:
@@ -63,19 +76,21 @@ class Asked:
     async def send(self, message: Message) -> None:
         self.sent.append(message)
 
-    def answer(self) -> tuple[int, dict[str, Any]]:
+    def answer(self) -> int:
+        """The status of what it is told."""
         headers = [(b"content-type", b"application/json")]
         if self.token:
             headers.append((b"authorization", f"Bearer {self.token}".encode()))
+        method = "GET" if self.path in LOOKS | OPEN else "POST"
         path = self.path.format(model=MODEL, number="1")
         scope: Scope = {
-            "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
+            "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
             "query_string": b"", "headers": headers, "client": ("10.0.0.1", 1), "scheme": "http", "root_path": "",
             "server": ("one", 80),
         }  # fmt: skip
         asyncio.run(asyncio.wait_for(self.world.app(scope, self.receive, self.send), timeout=20))
-        body = b"".join(message.get("body", b"") for message in self.sent)
-        return self.sent[0]["status"], json.loads(body)
+        status: int = self.sent[0]["status"]
+        return status
 
 
 def made(folder: Path, **limits: Any) -> World:
@@ -97,18 +112,33 @@ def test_every_route_that_takes_a_body_asks_or_decides(world: World):
     assert set(posts(world)) >= ASKS
 
 
+def test_every_route_that_takes_none_is_to_look_or_open(world: World):
+    assert set(paths(world, "GET")) == LOOKS | OPEN
+    operations = [operation for path in world.app.openapi()["paths"].values() for operation in path]
+    assert set(operations) == {"get", "post"}
+
+
 def test_without_a_token_nothing_of_a_body_is_read(world: World):
-    for path in posts(world):
+    for path in [*posts(world), *LOOKS]:
         for token in ("", "boucle_wrong"):
             asked = Asked(world, path, token)
-            assert (asked.answer()[0], asked.read) == (401, 0), path
+            assert (asked.answer(), asked.read) == (401, 0), path
+
+
+@pytest.mark.parametrize("keys", [True, False])
+def test_where_no_body_is_needed_none_is_read_or_waited_for(tmp_path: Path, keys: bool):
+    world = made(tmp_path, require_key=keys)
+    token = world.tokens.add("user:ada", [Role.VIEWER]) if keys else ""
+    for path in LOOKS | OPEN:
+        asked = Asked(world, path, token, pieces=0)
+        assert asked.answer() == (404 if path.endswith(".html") else 200), path
 
 
 def test_a_body_that_is_too_long_is_not_read_to_its_end(world: World):
     token = world.tokens.add("user:ada", list(Role))
     for path in posts(world):
         asked = Asked(world, path, token)
-        assert asked.answer()[0] == 413, path
+        assert asked.answer() == 413, path
         assert asked.read < MOST_CHUNKS, path
 
 
@@ -116,8 +146,15 @@ def test_a_body_that_stops_coming_is_not_waited_for(tmp_path: Path):
     world = made(tmp_path, require_key=True, body_seconds=0.05)
     token = world.tokens.add("user:ada", list(Role))
     for path in posts(world):
-        assert Asked(world, path, token, pieces=1).answer()[0] in {408, 413}, path
-    assert Asked(world, f"/models/{MODEL}/alerts", token, pieces=1).answer()[0] == 408
+        assert Asked(world, path, token, pieces=1).answer() in {408, 413}, path
+    assert Asked(world, f"/models/{MODEL}/alerts", token, pieces=1).answer() == 408
+
+
+def test_nothing_is_read_of_a_body_whose_sender_decides_nothing(world: World):
+    token = world.tokens.add("service:shop", [Role.CALLER, Role.TESTER, Role.VIEWER])
+    for path in deciding(world):
+        asked = Asked(world, path, token)
+        assert (asked.answer(), asked.read) == (403, 0), path
 
 
 def test_no_other_role_than_its_own_decides(world: World):
@@ -141,8 +178,17 @@ def test_deciding_looking_and_wrong_keys_spend_the_budget_of_who_asks(tmp_path: 
         address = {"authorization": f"Bearer boucle_wrong_{path}"}
         answers = [world.http.post(path.format(model=MODEL), json={}, headers=address).status_code for _ in range(2)]
         assert 429 in answers, path
-    looks = [world.http.get("/models").status_code for _ in range(2)]
-    assert looks[-1] == 429
+    for path in LOOKS:
+        address = path.format(model=MODEL, number="1")
+        assert 429 in [world.http.get(address).status_code for _ in range(2)], path
+
+
+def test_a_probe_with_a_wrong_key_is_answered_as_a_stranger_and_spends_the_budget_of_who_asks(tmp_path: Path):
+    world = made(tmp_path, require_key=True, requests_per_second=0.1)
+    wrong = {"authorization": "Bearer boucle_wrong"}
+    told = [world.http.get("/readyz", headers=wrong) for _ in range(2)]
+    assert [(answer.status_code, answer.json()["models"]) for answer in told] == [(200, {}), (200, {})]
+    assert world.http.get("/models", headers=wrong).status_code == 429
 
 
 def test_every_known_digest_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

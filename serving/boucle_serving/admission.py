@@ -1,8 +1,9 @@
 """Who may ask, how often, and how many at a time."""
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
@@ -11,7 +12,7 @@ from starlette.types import Scope
 
 from boucle.contracts.traffic_plan import Role as TrafficRole
 from boucle_adapters.tokens import Bearer, Role, TokenStore
-from boucle_serving.bearers import nobody_decides
+from boucle_serving.bearers import may_not_decide, nobody_decides, nobody_looks
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.problems import (
     BusyError,
@@ -28,6 +29,9 @@ ARM = b"x-boucle-arm"
 _ARMS = {role.value.encode(): role for role in (TrafficRole.PRODUCTION, TrafficRole.CHALLENGER)}
 _TOKEN_SECONDS = 1.0
 """A token that was revoked is refused after this long at the latest."""
+OTHERS_AT_A_TIME = 16
+"""So many looks, and so many decisions beside them. Each may hold a thread for as long as the state store hangs, and of
+threads there are 40 (AnyIO's default): looks leave some to decisions, and both leave some to batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ class Admission:
         self._metrics = metrics
         self._timer = timer
         self._inside = 0
+        self._others: Counter[str] = Counter()
         self._bearers: OrderedDict[str, tuple[float, Bearer | None]] = OrderedDict()
         self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -77,26 +82,48 @@ class Admission:
             BusyError: As many requests as are answered at a time are being answered.
         """
         limits = self.limits
-        self._expect_room()
+        self._expect_room(self._inside, limits.concurrent_requests, "requests")
         if limits.require_key or limits.requests_per_second:
             self._spend(self._owner_of_key(scope, is_peer=is_peer) if limits.require_key else _address(scope))
         self._inside += 1
 
-    def enter_others(self, scope: Scope, *, needs_token: bool) -> None:
-        """Let a request in that asks for no prediction: to decide, to look; `leave` must follow.
+    @contextmanager
+    def others(self, scope: Scope, *, roles: Set[Role] = frozenset()) -> Iterator[None]:
+        """Hold a place for a request that asks for no prediction, until the block ends.
+
+        Predictions, looks and decisions have places of their own: what hangs in one kind stops no other.
+
+        Args:
+            scope: The request.
+            roles: Who may decide, one of them is enough; nobody where it is to look.
 
         Raises:
             UnauthorizedError: A token is needed, and there is none, or nobody knows it.
+            ForbiddenError: The token has none of the roles.
             TooManyRequestsError: The caller's rate is above the limit.
-            BusyError: As many requests as are answered at a time are being answered.
+            BusyError: As many requests of its kind as are answered at a time are being answered.
         """
-        self._expect_room()
-        bearer = self._bearer(_token(scope["headers"])) if needs_token or self.limits.require_key else None
+        kind = "decisions" if roles else "looks"
+        self._expect_room(self._others[kind], OTHERS_AT_A_TIME, kind)
+        needs_token = bool(roles) or self.limits.require_key
+        bearer = self._bearer(_token(scope["headers"])) if needs_token else None
         self._spend(bearer.actor if bearer else _address(scope))
-        if needs_token and bearer is None:
-            self._metrics.refused.labels("key").inc()
-            raise nobody_decides()
-        self._inside += 1
+        if needs_token:
+            self._expect_right(bearer, roles)
+        self._others[kind] += 1
+        try:
+            yield
+        finally:
+            self._others[kind] -= 1
+
+    def may_look(self, scope: Scope) -> bool:
+        """Whether a probe, which is always answered, may be told as much as who looks; it takes no place."""
+        token = _token(scope["headers"]) if self.limits.require_key else ""
+        is_known = not self.limits.require_key or self._bearer(token) is not None
+        if token and not is_known:
+            with suppress(TooManyRequestsError):  # trying keys is not free here either
+                self._spend(_address(scope))
+        return is_known
 
     def chosen_arm(self, scope: Scope) -> TrafficRole | None:
         """The arm that the caller wants to be answered by, where it says so (`x-boucle-arm`) and may choose.
@@ -124,10 +151,18 @@ class Admission:
         """The request that was let in is answered."""
         self._inside -= 1
 
-    def _expect_room(self) -> None:
-        if self._inside >= self.limits.concurrent_requests:
+    def _expect_room(self, inside: int, most: int, kind: str) -> None:
+        if inside >= most:
             self._metrics.refused.labels("concurrency").inc()
-            raise BusyError(f"{self._inside} requests are being answered, which is the limit. Ask again in a second.")
+            raise BusyError(f"{inside} {kind} are being answered, which is the limit. Ask again in a second.")
+
+    def _expect_right(self, bearer: Bearer | None, roles: Set[Role]) -> None:
+        if bearer is not None and (not roles or roles & bearer.roles):
+            return
+        self._metrics.refused.labels("key").inc()
+        if bearer is not None:
+            raise may_not_decide(bearer, roles)
+        raise nobody_decides() if roles else nobody_looks()
 
     def _owner_of_key(self, scope: Scope, *, is_peer: bool) -> str:
         bearer = self._bearer(_token(scope["headers"]))

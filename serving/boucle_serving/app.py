@@ -25,7 +25,6 @@ from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.tokens import TokenStore
 from boucle_serving.admission import Admission, Limits
-from boucle_serving.bearers import looks_in, who_may_look
 from boucle_serving.bundles import LoadedBundle
 from boucle_serving.feedback import FeedbackKeeper, FeedbackService
 from boucle_serving.guard import ReplicaGuard
@@ -44,7 +43,7 @@ from boucle_serving.routes.health import health_router
 from boucle_serving.routes.mlflow_scoring import mlflow_router
 from boucle_serving.routes.models import models_router
 from boucle_serving.routes.monitoring import monitoring_router
-from boucle_serving.routes.open_inference import open_inference_router
+from boucle_serving.routes.open_inference import metadata_router, open_inference_router
 from boucle_serving.routes.predict import predict_router
 from boucle_serving.routes.rank import rank_router
 from boucle_serving.routes.verbs import verbs_router
@@ -158,17 +157,16 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.predict_endpoint = endpoint
     rows = RowsService(service, metrics, admission)
     readiness = Readiness(predictor, watch, (*keepers, guard), parts.replica)
-    may_look = who_may_look(parts.tokens, required=parts.limits.require_key)
-    looks = looks_in(parts.tokens, required=parts.limits.require_key)
     app.include_router(predict_router(endpoint, rows))
     app.include_router(feedback_router(_feedback_service(parts, service, feedback_keeper), rows.body))
     app.include_router(rank_router(RankingService(service, rank_keeper, metrics, replica=parts.replica), rows.body))
     app.include_router(mlflow_router(rows))
-    app.include_router(open_inference_router(rows, readiness, may_look))
-    app.include_router(health_router(readiness, metrics, parts.workers, looks))
-    app.include_router(models_router(predictor, service, parts.looks, open_state, may_look, admission))
+    app.include_router(open_inference_router(rows, readiness))
+    app.include_router(metadata_router(rows, admission))
+    app.include_router(health_router(readiness, metrics, parts.workers, admission))
+    app.include_router(models_router(predictor, service, parts.looks, open_state, admission))
     app.include_router(alerts_router(open_state, parts.tokens, parts.open_clock, service.knows, admission))
-    app.include_router(monitoring_router(service, parts.monitoring, may_look, admission))
+    app.include_router(monitoring_router(service, parts.monitoring, admission))
     app.include_router(
         verbs_router(
             open_state,

@@ -1,6 +1,6 @@
 """Who asks: the bearer of a token, as a dependency of routes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Annotated
 
 from fastapi import Header
@@ -17,8 +17,7 @@ def with_role(tokens: TokenStore, role: Role) -> Callable[[str], Bearer]:
         if bearer is None:
             raise nobody_decides()
         if role not in bearer.roles:
-            roles = ", ".join(sorted(bearer.roles)) or "nothing"
-            raise ForbiddenError(f"'{bearer.actor}' may act as {roles}, not as {role}. Nothing changed.")
+            raise may_not_decide(bearer, {role})
         return bearer
 
     return allowed
@@ -31,27 +30,18 @@ def nobody_decides() -> UnauthorizedError:
     )
 
 
-def who_may_look(tokens: TokenStore, *, required: bool) -> Callable[[str], None]:
-    """A dependency that lets in everybody, or, where a token is required, whoever has one: each role may look."""
-    looks = looks_in(tokens, required=required)
-
-    def allowed(authorization: Annotated[str, Header()] = "") -> None:
-        if not looks(authorization):
-            raise UnauthorizedError(
-                "Looking needs the header `Authorization: Bearer …` and a token of any role; "
-                "`boucle token service:NAME --role viewer` makes one that may only look."
-            )
-
-    return allowed
+def may_not_decide(bearer: Bearer, roles: Set[Role]) -> ForbiddenError:
+    """What is said to who has none of the roles that decide this."""
+    has, needs = ", ".join(sorted(bearer.roles)) or "nothing", " or ".join(sorted(roles))
+    return ForbiddenError(f"'{bearer.actor}' may act as {has}, not as {needs}. Nothing changed.")
 
 
-def looks_in(tokens: TokenStore, *, required: bool) -> Callable[[str], bool]:
-    """A dependency that says whether the caller may look."""
-
-    def may(authorization: Annotated[str, Header()] = "") -> bool:
-        return not required or _bearer_of(tokens, authorization) is not None
-
-    return may
+def nobody_looks() -> UnauthorizedError:
+    """What is said to who wants to look without a token, where one is required."""
+    return UnauthorizedError(
+        "Looking needs the header `Authorization: Bearer …` and a token of any role; "
+        "`boucle token service:NAME --role viewer` makes one that may only look."
+    )
 
 
 def _bearer_of(tokens: TokenStore, authorization: str) -> Bearer | None:

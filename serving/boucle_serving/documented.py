@@ -41,6 +41,6 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 PREDICTION_PROBLEMS = _problems(401, 403, 404, 408, 413, 422, 429, 500, 503)
 FEEDBACK_PROBLEMS = _problems(401, 403, 408, 413, 422, 429, 503)
-MODEL_PROBLEMS = _problems(401, 404, 413, 422, 429, 503)
+MODEL_PROBLEMS = _problems(401, 404, 422, 429, 503)
 ALERT_PROBLEMS = _problems(400, 401, 403, 404, 408, 409, 413, 422, 429, 503)
 DECISION_PROBLEMS = _problems(400, 401, 403, 408, 409, 413, 422, 429, 503)

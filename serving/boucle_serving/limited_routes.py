@@ -1,40 +1,54 @@
 """Limits of the routes that are not for predictions: by whom, how often, and how much is read of a body."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from typing import Any
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from boucle_adapters.tokens import Role
 from boucle_serving.admission import Admission
 from boucle_serving.body import read_body
 
 
-def limited(admission: Admission, *, most: int = 0, needs_token: bool = False) -> type[APIRoute]:
-    """The `route_class` of a router whose requests are admitted before anything of them is read.
+def looking(admission: Admission) -> type[APIRoute]:
+    """The `route_class` of a router for looks: who may not look is turned away; nothing is read of a body."""
 
-    Args:
-        most: Bytes of a body; what is longer is not read to its end.
-        needs_token: Whether a request without a token that somebody made is turned away at the door. Which role it
-            must have is for the route to say.
-    """
-
-    class LimitedRoute(APIRoute):
+    class LookingRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             answer = super().get_route_handler()
 
             async def admitted(request: Request) -> Response:
-                admission.enter_others(request.scope, needs_token=needs_token)
-                try:
-                    body = await read_body(request.receive, most=most, seconds=admission.limits.body_seconds)
-                    return await answer(_ReadRequest(request, body))
-                finally:
-                    admission.leave()
+                with admission.others(request.scope):
+                    return await answer(request)
 
             return admitted
 
-    return LimitedRoute
+    return LookingRoute
+
+
+def deciding(admission: Admission, roles: Set[Role], *, most: int) -> type[APIRoute]:
+    """The `route_class` of a router for decisions, whose requests are admitted before anything of them is read.
+
+    Args:
+        admission: Who lets them in.
+        roles: Who has none of them is turned away at the door. Which one it must be is for the route to say.
+        most: Bytes of a body; what is longer is not read to its end.
+    """
+
+    class DecidingRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            answer = super().get_route_handler()
+
+            async def admitted(request: Request) -> Response:
+                with admission.others(request.scope, roles=roles):
+                    body = await read_body(request.receive, most=most, seconds=admission.limits.body_seconds)
+                    return await answer(_ReadRequest(request, body))
+
+            return admitted
+
+    return DecidingRoute
 
 
 class _ReadRequest(Request):

@@ -15,7 +15,7 @@ from boucle_adapters.tokens import Bearer, Role, TokenStore
 from boucle_serving.admission import Admission
 from boucle_serving.bearers import with_role
 from boucle_serving.documented import ALERT_PROBLEMS
-from boucle_serving.limited_routes import limited
+from boucle_serving.limited_routes import deciding
 from boucle_serving.problems import UnknownModelError
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -69,7 +69,7 @@ def alerts_router(
     router = APIRouter(
         tags=["decide"],
         responses=ALERT_PROBLEMS,
-        route_class=limited(admission, most=MAX_BODY_BYTES, needs_token=True),
+        route_class=deciding(admission, {Role.ALERTER}, most=MAX_BODY_BYTES),
     )
     alerter = with_role(tokens, Role.ALERTER)
 

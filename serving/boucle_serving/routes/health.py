@@ -1,13 +1,13 @@
 """GET /health, /ping, /livez, /readyz, /version, /metrics."""
 
-from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from boucle_serving.admission import Admission
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.readiness import Readiness
 from boucle_serving.worker_metrics import Workers
@@ -16,9 +16,12 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready; 
 
 
 def health_router(
-    readiness: Readiness, metrics: ServingMetrics, workers: Workers | None, looks: Callable[[str], bool]
+    readiness: Readiness, metrics: ServingMetrics, workers: Workers | None, admission: Admission
 ) -> APIRouter:
-    """What orchestrators, load balancers and Prometheus ask; only who may look is told more than yes or no."""
+    """What orchestrators, load balancers and Prometheus ask; only who may look is told more than yes or no.
+
+    Nothing here waits for a thread or a place: whatever hangs, an orchestrator must hear that this process lives.
+    """
     router = APIRouter(tags=["health"])
 
     @router.get("/livez", summary="The process runs")
@@ -27,12 +30,12 @@ def health_router(
         return {"status": "alive"}
 
     @router.get("/readyz", summary="A model can answer, and what is missing", responses=_NOT_READY)
-    async def readyz(may_look: Annotated[bool, Depends(looks)]) -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         """200 when a plan is loaded, its bundles are warm and features can be read; else 503 with what is missing.
 
         Where keys are required, what is missing is told to who may look: a token of any role.
         """
-        document = readiness.document() if may_look else readiness.for_strangers()
+        document = readiness.document() if admission.may_look(request.scope) else readiness.for_strangers()
         return JSONResponse(document, status_code=200 if document["status"] == "ready" else 503)
 
     @router.get(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Path, Query
 from starlette.concurrency import run_in_threadpool
 
 from boucle.contracts.ids import ModelName
@@ -12,7 +12,7 @@ from boucle.ports import StateStore
 from boucle_adapters.look_files import LookFiles
 from boucle_serving.admission import Admission
 from boucle_serving.documented import MODEL_PROBLEMS
-from boucle_serving.limited_routes import limited
+from boucle_serving.limited_routes import looking
 from boucle_serving.predictor import Predictor, ServedModel
 from boucle_serving.problems import UnknownModelError
 from boucle_serving.service import PredictionService
@@ -26,16 +26,10 @@ def models_router(
     service: PredictionService,
     looks: LookFiles,
     open_state: Callable[[], StateStore],
-    may_look: Callable[[str], None],
     admission: Admission,
 ) -> APIRouter:
     """What this replica serves, to whom may look."""
-    router = APIRouter(
-        tags=["models"],
-        responses=MODEL_PROBLEMS,
-        dependencies=[Depends(may_look)],
-        route_class=limited(admission),
-    )
+    router = APIRouter(tags=["models"], responses=MODEL_PROBLEMS, route_class=looking(admission))
 
     @router.get("/models", summary="The models served, with what a request needs")
     async def models() -> dict[str, Any]:

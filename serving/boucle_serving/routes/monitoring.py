@@ -1,9 +1,8 @@
 """GET /models/{model}/monitoring: what the platform wrote of performance and drift; a page of it for people."""
 
-from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -14,23 +13,16 @@ from boucle.stats.performance_history import without_slices
 from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_serving.admission import Admission
 from boucle_serving.documented import MODEL_PROBLEMS
-from boucle_serving.limited_routes import limited
+from boucle_serving.limited_routes import looking
 from boucle_serving.service import PredictionService
 
 _ALONE = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
 """The page loads nothing and runs nothing."""
 
 
-def monitoring_router(
-    service: PredictionService, files: MonitoringFiles, may_look: Callable[[str], None], admission: Admission
-) -> APIRouter:
+def monitoring_router(service: PredictionService, files: MonitoringFiles, admission: Admission) -> APIRouter:
     """What monitoring knows of a model, read from the platform's files at each request, for whom may look."""
-    router = APIRouter(
-        tags=["models"],
-        responses=MODEL_PROBLEMS,
-        dependencies=[Depends(may_look)],
-        route_class=limited(admission),
-    )
+    router = APIRouter(tags=["models"], responses=MODEL_PROBLEMS, route_class=looking(admission))
 
     @router.get("/models/{model}/monitoring", summary="Performance, estimates, coverage and drift over time")
     async def monitoring(

@@ -8,18 +8,21 @@ JSON. Errors are problem documents with the protocol's `error`.
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from enum import Enum
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionFields
+from boucle_serving.admission import Admission
 from boucle_serving.body import json_of
 from boucle_serving.documented import PREDICTION_PROBLEMS
+from boucle_serving.limited_routes import looking
 from boucle_serving.predictor import ServedModel
 from boucle_serving.problems import FieldError, InvalidRequestError, UnknownModelError
 from boucle_serving.readiness import Readiness
@@ -44,8 +47,8 @@ _BODY: dict[str, Any] = {
 }
 
 
-def open_inference_router(rows: RowsService, readiness: Readiness, may_look: Callable[[str], None]) -> APIRouter:
-    """Server and model metadata, health, inference."""
+def open_inference_router(rows: RowsService, readiness: Readiness) -> APIRouter:
+    """Server metadata, health, inference."""
     router = APIRouter(prefix="/v2", tags=["open inference"], responses=PREDICTION_PROBLEMS)
 
     @router.get("", summary="This server")
@@ -63,14 +66,6 @@ def open_inference_router(rows: RowsService, readiness: Readiness, may_look: Cal
         """As /readyz, in the protocol's form."""
         found = readiness.document()["status"] == "ready"
         return JSONResponse({"ready": found}, status_code=200 if found else 503)
-
-    looks = [Depends(may_look)]
-
-    @router.get("/models/{model}/versions/{number}", summary="What a version takes and gives", dependencies=looks)
-    @router.get("/models/{model}", summary="What a model takes and gives", dependencies=looks)
-    async def metadata(model: str, number: str = "") -> dict[str, Any]:
-        """Names, types and shapes of the tensors."""
-        return _metadata(_served(rows, model, number))
 
     @router.get("/models/{model}/versions/{number}/ready", summary="A version can answer")
     @router.get("/models/{model}/ready", summary="A model can answer")
@@ -95,6 +90,20 @@ def open_inference_router(rows: RowsService, readiness: Readiness, may_look: Cal
             "outputs": [_output(name, answered.records) for name in wanted],
         }
         return JSONResponse(body, headers=answered.headers())
+
+    return router
+
+
+def metadata_router(rows: RowsService, admission: Admission) -> APIRouter:
+    """What a model takes and gives, to whom may look."""
+    tags: list[str | Enum] = ["open inference"]
+    router = APIRouter(prefix="/v2", tags=tags, responses=PREDICTION_PROBLEMS, route_class=looking(admission))
+
+    @router.get("/models/{model}/versions/{number}", summary="What a version takes and gives")
+    @router.get("/models/{model}", summary="What a model takes and gives")
+    async def metadata(model: str, number: str = "") -> dict[str, Any]:
+        """Names, types and shapes of the tensors."""
+        return _metadata(_served(rows, model, number))
 
     return router
 

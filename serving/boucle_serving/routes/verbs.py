@@ -20,7 +20,7 @@ from boucle_adapters.tokens import Bearer, Role, TokenStore
 from boucle_serving.admission import Admission
 from boucle_serving.bearers import with_role
 from boucle_serving.documented import DECISION_PROBLEMS
-from boucle_serving.limited_routes import limited
+from boucle_serving.limited_routes import deciding
 
 
 class _Said(BaseModel):
@@ -80,7 +80,7 @@ def verbs_router(
     router = APIRouter(
         tags=["decide"],
         responses=DECISION_PROBLEMS,
-        route_class=limited(admission, most=MAX_BODY_BYTES, needs_token=True),
+        route_class=deciding(admission, {Role.APPROVER, Role.OPERATOR}, most=MAX_BODY_BYTES),
     )
 
     def actor(bearer: Bearer, model: str) -> Actor:
