@@ -189,7 +189,9 @@ def test_what_was_answered_while_the_guard_was_silent_is_no_breach_and_what_come
     long_ago = [(at - 1200, counts) for at, counts in watch["history"]]
     world.cursor = json.dumps({**watch, "history": long_ago})
     world.ask(100)
-    assert "failed_requests: inconclusive (measured nothing" in world.tick().skip_reason.skip_message
+    said = world.tick().skip_reason.skip_message
+    assert "The guard had not looked for 120" in said
+    assert "failed_requests: inconclusive (measured nothing" in said
     assert world.moves() == []
     world.ask(100)
     assert len(world.tick().run_requests) == 1

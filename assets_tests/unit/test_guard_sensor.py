@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from assets_tests.bundles import MODEL, NOVEMBER, promote
-from boucle.contracts.facts import ServiceFacts
+from boucle.contracts.facts import LoadFacts, ServiceFacts
 from boucle.contracts.ids import Digest, ModelVersion
 from boucle.contracts.performance import PerformanceReport
+from boucle.contracts.service import BurnRule
 from boucle.contracts.traffic_plan import NewPlan, Role, Strategy
 from boucle.contracts.verdict import Bound, Gate, Verdict
 from boucle.operations.production import last_move
@@ -30,18 +31,32 @@ class Looks:
     """The sensor's looks at one replica, whose counts are said by hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.state, self.counted = MemoryStateStore(), OLD
+        self.state, self.counted, self.now = MemoryStateStore(), OLD, 1e9
         self.home = SimpleNamespace(state=self.state, settings=SimpleNamespace(replica_timeout_seconds=3))
+        self.slow = SPEC.service.slow
         monkeypatch.setattr(sensor, "read_counts", self._read)
+        monkeypatch.setattr(sensor, "time", SimpleNamespace(time=lambda: self.now))
 
     def _read(self, *_: object, **__: object) -> Mapping[str, Counted]:
         return {"one": self.counted}
 
     def look(self, watch: Watch, *, slow_seconds: float = 1.0) -> Watch:
-        service = SPEC.service.model_copy(update={"slow_seconds": slow_seconds})
+        service = SPEC.service.model_copy(update={"slow_seconds": slow_seconds, "slow": self.slow})
         spec = SPEC.model_copy(update={"service": service})
         seen = sensor._looked(self.home, spec, last_move(self.state, MODEL), watch)
         return Watch.read(seen.written())
+
+    def later(self, watch: Watch, seconds: float, *, requests: int, started: float = 1.0) -> Watch:
+        """One more look after so many seconds in which so many requests failed and as many did not."""
+        facts = self.counted.facts if self.counted.started == started else ServiceFacts(requests=0, failed=0, slow=0)
+        facts = replace(
+            facts,
+            requests=facts.requests + 2 * requests,
+            failed=facts.failed + requests,
+            asked=facts.asked + 2 * requests,
+        )
+        self.counted, self.now = Counted(started=started, facts=facts), self.now + seconds
+        return self.look(watch)
 
 
 @pytest.fixture
@@ -78,6 +93,71 @@ def test_another_bound_of_slow_begins_to_count_anew(looks: Looks):
     looks.counted = replace(OLD, facts=replace(OLD.facts, slow=850))
     assert looks.look(watch, slow_seconds=0.25).measured(60).slow == 0
     assert looks.look(watch).measured(60).slow == 150
+
+
+HOUR = BurnRule(factor=6, long_seconds=3600, short_seconds=300)
+
+
+def test_what_failed_in_a_silence_is_held_against_nobody_and_what_failed_before_and_after_it_is(looks: Looks):
+    looks.slow = (*looks.slow, HOUR)
+    promoted(looks, 1)
+    watch = looks.later(looks.look(Watch()), 20, requests=100)
+    watch = looks.later(watch, 31, requests=5_000)
+    assert (watch.measured(15).failed, watch.measured(60).failed, watch.measured(3600).failed) == (0, 100, 100)
+    watch = looks.later(watch, 4, requests=30)
+    assert (watch.measured(15).failed, watch.measured(60).failed, watch.measured(3600).failed) == (30, 130, 130)
+
+
+def test_a_silence_makes_no_window_longer(looks: Looks):
+    """What failed in the 2 s before it is no failure of the minute after it."""
+    promoted(looks, 1)
+    watch = looks.later(looks.look(Watch()), 2, requests=100)
+    assert looks.later(watch, 1200, requests=100).measured(60).failed == 0
+
+
+def test_a_replica_that_started_in_a_silence_is_counted_from_its_end(looks: Looks):
+    promoted(looks, 1)
+    watch = looks.later(looks.look(Watch()), 4, requests=100)
+    watch = looks.later(watch, 40, requests=500, started=2.0)
+    assert looks.later(watch, 4, requests=30, started=2.0).measured(60).failed == 30
+
+
+def test_a_replica_that_cannot_be_read_after_a_silence_is_counted_from_when_it_can_be_again(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+):
+    promoted(looks, 1)
+    watch = looks.later(looks.look(Watch()), 4, requests=100)
+    with monkeypatch.context() as away:
+        away.setattr(sensor, "read_counts", lambda *_, **__: {})
+        watch = looks.later(watch, 40, requests=500)
+    assert looks.later(watch, 4, requests=500).measured(60).failed == 0
+
+
+def test_how_often_callers_ask_is_known_from_the_end_of_a_silence(looks: Looks):
+    promoted(looks, 1)
+    watch = looks.later(looks.look(Watch()), 20, requests=100)
+    watch = looks.later(looks.later(watch, 31, requests=100), 4, requests=100)
+    assert watch.load(60) == LoadFacts(asked=200, refused=0, seconds=4)
+
+
+def test_looks_that_are_always_too_far_apart_say_so_each_time(looks: Looks):
+    promoted(looks, 1)
+    watch = looks.look(Watch())
+    for _ in range(3):
+        last, watch = watch, looks.later(watch, 45, requests=100)
+        (said,) = sensor._silence(last, watch)
+        assert said.startswith("The guard had not looked for 45 s")
+    assert sensor._silence(watch, looks.later(watch, 4, requests=100)) == []
+
+
+def test_looks_a_minute_apart_are_enough_for_rules_that_look_further_back(looks: Looks):
+    looks.slow = (HOUR,)
+    promoted(looks, 1)
+    watch = looks.look(Watch())
+    for _ in range(3):
+        last, watch = watch, looks.later(watch, 60, requests=100)
+        assert sensor._silence(last, watch) == []
+    assert watch.measured(3600).failed == 300
 
 
 def test_without_a_profile_of_the_holdout_no_increase_of_log_loss_is_sure(looks: Looks, tmp_path: Path):

@@ -84,7 +84,7 @@ def since(now: Mapping[str, Counted], before: Mapping[str, Counted]) -> ServiceF
     """
     sums: Counter[str] = Counter()
     for name in now.keys() & before.keys():
-        base = before[name].facts if now[name].started == before[name].started else NOTHING
+        base = _in_process(before[name], now[name].started)
         for count in _NAMES:
             sums[count] += getattr(now[name].facts, count) - getattr(base, count)
     return ServiceFacts(**{name: sums[name] for name in _NAMES})
@@ -99,6 +99,35 @@ def base_at(history: Sequence[Seen[Mapping[str, Counted]]], moment: float) -> di
     for seen in history:
         base.update({name: counts for name, counts in seen.counted.items() if name not in base or seen.at <= moment})
     return base
+
+
+def leaving_out(
+    history: Sequence[Seen[Mapping[str, Counted]]], now: Mapping[str, Counted]
+) -> tuple[Seen[Mapping[str, Counted]], ...]:
+    """The looks of a history as if nothing had been counted since the last of them.
+
+    A replica that cannot be read now is counted from when it can be again.
+    """
+    last = base_at(history, history[-1].at)
+    return tuple(
+        Seen(
+            seen.at,
+            {name: _forward(then, last[name], now[name]) for name, then in seen.counted.items() if name in now},
+        )
+        for seen in history
+    )
+
+
+def _forward(then: Counted, last: Counted, now: Counted) -> Counted:
+    """What a replica had counted then, and what it counted between the last look and now, of the process of now."""
+    base, left = _in_process(then, now.started), _in_process(last, now.started)
+    moved = {name: getattr(base, name) + getattr(now.facts, name) - getattr(left, name) for name in _NAMES}
+    return Counted(started=now.started, facts=ServiceFacts(**moved))
+
+
+def _in_process(counted: Counted, started: float) -> ServiceFacts:
+    """Counts of the process that started then; another one's are none of its."""
+    return counted.facts if counted.started == started else NOTHING
 
 
 def _of_replica(sample: Sample) -> dict[str, float]:

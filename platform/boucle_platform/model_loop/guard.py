@@ -22,7 +22,7 @@ from boucle.policy.burn import Seen, burn_gates, looked, seen_before
 from boucle.policy.pins import pin_in_force
 from boucle.policy.service import GuardOutcome, guard, log_loss_gate, saturation_gate
 from boucle_adapters.home import Home
-from boucle_adapters.replica_metrics import Counted, base_at, read_counts, since
+from boucle_adapters.replica_metrics import Counted, base_at, leaving_out, read_counts, since
 from boucle_adapters.rolling_back import follow_in_registry, roll_back
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, checks_job_name
 from boucle_platform.model_loop.in_environment import sensor_status
@@ -32,7 +32,8 @@ from boucle_platform.model_loop.steps.store import read_reference
 from boucle_platform.resources.home import HomeResource
 
 _A_MOMENT_SECONDS = 30.0
-"""The daemon ticks every few seconds; a guard that was silent for longer was not looking."""
+"""The daemon ticks every few seconds; a guard that was silent for longer was not looking, unless its rules take longer
+to say that something is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Watch:
     """What the replicas had counted at each look since a decision, and what they were asked before it.
 
     `followed` is the newest rollback that the registry's aliases follow; `slow_seconds` is from where on it counted
-    answers as slow.
+    answers as slow; `resumed` is the end of its newest silence, in seconds since the epoch, 0 where there was none.
     """
 
     decision: int = 0
@@ -48,6 +49,7 @@ class Watch:
     followed: int = 0
     history: tuple[Seen[Mapping[str, Counted]], ...] = ()
     before: LoadFacts | None = None
+    resumed: float = 0.0
 
     @classmethod
     def read(cls, cursor: str | None) -> "Watch":
@@ -60,6 +62,7 @@ class Watch:
                 followed=int(found["followed"]),
                 history=tuple(Seen(float(at), _counted(counts)) for at, counts in found["history"]),
                 before=LoadFacts(**found["before"]) if found["before"] else None,
+                resumed=float(found.get("resumed", 0.0)),
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             return cls()
@@ -73,6 +76,7 @@ class Watch:
                 "followed": self.followed,
                 "history": [(at, {name: asdict(one) for name, one in counts.items()}) for at, counts in self.history],
                 "before": asdict(self.before) if self.before else None,
+                "resumed": self.resumed,
             }
         )
 
@@ -82,10 +86,14 @@ class Watch:
         return since(counts, base_at(self.history, at - seconds))
 
     def load(self, seconds: float) -> LoadFacts | None:
-        """What was asked in so many seconds before the newest look; None before there are two looks."""
+        """What was asked in so many seconds before the newest look; None before there are two looks.
+
+        It goes back to the end of a silence at most, of which nobody knows how much was asked in it.
+        """
         if len(self.history) < 2:
             return None
         now = self.history[-1].at
+        seconds = min(seconds, now - self.resumed)
         facts, began = self.measured(seconds), seen_before(self.history, now - seconds).at
         return LoadFacts(asked=facts.asked, refused=facts.refused, seconds=max(now - began, 1e-3))
 
@@ -112,7 +120,8 @@ def guard_sensor(spec: LoopSpec) -> dg.SensorDefinition:
         watch, said = _followed(ports, move, Watch.read(context.cursor))
         actor = ports.actor(f"sensor:{context.sensor_name}", spec.name)
         said += _renewed(ports, spec, actor)
-        watch = _looked(ports, spec, move, watch)
+        last, watch = watch, _looked(ports, spec, move, watch)
+        said += _silence(last, watch)
         decision = guard(
             (*_gates(spec.service, watch), *_loss_gates(ports, spec, move)),
             move=move.decision,
@@ -161,18 +170,37 @@ def _looked(home: Home, spec: LoopSpec, move: Decision, watch: Watch) -> Watch:
     now = time.time()
     seen: Seen[Mapping[str, Counted]] = Seen(now, counts)
     if watch.decision == move.decision_id:
-        # What was counted in a silence may be from its beginning: a window would say that it happens now.
-        goes_on = watch.slow_seconds == slow_seconds and _looked_just_now(watch, now)
-        history = looked(watch.history, seen, spec.service.slow) if goes_on else (seen,)
-        return replace(watch, slow_seconds=slow_seconds, history=history)
+        return _with_another(watch, seen, spec.service)
     anew = replace(watch, decision=move.decision_id, slow_seconds=slow_seconds, history=(seen,), before=None)
-    if not _was_looking(watch, move, now):
+    if not _was_looking(watch, move, now, spec.service):
         return anew
     before = watch.load(_load_seconds(spec.service))
     if _is_known(home, move):
         return replace(anew, before=before)
     then, counted = watch.history[-1]
     return replace(anew, history=(Seen(then, _at_the_move(counts, counted)), seen), before=before)
+
+
+def _with_another(watch: Watch, seen: Seen[Mapping[str, Counted]], objectives: ServiceObjectives) -> Watch:
+    """One more look at the same version; with another bound of what is slow it begins anew."""
+    if watch.slow_seconds != objectives.slow_seconds or not watch.history:
+        return replace(watch, slow_seconds=objectives.slow_seconds, history=(seen,))
+    if _looked_just_now(watch, seen.at, objectives):
+        return replace(watch, history=looked(watch.history, seen, objectives.slow))
+    # What was counted in a silence may be from its beginning: a window would say that it happens now.
+    *before, last = leaving_out(watch.history, seen.counted)
+    # The last look before it stays: no window reaches further back because of the silence.
+    return replace(watch, history=(*looked(before, last, objectives.slow), seen), resumed=seen.at)
+
+
+def _silence(last: Watch, watch: Watch) -> list[str]:
+    """How long the guard did not look before this one, where that was too long."""
+    if not last.history or watch.resumed != watch.history[-1].at:
+        return []
+    return [
+        f"The guard had not looked for {watch.resumed - last.history[-1].at:.0f} s: what was answered meanwhile counts "
+        "for nothing. While each look says so, the sensor judges no counts: Dagster's daemon looks too seldom."
+    ]
 
 
 def _at_the_move(counts: Mapping[str, Counted], last: Mapping[str, Counted]) -> dict[str, Counted]:
@@ -185,13 +213,15 @@ def _at_the_move(counts: Mapping[str, Counted], last: Mapping[str, Counted]) -> 
     return began
 
 
-def _was_looking(watch: Watch, move: Decision, now: float) -> bool:
+def _was_looking(watch: Watch, move: Decision, now: float, objectives: ServiceObjectives) -> bool:
     """Whether the guard looked until a moment before a promotion."""
-    return _looked_just_now(watch, now) and move.decision.kind is DecisionKind.PROMOTE
+    return _looked_just_now(watch, now, objectives) and move.decision.kind is DecisionKind.PROMOTE
 
 
-def _looked_just_now(watch: Watch, now: float) -> bool:
-    return bool(watch.history) and now - watch.history[-1].at <= _A_MOMENT_SECONDS
+def _looked_just_now(watch: Watch, now: float, objectives: ServiceObjectives) -> bool:
+    """Whether it looked within a moment, or within the shortest time in which a rule says that something is over."""
+    shortest = min((rule.short_seconds for rule in objectives.slow), default=0.0)
+    return bool(watch.history) and now - watch.history[-1].at <= max(_A_MOMENT_SECONDS, shortest)
 
 
 def _is_known(home: Home, move: Decision) -> bool:
