@@ -137,4 +137,6 @@ def test_answers_without_a_version_push_none_out_whose_labels_are_awaited():
     failed = [answer(number, None) for number in range(2, 2 + FOLLOWED_ANSWERS)]
     assert [(one.run_key, version, before) for one, version, before in _followed([*failed, *awaited])] == [("0", 2, 1)]
     many = [answer(number, 2 + number) for number in range(FOLLOWED_ANSWERS + 2)]
-    assert next(one.run_key for one, _, _ in _followed(many)) == "2"
+    assert [one.run_key for one, _, _ in _followed(many)] == [
+        str(number) for number in range(FOLLOWED_ANSWERS + 1, 1, -1)
+    ]

@@ -16,6 +16,7 @@ from boucle.contracts.trigger import (
     TriggerCause,
     TriggerOutcome,
 )
+from boucle.errors import BoucleError
 from boucle.policy.retraining import report_run_key
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.automation import EVERY_TICK_SECONDS, retrain_job_name, unfinished_retraining
@@ -139,22 +140,33 @@ def note_answers(instance: dg.DagsterInstance, home: Home, spec: LoopSpec, seen:
     basis = f"{gains.known_outcomes(home, spec)}/{len(answers)}"
     if basis == seen:
         return "; ".join(noted), basis
-    for answer, version, before in _followed(answers.values()):
-        gain = gains.realised_gain(home, spec, version, before)
-        if gain != answer.realised_gain:
-            home.state.record_answer(answer.model_copy(update={"realised_gain": gain}))
-            noted.append(f"{answer.run_key}: realised gain {gain.nats if gain else 0:+.4f} nats")
+    noted += [said for one in _followed(answers.values()) if (said := _gain_noted(home, spec, *one))]
     return "; ".join(noted), basis
 
 
+def _gain_noted(home: Home, spec: LoopSpec, answer: TriggerAnswer, version: ModelVersion, before: ModelVersion) -> str:
+    """What was put on record of one answer's realised gain, or why it cannot be measured; empty: nothing new.
+
+    A gain that can be measured no more stays as it was, and holds no other up.
+    """
+    try:
+        gain = gains.realised_gain(home, spec, version, before)
+    except (BoucleError, OSError, ValueError) as error:
+        return f"{answer.run_key}: its realised gain cannot be measured, the next outcomes ask for it again: {error}"
+    if gain is None or gain == answer.realised_gain:
+        return ""
+    home.state.record_answer(answer.model_copy(update={"realised_gain": gain}))
+    return f"{answer.run_key}: realised gain {gain.nats:+.4f} nats"
+
+
 def _followed(answers: Iterable[TriggerAnswer]) -> list[tuple[TriggerAnswer, ModelVersion, ModelVersion]]:
-    """The newest answers that have a new version, with it and the one before; those without one push nobody out."""
+    """The newest answers that have a new version, newest first, with it and the one before; others push nobody out."""
     new = [
         (one, one.version, one.compared_with)
-        for one in sorted(answers, key=lambda one: one.at)
+        for one in sorted(answers, key=lambda one: one.at, reverse=True)
         if one.version is not None and one.compared_with is not None and one.version != one.compared_with
     ]
-    return new[-FOLLOWED_ANSWERS:]
+    return new[:FOLLOWED_ANSWERS]
 
 
 def _request(trigger: Trigger, actor: str) -> dg.RunRequest:
