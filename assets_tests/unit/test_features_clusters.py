@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boucle.features.clusters import design_effect
+from boucle.features.clusters import design_effect, heard
 from boucle.features.profiles import merge_columns, profile_like, profile_reference
 from boucle.stats.distance import kolmogorov_smirnov
 from boucle.stats.drift import chi_square, psi, psi_null_mean
@@ -48,6 +48,50 @@ def test_one_entity_that_asks_for_half_of_all_rows_is_one():
     entities = np.concatenate([np.zeros(1_000, dtype=np.intp), np.arange(1, 1_001)])
     bins = np.concatenate([np.zeros(1_000, dtype=np.intp), np.random.default_rng(5).integers(0, 30, size=1_000)])
     assert design_effect(bins, entities) > 400
+
+
+def numbered(sizes: list[int]) -> np.ndarray:
+    """So many rows of each entity, in turns."""
+    return np.random.default_rng(7).permutation(np.repeat(np.arange(len(sizes)), sizes))
+
+
+def test_of_an_entity_beyond_its_share_evenly_spaced_rows_count_and_of_the_others_all():
+    """1,000 ask once and one 500 times: it may have M rows, M = 1 % of 1,000 + M, so 10, every fiftieth."""
+    entities = np.array([*range(1_000), *[1_000] * 500])
+    assert heard(entities).tolist() == [*range(1_000), *range(1_049, 1_500, 50)]
+
+
+@pytest.mark.parametrize("sizes", [[5] * 400, [1_000, 900, 10], [1], [3, 1, 1, 1]])
+def test_where_nobody_is_beyond_its_share_every_row_counts(sizes: list[int]):
+    assert heard(numbered(sizes)) is None
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=80), st.lists(st.integers(1_000, 9_000), max_size=3))
+def test_every_entity_is_heard_and_none_blinds_the_rest(sizes: list[int], chatty: list[int]):
+    entities = numbered([*sizes, *chatty])
+    places = heard(entities)
+    kept = entities if places is None else entities[places]
+    left = np.bincount(kept, minlength=len(sizes) + len(chatty))
+    assert left.min() >= 1
+    assert len(kept) / (np.sum(left**2) / len(kept)) >= len(left) / 10 - 1e-9
+    assert heard(kept) is None, "once is enough"
+
+
+def test_callers_who_ask_much_more_than_others_are_no_drift_however_long_the_window_is():
+    """Of 2,000 entities one asks for 13 % of all rows, the second for 7 %, ...: in a day and in the reference."""
+    rng = np.random.default_rng(11)
+    share = 1 / np.arange(1, 2_001)
+    value = rng.normal(size=2_000)
+
+    def window(n: int) -> tuple[np.ndarray, np.ndarray]:
+        asked_about = rng.choice(2_000, size=n, p=share / share.sum())
+        return value[asked_about] + 0.3 * rng.normal(size=n), np.unique(asked_about, return_inverse=True)[1]
+
+    values, entities = window(40_000)
+    reference = profile_reference(values, 30, entities=entities)
+    windows = [profile_like(values, reference, entities=entities) for values, entities in map(window, [2_000] * 20)]
+    assert min(chi_square(reference, one, level=LEVEL).p_value for one in windows) > 0.01
+    assert max(psi(reference, one) - psi_null_mean(reference, one) for one in windows) < 0.1
 
 
 def test_callers_who_ask_again_are_no_drift():

@@ -90,13 +90,18 @@ class ColumnProfile(Document):
 
     @property
     def total(self) -> int:
-        """Values seen, missing ones included."""
+        """Values that count, missing ones included; rows of an entity beyond its share are left out."""
         return self.histogram.total
 
     @property
     def design_effect(self) -> float:
         """How many rows are worth one of another entity; 1 where an earlier release did not ask."""
         return self.details.design_effect if self.details else 1.0
+
+    @property
+    def worth(self) -> float:
+        """As many rows of different entities would say as much."""
+        return self.total / self.design_effect
 
     @cached_property
     def places(self) -> tuple[float, ...]:

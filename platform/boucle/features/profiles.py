@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boucle.contracts.profile import Categories, ColumnDetails, ColumnProfile, Histogram, Moments, ValueCount
 from boucle.errors import NotEnoughDataError
-from boucle.features.clusters import design_effect
+from boucle.features.clusters import design_effect, heard
 
 MAX_CATEGORIES = 20
 """A column with at most so many values in the reference is counted by value."""
@@ -66,9 +66,10 @@ def profile_column(
         edges: Of the histogram, strictly increasing.
         categories: Values to count one by one, ascending; none where the column has many.
         is_ordered: Whether those values are numbers, not places in a list of names.
-        entities: Whom each row is about, numbered from 0; without them each row is about another one.
+        entities: Whom each row is about, numbered from 0; without them each row is about another one. Rows of an
+            entity beyond its share are left out (`boucle.features.clusters.heard`).
     """
-    column = np.asarray(values, dtype=np.float64)
+    column, entities = _heard(np.asarray(values, dtype=np.float64), entities)
     present = _present(column)
     bins = _bins(present, edges)
     below, above = present < -LARGEST, present > LARGEST
@@ -96,7 +97,7 @@ def profile_reference(
 
     A column that is missing altogether has one edge, so that any value it gets later is drift.
     """
-    column = np.asarray(values, dtype=np.float64)
+    column, entities = _heard(np.asarray(values, dtype=np.float64), entities)
     finite = column[np.abs(column) <= LARGEST]
     found = np.unique(finite)
     few = tuple(float(value) for value in found) if len(found) <= MAX_CATEGORIES else ()
@@ -194,6 +195,12 @@ def _bins(present: Floats, edges: Sequence[float]) -> NDArray[np.intp]:
     if len(edges) == 0 or any(low >= high for low, high in pairwise(edges)):
         raise ValueError("Edges must be given and increase strictly.")
     return np.searchsorted(np.asarray(edges, dtype=np.float64), present, side="right")
+
+
+def _heard(column: Floats, entities: Codes | None) -> tuple[Floats, Codes | None]:
+    """The rows that count, and whom they are about."""
+    places = heard(entities) if _repeats(entities) else None
+    return (column, entities) if places is None or entities is None else (column[places], entities[places])
 
 
 def _repeats(entities: Codes | None) -> TypeGuard[Codes]:

@@ -36,7 +36,7 @@ def column_drifts(policy: MonitoringPolicy, facts: LiveFacts) -> tuple[ColumnDri
         ColumnDrift(
             column=name,
             importance=None if name == SCORES else facts.reference.importance[name],
-            verdict=_verdict(policy, facts, *used[name], statistics[0].value, is_sure=name in sure),
+            verdict=_verdict(policy, *used[name], statistics[0].value, is_sure=name in sure),
             statistics=statistics,
         )
         for name, statistics in found.items()
@@ -61,15 +61,9 @@ def column_statistics(reference: ColumnProfile, current: ColumnProfile, *, level
 
 
 def _verdict(
-    policy: MonitoringPolicy,
-    facts: LiveFacts,
-    reference: ColumnProfile,
-    current: ColumnProfile,
-    psi: float,
-    *,
-    is_sure: bool,
+    policy: MonitoringPolicy, reference: ColumnProfile, current: ColumnProfile, psi: float, *, is_sure: bool
 ) -> Verdict:
-    if facts.predictions < policy.min_predictions:
+    if current.worth < policy.min_predictions:
         return Verdict.INCONCLUSIVE
     if psi - psi_null_mean(reference, current) <= policy.max_column_psi:
         return Verdict.PASSED

@@ -6,11 +6,12 @@ gate, over the features (Holm), so it holds however they depend on each other. A
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from boucle.contracts.facts import Interval, LiveFacts
-from boucle.contracts.profile import CalibrationProfile, ReferenceProfile
+from boucle.contracts.profile import CalibrationProfile, ColumnProfile, ReferenceProfile
 from boucle.contracts.verdict import Gate, Verdict
 from boucle.policy import gates
 from boucle.policy.inputs import input_frozen, input_missing
@@ -88,23 +89,26 @@ def score_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
     alarms = policy.false_alarms(name)
     excess, noise = _excess(facts, "scores"), psi_null_mean(reference, current)
     tested = chi_square(reference, current, level=1 - alarms)
-    detail = f"Beyond the {noise:.3f} that chance alone gives at this n; p = {tested.p_value:.2g}."
+    detail = f"Beyond the {noise:.3f} that chance alone gives at this n; p = {tested.p_value:.2g}.{_left_out(facts)}"
     is_sure = tested.p_value is not None and tested.p_value <= alarms
     gate = _judged(name, excess, limit, surely=excess if is_sure else 0.0, n=current.total, detail=detail)
-    return _with_enough_predictions(policy, facts, gate)
+    if current.worth >= policy.min_predictions:
+        return gate
+    return gates.inconclusive(gate, f"{_worth(facts, current)}; the policy asks for {policy.min_predictions}.")
 
 
 def feature_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
     """PSI of the features beyond chance, weighted by their importance: a column counts no more than it matters.
 
-    Failed when those features alone exceed the limit whose drift is sure among all that matter (chi-square, Holm).
+    Failed when those features alone exceed the limit whose drift is sure among all that matter (chi-square, Holm) and
+    that are worth enough rows.
     """
     name, limit = "feature_drift", GateLimit(limit=policy.max_feature_psi, unit="PSI")
     if facts.predictions == 0 or not facts.features:
         return _nothing_served(name, limit)
     excess = {feature: _excess(facts, feature) for feature in facts.features}
     weights = facts.reference.importance
-    sure = surely_drifted(facts, policy.false_alarms(name))
+    sure = surely_drifted(facts, policy.false_alarms(name)) & _enough(policy, facts)
     largest = max(excess, key=lambda feature: weights[feature] * excess[feature])
     gate = _judged(
         name,
@@ -113,9 +117,9 @@ def feature_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
         surely=weighted_mean({key: excess[key] if key in sure else 0.0 for key in excess}, weights) or 0.0,
         n=facts.predictions,
         detail=f"Weighted by importance, beyond chance; {len(sure)} of {len(excess)} features surely drifted, "
-        f"{largest} counts most with {excess[largest]:.3f} at weight {weights[largest]:.2f}.",
+        f"{largest} counts most with {excess[largest]:.3f} at weight {weights[largest]:.2f}.{_left_out(facts)}",
     )
-    return _with_enough_predictions(policy, facts, gate)
+    return _with_enough_of_each(policy, facts, gate)
 
 
 def calibration_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
@@ -141,15 +145,15 @@ def log_loss_drift(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
 def frozen(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
     """Whether every feature still takes more than one value: the least variation left of any, against its reference."""
     limit = GateLimit(limit=policy.min_variation, unit="ratio")
-    gate = input_frozen(facts, limit, alarms=policy.false_alarms("input_frozen"))
-    return _with_enough_predictions(policy, facts, gate)
+    gate = input_frozen(_known(policy, facts), limit, alarms=policy.false_alarms("input_frozen"))
+    return _with_enough_of_each(policy, facts, gate)
 
 
 def missing(policy: MonitoringPolicy, facts: LiveFacts) -> Gate:
     """Whether any feature is missing more often than on the reference: the largest rise of any."""
     limit = GateLimit(limit=policy.max_missing_rise, unit="share of rows")
-    gate = input_missing(facts, limit, alarms=policy.false_alarms("input_missing"))
-    return _with_enough_predictions(policy, facts, gate)
+    gate = input_missing(_known(policy, facts), limit, alarms=policy.false_alarms("input_missing"))
+    return _with_enough_of_each(policy, facts, gate)
 
 
 def drift_gates(policy: MonitoringPolicy, facts: LiveFacts) -> tuple[Gate, ...]:
@@ -206,14 +210,40 @@ def _no_labels(name: str, limit: GateLimit) -> Gate:
     return gates.at_most(name, None, limit, sample_size=0, detail="No label of a served row is mature yet.")
 
 
-def _with_enough_predictions(policy: MonitoringPolicy, facts: LiveFacts, gate: Gate) -> Gate:
-    worth = facts.predictions / facts.scores.design_effect
-    if worth >= policy.min_predictions or gate.measured is None:
+def _enough(policy: MonitoringPolicy, facts: LiveFacts) -> frozenset[str]:
+    """The features that are worth as many rows of different entities as the policy asks for."""
+    return frozenset(name for name, column in facts.features.items() if column.worth >= policy.min_predictions)
+
+
+def _known(policy: MonitoringPolicy, facts: LiveFacts) -> LiveFacts:
+    """The window with the features that are worth enough; with all where none is, to show what was measured."""
+    enough = _enough(policy, facts)
+    return replace(facts, features={name: facts.features[name] for name in enough or facts.features})
+
+
+def _with_enough_of_each(policy: MonitoringPolicy, facts: LiveFacts, gate: Gate) -> Gate:
+    """The gate of the features: what those that are worth enough show holds, but all that carry weight must pass."""
+    enough = _enough(policy, facts)
+    weighty = [name for name in facts.features if facts.reference.importance[name] > 0] or list(facts.features)
+    few = [name for name in weighty if name not in enough]
+    if gate.measured is None or not few or (gate.verdict is Verdict.FAILED and enough):
         return gate
+    least = min(few, key=lambda name: facts.features[name].worth)
+    said = f"{least}: {_worth(facts, facts.features[least])}; the policy asks for {policy.min_predictions}."
+    return gates.inconclusive(gate, said)
+
+
+def _worth(facts: LiveFacts, column: ColumnProfile) -> str:
     said = f"{facts.predictions} predictions"
-    if facts.scores.design_effect > 1:
-        said += f", worth {worth:.0f} of different entities"
-    return gates.inconclusive(gate, f"{said}; the policy asks for {policy.min_predictions}.")
+    return f"{said}, worth {column.worth:.0f} of different entities" if column.worth < facts.predictions else said
+
+
+def _left_out(facts: LiveFacts) -> str:
+    """How many rows count for nothing, as one more sentence; empty where all count."""
+    beyond = facts.predictions - facts.scores.total
+    if beyond <= 0:
+        return ""
+    return f" {beyond} of {facts.predictions} rows are left out: they are beyond the share of one entity."
 
 
 def _with_enough_labels(policy: MonitoringPolicy, facts: LiveFacts, gate: Gate) -> Gate:
