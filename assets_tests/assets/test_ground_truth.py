@@ -303,3 +303,42 @@ def test_news_about_a_window_that_is_too_old_are_counted_and_not_joined(home: Ho
     assert found.restated == ()
     assert (found.joined[JUNE.key].outcomes.too_late, found.joined[JUNE.key].outcomes.unknown_feedback) == (1, 0)
     assert "1 outcome(s) came too late to be joined" in str(coverage_check(found.joined[JUNE.key]).description)
+
+
+def late_in_june(home: Home) -> int:
+    """How many outcomes of June came too late, where no earlier window is restated."""
+    spec = SPEC.model_copy(update={"outcomes": OutcomeSettings(restate_days=0)})
+    collect_predictions(home, spec, [JUNE])
+    return join_outcomes(home, spec, [JUNE]).joined[JUNE.key].outcomes.too_late
+
+
+def test_an_outcome_that_was_due_before_it_was_asked_about_is_not_too_late_in_the_window_of_the_question(home: Home):
+    """Due on 31 May, asked about on 5 June: June's, joined in June."""
+    ask(home, 1, entity="7", as_of=day("1997-05-01"), at=day("1997-06-05"))
+    tell(home, 1, 1, received="1997-06-10")
+    assert late_in_june(home) == 0
+    assert list(outcomes(home, SPEC, "1997-06")["label"]) == [1]
+
+
+def test_an_outcome_that_is_due_at_the_very_end_of_a_window_is_of_that_window(home: Home):
+    """Due on 1 June at 00:00, so May's, and May is restated no more."""
+    ask(home, 1, entity="7", as_of=day("1997-05-02"), features_as_of=day("1997-05-02"))
+    joined(home, MAY)
+    tell(home, 1, 1, received="1997-06-10")
+    assert late_in_june(home) == 1
+
+
+def test_an_outcome_that_was_joined_and_is_sent_again_is_not_too_late(home: Home):
+    ask(home, 1, entity="7", as_of=day("1997-05-01"))
+    tell(home, 1, 1, received="1997-05-25")
+    assert figures(joined(home, MAY)) == (1, 1, 1, 1.0)
+    tell(home, 1, 1, received="1997-06-10")
+    assert late_in_june(home) == 0
+
+
+def test_an_outcome_that_was_joined_and_is_contradicted_later_is_too_late(home: Home):
+    ask(home, 1, entity="7", as_of=day("1997-05-01"))
+    tell(home, 1, 1, received="1997-05-25")
+    joined(home, MAY)
+    tell(home, 1, 0, received="1997-06-10")
+    assert late_in_june(home) == 1

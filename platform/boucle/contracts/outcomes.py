@@ -20,7 +20,8 @@ class WindowOutcomes(Document):
     `disagreeing` those where sources contradict each other, `unusable` feedback that is neither 0 nor 1.
 
     `unknown_feedback` counts predictions that feedback of this period names and no log holds; `unknown_ids` are some.
-    `too_late` counts those that it names whose window is too old to be restated (`outcomes.restate_days`).
+    `too_late` counts those that it says anything new of whose window is too old to be restated
+    (`outcomes.restate_days`).
     """
 
     schema_version: Literal[1] = 1

@@ -44,7 +44,8 @@ def join_outcomes(home: Home, spec: LoopSpec, periods: Sequence[Period]) -> Trut
     """
     windows = restatable(spec, periods)
     told = {window.key: statements(home, spec, window.key) for window in windows}
-    known = Knowledge.read(home, spec, windows, until=max(map(_known_until, told.values(), repeat(periods[-1].end))))
+    until = max(map(_known_until, told.values(), repeat(periods[-1].end)))
+    known = Knowledge.read(home, spec, windows, until=until, stated=lambda: outcomes(home, spec))
     joined, restated = {}, []
     for place, window in enumerate(windows):
         before = told[window.key]

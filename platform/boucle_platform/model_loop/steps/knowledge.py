@@ -1,7 +1,7 @@
 """Everything that is known of the outcomes of a row of windows, from every source, read once for all of them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
@@ -33,7 +33,7 @@ class Knowledge:
 
     `place` is the window of each row of `predictions`, -1 where it is another one; `labels` speaks of the same rows,
     `feedback` are the messages in the order in which they came, `unknown` those about no prediction that there is,
-    `too_late` those about predictions of earlier windows, which are not restated any more.
+    `too_late` those that say anything new about predictions of earlier windows, which are not restated any more.
     """
 
     spec: LoopSpec
@@ -46,15 +46,28 @@ class Knowledge:
     too_late: Sequence[FeedbackRecord]
 
     @classmethod
-    def read(cls, home: Home, spec: LoopSpec, windows: Sequence[Period], *, until: datetime) -> Self:
-        """All that was known at a moment, their end or later, of these windows, which follow each other."""
+    def read(
+        cls,
+        home: Home,
+        spec: LoopSpec,
+        windows: Sequence[Period],
+        *,
+        until: datetime,
+        stated: Callable[[], pd.DataFrame],
+    ) -> Self:
+        """All that was known at a moment, their end or later, of these windows, which follow each other.
+
+        `stated` has the labels of all windows as they were stated last; it is asked if need be.
+        """
         horizon, end = timedelta(days=spec.horizon_days), naive(windows[-1].end)
         rows = served_between(home, spec, naive(windows[0].start) - horizon, end)
         asked = OutcomeSource.FEEDBACK in spec.outcomes.sources
         heard = _feedback(home, rows, windows[0].start, until) if asked else []
         due = rows["features_as_of"].fillna(rows["as_of"]) + horizon
-        current = frozenset(rows["prediction_id"][due >= naive(windows[0].start)])
-        unknown, too_late = _strange(home, spec, current, [one for one in heard if one.received_at <= windows[-1].end])
+        # As `windows_of` places them: by when it is due, or by when it was asked if that was later.
+        is_current = (due > naive(windows[0].start)) | (rows["at"] >= naive(windows[0].start))
+        strange = [one for one in heard if one.received_at <= windows[-1].end and one.model in {None, spec.name}]
+        unknown, old = _strange(home, spec, frozenset(rows["prediction_id"][is_current]), strange)
         return cls(
             spec=spec,
             windows=windows,
@@ -68,7 +81,7 @@ class Knowledge:
             labels=_labels(home, spec, rows, naive(until)),
             feedback=heard,
             unknown=unknown,
-            too_late=too_late,
+            too_late=_news(old, stated) if old else [],
         )
 
     def of(self, place: int, until: datetime) -> tuple[pd.DataFrame, WindowOutcomes]:
@@ -179,12 +192,12 @@ def _heard(feedback: Sequence[FeedbackRecord], rows: pd.DataFrame, until: dateti
 def _strange(
     home: Home, spec: LoopSpec, current: frozenset[str], feedback: Sequence[FeedbackRecord]
 ) -> tuple[list[FeedbackRecord], list[FeedbackRecord]]:
-    """Messages that name this model, or none, and no prediction of these windows or later.
+    """The messages, which name this model or none, about no prediction of these windows or later.
 
     Those about a prediction that is in no log, and those about one of this model's that is too old. The logs are read
     if need be.
     """
-    strange = [one for one in feedback if one.prediction_id not in current and one.model in {None, spec.name}]
+    strange = [one for one in feedback if one.prediction_id not in current]
     names = {one.prediction_id for one in strange}
     if not names:
         return [], []
@@ -196,6 +209,13 @@ def _strange(
         [one for one in strange if one.prediction_id in nowhere],
         [one for one in strange if one.prediction_id in ours],
     )
+
+
+def _news(messages: Sequence[FeedbackRecord], stated: Callable[[], pd.DataFrame]) -> list[FeedbackRecord]:
+    """The messages that say something else than what was stated last: one that is sent again was joined in time."""
+    rows = stated()
+    labels = dict(zip(rows["prediction_id"], rows["label"], strict=True))
+    return [one for one in messages if labels.get(one.prediction_id) != one.outcome]
 
 
 def _named(messages: Sequence[FeedbackRecord], window: Period) -> list[str]:
