@@ -13,6 +13,7 @@ from assets_tests.bundles import promote, put_bundle
 from assets_tests.contract.test_documents import example
 from assets_tests.judging import day, drift_report, gate, training_manifest
 from assets_tests.records import prediction
+from boucle.contracts.feedback import FeedbackFields
 from boucle.contracts.ids import Digest
 from boucle.contracts.measuring import Slicing
 from boucle.contracts.performance import Estimate, EstimateError, Measured, Metric, Performance, PerformanceReport
@@ -249,6 +250,46 @@ def test_a_version_that_stopped_ranking_is_not_estimated_though_its_scores_are_r
     assert told.error is not None
     assert f"{told.slope.figures()}; {told.error.figures()}" in told.refused
     assert set(told.metrics.values()) == {None}
+
+
+def test_answers_about_nobody_who_is_named_are_asked_whether_scores_still_mean_what_they_say(world: World):
+    """Callers gave the features and told the outcome by the answer's id: each answer is about somebody of its own."""
+    rng = np.random.default_rng(1)
+    for number in range(N):
+        world.home.log.append(
+            prediction(
+                number,
+                at=MAY.start,
+                entity_key=None,
+                as_of=day("1997-04-05"),
+                features_as_of=None,
+                features=(0.0, 0.0),
+                proba=float(expit(rng.normal(0, 2))),
+                bundle_digest=world.digest,
+                model_version=1,
+            )
+        )
+        heard_of(world.home, number, rng.random() < 0.5, at=day("1997-05-06"))
+    told = estimate(world.report(MAY))
+    assert told.slope is not None
+    assert (told.slope.verdict, told.slope.sample_size) == (Verdict.FAILED, N)
+    assert told.slope.figures() in told.refused
+
+
+def heard_of(home: Home, number: int, outcome: bool, *, at: datetime) -> None:
+    """A caller says what became of an answer."""
+    home.feedback.append(
+        FeedbackFields(
+            schema_version=1,
+            prediction_id=str(number),
+            outcome=float(outcome),
+            reward=None,
+            at=at,
+            received_at=at,
+            model=None,
+            replica="one",
+        )
+    )
 
 
 def test_too_few_mature_labels_refuse_no_estimate_though_none_is_positive(world: World):

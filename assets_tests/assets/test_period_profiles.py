@@ -173,3 +173,13 @@ def test_rows_of_one_entity_are_worth_one_and_rows_about_nobody_named_one_each(h
     served(home, MAY, again.assign(entity_key=None))
     worth = [profile_answers(home, SPEC, period)[0].features["freq"].design_effect for period in (APRIL, MAY)]
     assert worth == pytest.approx([4, 1])
+
+
+def test_outcomes_of_rows_about_nobody_named_are_of_one_entity_each(home: Home):
+    known(home, APRIL, answered(30).assign(entity_key=None))
+    some = answered(30)
+    known(
+        home, MAY, some.assign(entity_key=[*some["entity_key"][:20].where(some.index[:20] % 2 == 0, "0"), *[None] * 10])
+    )
+    found = [profile_outcomes(home, SPEC, period)[0].known for period in (APRIL, MAY)]
+    assert [(one.entities, one.sizes_squared) for one in found] == [(30, 30.0), (20, 11.0**2 + 19)]

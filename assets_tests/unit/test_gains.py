@@ -60,7 +60,9 @@ def home(tmp_path: Path) -> Home:
     return made
 
 
-def became_known(home: Home, period: str, *, weight: float, n: int = 4_000) -> tuple[np.ndarray, np.ndarray]:
+def became_known(
+    home: Home, period: str, *, weight: float, n: int = 4_000, is_named: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Outcomes of a period's requests, answered by version 1, that come true as a model of this weight says."""
     rng = np.random.default_rng(7)
     feature = rng.normal(size=n)
@@ -68,7 +70,7 @@ def became_known(home: Home, period: str, *, weight: float, n: int = 4_000) -> t
     rows = pd.DataFrame(
         {
             "prediction_id": [f"{period}-{number}" for number in range(n)],
-            "entity_key": [str(number) for number in range(n)],
+            "entity_key": pd.Series([str(number) if is_named else None for number in range(n)], dtype="str"),
             "features_as_of": pd.Timestamp(f"{period}-01"),
             "features": list(feature[:, None]),
             "label": labels,
@@ -94,6 +96,16 @@ def test_a_realised_gain_is_the_loss_of_the_version_before_less_that_of_the_new_
     assert found.nats == pytest.approx(loss(feature, labels, 0.5) - loss(feature, labels, 1.5), abs=1e-9)
     assert 0 < found.low < found.nats < found.high
     assert found.rows == 4_000
+
+
+def test_gains_are_the_same_where_nobody_is_named_and_each_request_is_about_somebody_of_its_own(home: Home):
+    report = drift_report(period="1997-08", production_version=ModelVersion(1))
+    found = []
+    for is_named in (True, False):
+        became_known(home, "1997-08", weight=1.5, is_named=is_named)
+        found += [(realised_gain(home, SPEC, ModelVersion(2), ModelVersion(1)), expected_gain(home, SPEC, report))]
+    assert None not in found[0]
+    assert found[1] == found[0]
 
 
 def test_a_version_that_made_it_worse_lost(home: Home):

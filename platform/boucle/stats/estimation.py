@@ -77,11 +77,14 @@ def calibrated(recalibration: Recalibration, scores: Vector) -> Vector:
     return sigmoid(recalibration.intercept + recalibration.slope * _logit(scores))
 
 
-def slope_interval(labels: Vector, probabilities: Vector, entities: ArrayLike, *, level: float) -> Interval:
-    """What a logit of these probabilities means in logits of their labels: 1 where they mean what they say.
+def slope_interval(
+    labels: Vector, scores: Vector, recalibration: Recalibration, entities: ArrayLike, *, level: float
+) -> Interval:
+    """What a logit of the recalibrated scores means in logits of their labels: 1 where they mean what they say.
 
     The interval is the extent of the Wald region of intercept and slope together (Scheffe 1953; chi-square, two degrees
-    of freedom): where it leaves 1 out, that region leaves out that the probabilities are calibrated.
+    of freedom): where it leaves 1 out, that region leaves out that the probabilities are calibrated. It holds the
+    uncertainty of the recalibration too: the slope found is one over the one learnt (delta method).
 
     Raises:
         NotEnoughDataError: There are too few labels of either kind or scores that allow no fit (`recalibrate`), or
@@ -91,8 +94,9 @@ def slope_interval(labels: Vector, probabilities: Vector, entities: ArrayLike, *
 
     if (total := len(np.unique(np.asarray(entities)))) < MIN_POSITIVES:
         raise NotEnoughDataError(f"How sure a slope is takes {MIN_POSITIVES} entities to know; there are {total}.")
-    found = recalibrate(labels, probabilities, entities)
-    half = math.sqrt(float(chdtri(PARAMETERS, 1 - level)) * found.covariance[1][1])
+    found = recalibrate(labels, calibrated(recalibration, scores), entities)
+    learnt = (found.slope / recalibration.slope) ** 2 * recalibration.covariance[1][1]
+    half = math.sqrt(float(chdtri(PARAMETERS, 1 - level)) * (found.covariance[1][1] + learnt))
     return Interval(
         estimate=found.slope,
         low=found.slope - half,
@@ -100,6 +104,21 @@ def slope_interval(labels: Vector, probabilities: Vector, entities: ArrayLike, *
         sample_size=len(labels),
         entities=total,
     )
+
+
+def gap_of_probabilities(
+    labels: Vector, scores: Vector, recalibration: Recalibration, entities: ArrayLike, *, level: float
+) -> Interval:
+    """Mean recalibrated score - positive rate of rows whose labels have come, with its interval.
+
+    It holds the chance of the labels, by entity, and the uncertainty of the recalibration.
+
+    Raises:
+        NotEnoughDataError: There are fewer than two entities.
+    """
+    p = calibrated(recalibration, scores)
+    found = clustered_interval(p - labels, entities, level=level)
+    return _as_learnt(found, np.full_like(p, 1 / len(p)), p, scores, recalibration, level=level)
 
 
 def log_loss_error(
@@ -117,10 +136,7 @@ def log_loss_error(
     if_positive, if_negative = (log_loss_rows(np.full_like(p, label), scores) for label in (1.0, 0.0))
     expected = p * if_positive + (1 - p) * if_negative
     found = clustered_interval(expected - log_loss_rows(labels, scores), entities, level=level)
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    learnt = _variance_of_learning((if_positive - if_negative) / len(p), p, scores, recalibration)
-    half = math.hypot(found.high - found.estimate, z * math.sqrt(learnt))
-    return replace(found, low=found.estimate - half, high=found.estimate + half)
+    return _as_learnt(found, (if_positive - if_negative) / len(p), p, scores, recalibration, level=level)
 
 
 def estimate_metrics(
@@ -208,6 +224,16 @@ def _standard_error(
     _, place = np.unique(np.asarray(entities), return_inverse=True)
     of_labels = float(np.sum(np.bincount(place, weights=np.abs(slope) * np.sqrt(spread)) ** 2))
     return math.sqrt(of_labels + _variance_of_learning(slope, p, scores, recalibration))
+
+
+def _as_learnt(
+    found: Interval, slope: Vector, p: Vector, scores: Vector, recalibration: Recalibration, *, level: float
+) -> Interval:
+    """The interval of a mean of rows, wider by the uncertainty of what the probabilities were learnt from."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    learnt = _variance_of_learning(slope, p, scores, recalibration)
+    half = math.hypot(found.high - found.estimate, z * math.sqrt(learnt))
+    return replace(found, low=found.estimate - half, high=found.estimate + half)
 
 
 def _variance_of_learning(slope: Vector, p: Vector, scores: Vector, recalibration: Recalibration) -> float:

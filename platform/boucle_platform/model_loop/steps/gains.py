@@ -18,6 +18,7 @@ from boucle.errors import BundleError, NotEnoughDataError
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.ground_truth import outcomes, truth_files
+from boucle_platform.model_loop.steps.performance_rows import entities_of
 from boucle_platform.model_loop.steps.store import LEARNT, read_document, version_dir
 
 
@@ -37,7 +38,7 @@ def expected_gain(home: Home, spec: LoopSpec, report: DriftReport) -> Gain | Non
         return None
     labels, scores = (rows[name].to_numpy(dtype=np.float64) for name in ("label", "proba"))
     try:
-        return _gain(recalibration_gain(labels, scores, rows["entity_key"].to_numpy(), level=policy.confidence))
+        return _gain(recalibration_gain(labels, scores, entities_of(rows), level=policy.confidence))
     except NotEnoughDataError:
         return None
 
@@ -63,10 +64,10 @@ def realised_gain(home: Home, spec: LoopSpec, version: ModelVersion, before: Mod
     watermark = read_document(version_dir(home, spec, version) / LEARNT, TrainingManifest).watermark
     rows = _since(home, spec, pd.Timestamp(watermark.replace(tzinfo=None)))
     rows = with_features(home, spec, rows, contracts[0].feature_names)
-    if rows["entity_key"].nunique() < 2:
+    entities, level = entities_of(rows), spec.monitoring.confidence
+    if len(np.unique(entities)) < 2:
         return None
     features, labels = np.vstack(rows["features"].to_list()).astype(np.float64), rows["label"].to_numpy(np.float64)
-    entities, level = rows["entity_key"].to_numpy(), spec.monitoring.confidence
     losses = [log_loss_rows(labels, onnx_model((b / MODEL_FILE).read_bytes())(features)) for b in bundles]
     return _gain(clustered_interval(losses[1] - losses[0], entities, level=level))
 

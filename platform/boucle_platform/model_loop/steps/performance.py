@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from boucle.contracts.facts import Interval
 from boucle.contracts.ids import Digest, ModelVersion, PeriodKey
-from boucle.contracts.performance import Estimate, EstimateError, PerformanceReference, PerformanceReport
+from boucle.contracts.performance import Estimate, EstimateError, PerformanceReference, PerformanceReport, Recalibration
 from boucle.contracts.verdict import Gate, Verdict, overall
 from boucle.contracts.windows import Period
 from boucle.errors import NotEnoughDataError
@@ -22,8 +22,7 @@ from boucle.policy.performance import (
     performance_gates,
     slope_of_probabilities,
 )
-from boucle.stats.estimation import calibrated, log_loss_error, slope_interval
-from boucle.stats.intervals import clustered_interval
+from boucle.stats.estimation import calibrated, gap_of_probabilities, log_loss_error, slope_interval
 from boucle.stats.metrics import Vector
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
@@ -151,14 +150,15 @@ def _estimated(home: Home, spec: LoopSpec, window: Period, pooled: pd.DataFrame)
 
 def _mature_gates(spec: LoopSpec, reference: PerformanceReference | None, rows: pd.DataFrame) -> MatureGates:
     """Whether the version's probabilities meant what they said in the newest mature windows."""
-    enough = len(rows) >= spec.performance.min_labels and rows["entity_key"].nunique() > 1
+    entities = entities_of(rows)
+    enough = len(rows) >= spec.performance.min_labels and len(np.unique(entities)) > 1
     gap, slope, error = None, None, None
     if reference is not None and reference.recalibration is not None and enough:
         labels, scores = (rows[name].to_numpy(dtype=np.float64) for name in ("label", "proba"))
-        learnt, entities, level = reference.recalibration, entities_of(rows), spec.monitoring.confidence
-        p = calibrated(learnt, scores)
-        if _either_kind(labels, p) >= spec.performance.min_positives:
-            gap, slope = clustered_interval(p - labels, entities, level=level), _slope(labels, p, entities, level=level)
+        learnt, level = reference.recalibration, spec.monitoring.confidence
+        if _either_kind(labels, calibrated(learnt, scores)) >= spec.performance.min_positives:
+            gap = gap_of_probabilities(labels, scores, learnt, entities, level=level)
+            slope = _slope(labels, scores, learnt, entities, level=level)
             error = log_loss_error(labels, scores, learnt, entities, level=level)
     return MatureGates(
         calibration=calibration_of_probabilities(spec.monitoring, gap),
@@ -172,9 +172,11 @@ def _either_kind(labels: Vector, p: Vector) -> float:
     return min(max(float(known.sum()), float(due.sum())) for known, due in ((labels, p), (1 - labels, 1 - p)))
 
 
-def _slope(labels: Vector, probabilities: Vector, entities: ArrayLike, *, level: float) -> Interval | None:
+def _slope(
+    labels: Vector, scores: Vector, learnt: Recalibration, entities: ArrayLike, *, level: float
+) -> Interval | None:
     try:
-        return slope_interval(labels, probabilities, entities, level=level)
+        return slope_interval(labels, scores, learnt, entities, level=level)
     except NotEnoughDataError:
         return None
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from boucle.contracts.ids import ModelVersion
 from boucle.contracts.performance import Metric, Performance, PerformanceReference
@@ -67,7 +68,9 @@ def sliced(rows: pd.DataFrame, reference: PerformanceReference | None) -> Iterat
                 yield name, rows[mask]
 
 
-def entities_of(rows: pd.DataFrame) -> "np.ndarray[tuple[int, ...], np.dtype[np.intp]]":
-    """A number for each row, equal for rows of one entity; a row that names none is one of its own."""
-    names = rows["entity_key"].where(rows["entity_key"].notna(), "prediction " + rows["prediction_id"])
-    return pd.factorize(names)[0]
+def entities_of(rows: pd.DataFrame) -> NDArray[np.intp]:
+    """Whom each row is about, numbered from 0 without a gap; a row about nobody that is named is one of its own."""
+    numbers, known = pd.factorize(rows["entity_key"])
+    nobody = numbers < 0
+    numbers[nobody] = len(known) + np.arange(nobody.sum())
+    return numbers

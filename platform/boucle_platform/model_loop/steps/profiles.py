@@ -19,6 +19,7 @@ from boucle.stats.calibration import build_calibration, merge_calibration
 from boucle_adapters.home import Home
 from boucle_platform.model_loop.spec import LoopSpec
 from boucle_platform.model_loop.steps.ground_truth import outcomes
+from boucle_platform.model_loop.steps.performance_rows import entities_of
 from boucle_platform.model_loop.steps.prediction_log import predictions_of
 from boucle_platform.model_loop.steps.store import (
     data_dir,
@@ -142,7 +143,7 @@ def _answers(
     names = tuple(reference.features)
     matrix = matrix_of(rows, names)
     columns = {name: np.ascontiguousarray(matrix[:, column]) for column, name in enumerate(names)}
-    entities = _numbered(rows["entity_key"])
+    entities = entities_of(rows)
     return PeriodProfile(
         model=spec.name,
         version=reference.version,
@@ -156,14 +157,6 @@ def _answers(
     )
 
 
-def _numbered(entities: pd.Series) -> NDArray[np.intp]:
-    """Whom each row is about, from 0 on; a row about nobody that is named is about somebody of its own."""
-    numbers, known = pd.factorize(entities)
-    nobody = numbers < 0
-    numbers[nobody] = len(known) + np.arange(nobody.sum())
-    return numbers
-
-
 def _outcomes(
     home: Home, spec: LoopSpec, period: Period, reference: ReferenceProfile, rows: pd.DataFrame
 ) -> PeriodOutcomes:
@@ -174,7 +167,7 @@ def _outcomes(
         period=period.key,
         revision=1,
         reference_digest=reference.digest(),
-        known=build_calibration(labels, scores, rows["entity_key"].to_numpy(), reference.scores.edges),
+        known=build_calibration(labels, scores, entities_of(rows), reference.scores.edges),
         created_at=home.clock(spec.name).now(),
     )
 
