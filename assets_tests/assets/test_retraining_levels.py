@@ -14,18 +14,8 @@ from assets_tests.judging import MODEL, day, drift_report, gate, training_manife
 from assets_tests.scenarios import evidence
 from boucle.contracts.decision import DecisionKind, NewDecision
 from boucle.contracts.ids import Digest, ModelVersion
-from boucle.contracts.trigger import (
-    AlertRequest,
-    AlertState,
-    AnswerKind,
-    Gain,
-    TriggerAnswer,
-    TriggerCause,
-    TriggerOutcome,
-    TriggerRule,
-)
+from boucle.contracts.trigger import AlertRequest, AlertState, AnswerKind, TriggerCause, TriggerOutcome, TriggerRule
 from boucle.contracts.verdict import Verdict
-from boucle.errors import BundleError
 from boucle.policy.retraining import RetrainingPolicy
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
@@ -36,7 +26,6 @@ from boucle_platform.model_loop.component import loop_definitions
 from boucle_platform.model_loop.keys import key_of
 from boucle_platform.model_loop.retraining import TRIGGER_TAG, drift_sensor, note_answers, retrain_schedule
 from boucle_platform.model_loop.spec import LoopSpec
-from boucle_platform.model_loop.steps import gains
 from boucle_platform.model_loop.steps.store import document_file, version_dir, write_document
 from boucle_platform.resources.home import HomeResource
 
@@ -422,55 +411,6 @@ def test_production_that_came_out_again_waits_for_nobody(world: World):
     key = fire(world)
     evaluated(world, 2, world.run(key, dg.DagsterRunStatus.SUCCESS))
     assert noted(world, key) == (AnswerKind.REFUSED, 2)
-
-
-def answered(world: World, number: int, *, gain: Gain | None = None) -> None:
-    """On record: so many days later version `number` came out of a trigger, after the version before it."""
-    world.home.state.record_answer(
-        TriggerAnswer(
-            run_key=str(number),
-            model=MODEL,
-            kind=AnswerKind.PROMOTED,
-            reason="r",
-            dagster_run_id="",
-            compared_with=ModelVersion(number - 1),
-            version=ModelVersion(number),
-            realised_gain=gain,
-            at=day("1997-08-01") + timedelta(days=number),
-        )
-    )
-
-
-OLD, NEW = Gain(nats=0.01, rows=900), Gain(nats=0.02, rows=1_000)
-
-
-@pytest.mark.parametrize("error", [BundleError("is gone"), FileNotFoundError("is gone"), ValueError("is gone")])
-def test_an_answer_that_cannot_be_measured_is_told_keeps_its_gain_and_holds_no_other_up(
-    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
-):
-    def measured(_home: Home, _spec: LoopSpec, version: ModelVersion, _before: ModelVersion) -> Gain:
-        asked.append(version)
-        if version == 4:
-            raise error
-        return NEW
-
-    asked: list[ModelVersion] = []
-    for number in (3, 4, 5):
-        answered(world, number, gain=OLD)
-    monkeypatch.setattr(gains, "realised_gain", measured)
-    said, seen = note_answers(world.instance, world.home, SHIPPED, None)
-    found = world.home.state.answers(MODEL)
-    assert [found[key].realised_gain for key in "345"] == [NEW, OLD, NEW]
-    assert "4: its realised gain cannot be measured, the next outcomes ask for it again: is gone" in said
-    assert asked == [5, 4, 3], "newest first"
-    assert note_answers(world.instance, world.home, SHIPPED, seen) == ("", seen), "not measured again without news"
-
-
-def test_a_gain_on_record_stays_where_nothing_can_be_compared_any_more(world: World, monkeypatch: pytest.MonkeyPatch):
-    answered(world, 3, gain=OLD)
-    monkeypatch.setattr(gains, "realised_gain", lambda *_: None)
-    assert note_answers(world.instance, world.home, SHIPPED, None)[0] == ""
-    assert world.home.state.answers(MODEL)["3"].realised_gain == OLD
 
 
 def test_a_retrain_run_has_a_time_budget_that_run_monitoring_holds():

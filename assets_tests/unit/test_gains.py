@@ -1,8 +1,10 @@
 """Which requests a realised gain may be measured on."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,11 +13,14 @@ from assets_tests.bundles import sigmoid, write_bundle
 from assets_tests.judging import MODEL, day, drift_report, training_manifest
 from assets_tests.scenarios import evidence
 from boucle.contracts.ids import ModelVersion
-from boucle.contracts.trigger import AnswerKind, TriggerAnswer
+from boucle.contracts.trigger import AnswerKind, Gain, TriggerAnswer
+from boucle.errors import BundleError
 from boucle_adapters.home import Home
 from boucle_adapters.settings import Settings
 from boucle_platform.model_loop import catalogue
-from boucle_platform.model_loop.retraining import FOLLOWED_ANSWERS, _followed
+from boucle_platform.model_loop.retraining import FOLLOWED_ANSWERS, _followed, note_answers
+from boucle_platform.model_loop.spec import LoopSpec
+from boucle_platform.model_loop.steps import gains
 from boucle_platform.model_loop.steps.gains import expected_gain, realised_gain, with_features
 from boucle_platform.model_loop.steps.store import (
     GROUND_TRUTH,
@@ -49,7 +54,7 @@ def test_rows_count_whose_version_read_the_same_features_in_the_same_order(tmp_p
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> Iterator[Home]:
     """Version 2 says three times as much of the same feature as version 1; both were trained up to July 1997."""
     made = Home(Settings(home=str(tmp_path / "home")))
     for version, weight in ((1, 0.5), (2, 1.5)):
@@ -57,7 +62,8 @@ def home(tmp_path: Path) -> Home:
         judged = evidence(version).model_copy(update={"bundle_digest": digest})
         write_document(made.evidence.file(judged, ".json"), judged)
         write_document(version_dir(made, SPEC, ModelVersion(version)) / LEARNT, training_manifest())
-    return made
+    yield made
+    made.state.close()
 
 
 def became_known(
@@ -152,3 +158,60 @@ def test_answers_without_a_version_push_none_out_whose_labels_are_awaited():
     assert [one.run_key for one, _, _ in _followed(many)] == [
         str(number) for number in range(FOLLOWED_ANSWERS + 1, 1, -1)
     ]
+
+
+def answered(home: Home, number: int, *, gain: Gain | None = None) -> None:
+    """On record: so many days later version `number` came out of a trigger, after the version before it."""
+    home.state.record_answer(
+        TriggerAnswer(
+            run_key=str(number),
+            model=MODEL,
+            kind=AnswerKind.PROMOTED,
+            reason="r",
+            dagster_run_id="",
+            compared_with=ModelVersion(number - 1),
+            version=ModelVersion(number),
+            realised_gain=gain,
+            at=day("1997-08-01") + timedelta(days=number),
+        )
+    )
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+OLD, NEW = Gain(nats=0.01, rows=900), Gain(nats=0.02, rows=1_000)
+
+
+@pytest.mark.parametrize("error", [BundleError("is gone"), FileNotFoundError("is gone"), ValueError("is gone")])
+def test_an_answer_that_cannot_be_measured_is_told_keeps_its_gain_and_holds_no_other_up(
+    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def measured(_home: Home, _spec: LoopSpec, version: ModelVersion, _before: ModelVersion) -> Gain:
+        asked.append(version)
+        if version == 4:
+            raise error
+        return NEW
+
+    asked: list[ModelVersion] = []
+    for number in (3, 4, 5):
+        answered(home, number, gain=OLD)
+    monkeypatch.setattr(gains, "realised_gain", measured)
+    said, seen = note_answers(instance, home, SPEC, None)
+    found = home.state.answers(MODEL)
+    assert [found[key].realised_gain for key in "345"] == [NEW, OLD, NEW]
+    assert "4: its realised gain cannot be measured, the next outcomes ask for it again: is gone" in said
+    assert asked == [5, 4, 3], "newest first"
+    assert note_answers(instance, home, SPEC, seen) == ("", seen), "not measured again without news"
+
+
+def test_a_gain_on_record_stays_where_nothing_can_be_compared_any_more(
+    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    answered(home, 3, gain=OLD)
+    monkeypatch.setattr(gains, "realised_gain", lambda *_: None)
+    assert note_answers(instance, home, SPEC, None)[0] == ""
+    assert home.state.answers(MODEL)["3"].realised_gain == OLD
