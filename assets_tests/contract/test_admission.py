@@ -71,7 +71,7 @@ def test_a_token_for_decisions_is_not_for_predictions(locked: World):
 
 def test_a_key_that_was_revoked_is_refused_a_second_later_at_the_latest(tmp_path: Path):
     world, now = World(tmp_path), [0.0]
-    admission = Admission(Limits(require_key=True), world.tokens, world.metrics, timer=lambda: now[0])
+    admission = Admission(Limits(require_key=True), world.known, world.metrics, timer=lambda: now[0])
     key = world.tokens.add("service:shop", [Role.CALLER])
     scope = {"headers": [(b"authorization", f"Bearer {key}".encode())]}
     admission.enter(scope)
@@ -106,7 +106,7 @@ def test_every_way_to_ask_counts_for_the_rate(tmp_path: Path, path: str):
 
 def test_budgets_fill_again_and_are_of_each_caller(tmp_path: Path):
     world, now = World(tmp_path), [0.0]
-    admission = Admission(Limits(requests_per_second=4), world.tokens, world.metrics, timer=lambda: now[0])
+    admission = Admission(Limits(requests_per_second=4), world.known, world.metrics, timer=lambda: now[0])
     ada, bob = ({"headers": [], "client": (host, 1)} for host in ("10.0.0.1", "10.0.0.2"))
     for _ in range(4):
         admission.enter(ada)
@@ -121,7 +121,7 @@ def test_budgets_fill_again_and_are_of_each_caller(tmp_path: Path):
 
 def test_more_requests_at_a_time_than_are_answered_are_503_until_one_ends(tmp_path: Path):
     world = World(tmp_path)
-    admission = Admission(Limits(concurrent_requests=2), world.tokens, world.metrics)
+    admission = Admission(Limits(concurrent_requests=2), world.known, world.metrics)
     admission.enter({})
     admission.enter({})
     with pytest.raises(BusyError, match="2 requests are being answered"):

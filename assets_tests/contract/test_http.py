@@ -37,9 +37,10 @@ from boucle_adapters.monitoring_files import MonitoringFiles
 from boucle_adapters.online_store import OnlineStore
 from boucle_adapters.rank_log import RankSegments
 from boucle_adapters.segment_log import FeedbackSegments, SegmentLog, ShadowSegments
-from boucle_adapters.tokens import TokenStore
+from boucle_adapters.tokens import Bearer, TokenStore
 from boucle_serving.admission import Limits
 from boucle_serving.app import Parts, create_app
+from boucle_serving.known_tokens import KnownTokens
 from boucle_serving.metrics import ServingMetrics
 
 NOON = datetime(1997, 11, 2, 12, tzinfo=UTC)
@@ -50,6 +51,18 @@ QUESTION = {"user_id": "4", "as_of": "1997-11-01"}
 class NoonClock:
     def now(self) -> datetime:
         return NOON
+
+
+@dataclass(frozen=True)
+class SeenTokens(TokenStore):
+    """Tokens of which replicas hear at once; by themselves they look twice a second."""
+
+    replicas: list[KnownTokens] = field(default_factory=list)
+
+    def _write(self, tokens: dict[str, Bearer]) -> None:
+        super()._write(tokens)
+        for replica in self.replicas:
+            replica.poll()
 
 
 @dataclass
@@ -68,7 +81,7 @@ class World:
         self.feedback = FeedbackSegments(self.root / "feedback")
         self.shadows = ShadowSegments(self.root / "shadows")
         self.ranks = RankSegments(self.root / "ranks")
-        self.tokens = TokenStore(self.root / "tokens.json")
+        self.tokens = SeenTokens(self.root / "tokens.json")
         self.app = create_app(
             Parts(
                 open_state=self.open_state,
@@ -92,6 +105,9 @@ class World:
                 trial_seconds=self.trial_seconds,
             )
         )
+        self.known: KnownTokens = self.app.state.tokens
+        self.known.poll()
+        self.tokens.replicas.append(self.known)
         self.http = TestClient(self.app)
         self.metrics = ServingMetrics()
 

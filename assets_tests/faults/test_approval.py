@@ -153,10 +153,12 @@ def test_under_manual_a_person_asks_and_the_sensor_carries_it_out(evaluated: Pat
 
 def test_an_approval_over_http_is_carried_out_by_the_sensor_and_a_rollback_needs_another_role(waiting: LoopHome):
     tokens = TokenStore(waiting.runner.settings.tokens_file)
-    http = TestClient(create_app(parts_of(waiting.runner.settings, "http://test")))
+    app = create_app(parts_of(waiting.runner.settings, "http://test"))
+    http = TestClient(app)
     path, said = f"/models/{SPEC.model}", {"version": 1, "reason": "calibrated"}
     for actor, promoted in (("user:eve", None), ("user:ada", 1)):  # only ada is among the approvers
         bearer = {"authorization": f"Bearer {tokens.add(actor, [Role.APPROVER])}"}
+        app.state.tokens.poll()
         assert http.post(f"{path}/approve", json=said, headers=bearer).status_code == 202
         tick(waiting)
         assert waiting.alias() == promoted
@@ -173,8 +175,10 @@ def test_under_automatic_a_request_over_http_takes_a_refusal_back_and_the_sensor
         answer(loop, "reject", spec=SPEC)
         assert not loop.run(PROMOTE).succeeded
         tokens = TokenStore(loop.runner.settings.tokens_file)
-        http = TestClient(create_app(parts_of(loop.runner.settings, "http://test")))
+        app = create_app(parts_of(loop.runner.settings, "http://test"))
+        http = TestClient(app)
         bearer = {"authorization": f"Bearer {tokens.add('user:ada', [Role.APPROVER])}"}
+        app.state.tokens.poll()
         evidence = loop.home.evidence.newest(SPEC.name, ModelVersion(1))
         assert evidence is not None
         said = {"version": 1, "evidence_digest": evidence.digest(), "reason": "fair after all"}

@@ -314,7 +314,7 @@ def test_people_see_where_it_is_and_end_it_over_http(shop: Shop):
             said,
             ["failed", "slow", "score_shift", "loss"],
         )
-        assert client.post(f"/models/{MODEL}/abort", json={}).status_code == 422
+        wait_for(lambda: client.post(f"/models/{MODEL}/abort", json={}).status_code == 422)  # it heard of the token
         done = client.post(f"/models/{MODEL}/abort", json={"reason": "enough"}, timeout=60)
         assert (done.status_code, done.json()["to"], done.json()["kind"]) == (200, 1, "rollback")
         assert client.post(f"/models/{MODEL}/abort", json={"reason": "again"}).status_code == 409

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,8 @@ from boucle_adapters.atomic_file import replace_bytes
 _SERVICE = "service:"
 _PREFIX = "boucle_"
 """So that a token that leaks is recognised by scanners."""
+MAX_TOKEN_LENGTH = 200
+"""Characters. Those that are made have 50; what is longer is nobody's, and no work is done for it."""
 
 
 class Role(StrEnum):
@@ -47,18 +49,41 @@ _FILE = TypeAdapter(dict[str, Bearer])
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """What a file of tokens said when it was read."""
+
+    bearers: Mapping[str, Bearer]
+    """By the digest of a token."""
+
+    def bearer(self, token: str) -> Bearer | None:
+        """Whose token this is; None if it is not known. Every digest is compared, in a time that tells nothing."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            return None
+        asked, found = _digest(token), None
+        for known, bearer in self.bearers.items():
+            if hmac.compare_digest(known, asked):
+                found = bearer
+        return found
+
+
+@dataclass(frozen=True)
 class TokenStore:
     """The tokens of one home."""
 
     file: Path
 
+    def read(self) -> Tokens:
+        """Those of now.
+
+        Raises:
+            ConfigurationError: The file is no file of tokens.
+            OSError: It cannot be read.
+        """
+        return Tokens(self._read())
+
     def bearer(self, token: str) -> Bearer | None:
-        """Whose token this is; None if it is not known. Every digest is compared, in a time that tells nothing."""
-        asked, found = _digest(token), None
-        for known, bearer in self._read().items():
-            if hmac.compare_digest(known, asked):
-                found = bearer
-        return found
+        """Whose token this is now; None if it is not known. Raises as `read` does."""
+        return self.read().bearer(token)
 
     def roles(self) -> frozenset[Role]:
         """Every role that somebody has."""

@@ -1,34 +1,31 @@
 """Who may ask, how often, and how many at a time."""
 
-import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import TypeVar
 
 from starlette.types import Scope
 
 from boucle.contracts.traffic_plan import Role as TrafficRole
-from boucle_adapters.tokens import Bearer, Role, TokenStore
+from boucle_adapters.tokens import Bearer, Role
 from boucle_serving.bearers import may_not_decide, nobody_decides, nobody_looks
+from boucle_serving.known_tokens import KnownTokens
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.problems import (
     BusyError,
     FieldError,
     ForbiddenError,
     InvalidRequestError,
+    TokensUnknownError,
     TooManyRequestsError,
     UnauthorizedError,
 )
 
-_Kept = TypeVar("_Kept")
 _CALLERS_REMEMBERED = 10_000
 ARM = b"x-boucle-arm"
 _ARMS = {role.value.encode(): role for role in (TrafficRole.PRODUCTION, TrafficRole.CHALLENGER)}
-_TOKEN_SECONDS = 1.0
-"""A token that was revoked is refused after this long at the latest."""
 OTHERS_AT_A_TIME = 16
 """So many looks, and so many decisions beside them. Each may hold a thread for as long as the state store hangs, and of
 threads there are 40 (AnyIO's default): looks leave some to decisions, and both leave some to batches."""
@@ -57,7 +54,7 @@ class Admission:
     """Lets requests in, or raises what the caller is told. Lives in one event loop: it has no lock."""
 
     def __init__(
-        self, limits: Limits, tokens: TokenStore, metrics: ServingMetrics, *, timer: Callable[[], float] = monotonic
+        self, limits: Limits, tokens: KnownTokens, metrics: ServingMetrics, *, timer: Callable[[], float] = monotonic
     ) -> None:
         self.limits = limits
         self._tokens = tokens
@@ -65,7 +62,6 @@ class Admission:
         self._timer = timer
         self._inside = 0
         self._others: Counter[str] = Counter()
-        self._bearers: OrderedDict[str, tuple[float, Bearer | None]] = OrderedDict()
         self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def enter(self, scope: Scope, *, is_peer: bool = False) -> None:
@@ -118,11 +114,16 @@ class Admission:
 
     def may_look(self, scope: Scope) -> bool:
         """Whether a probe, which is always answered, may be told as much as who looks; it takes no place."""
-        token = _token(scope["headers"]) if self.limits.require_key else ""
-        is_known = not self.limits.require_key or self._bearer(token) is not None
-        if token and not is_known:
-            with suppress(TooManyRequestsError):  # trying keys is not free here either
-                self._spend(_address(scope))
+        if not self.limits.require_key:
+            return True
+        token, address = _token(scope["headers"]), _address(scope)
+        try:
+            self._expect_budget(address)  # whoever tried too many keys gets no more tried
+            is_known = self._bearer(token) is not None
+            if token and not is_known:
+                self._spend(address)
+        except (TooManyRequestsError, TokensUnknownError):
+            return False
         return is_known
 
     def chosen_arm(self, scope: Scope) -> TrafficRole | None:
@@ -180,30 +181,30 @@ class Admission:
         return bearer.actor
 
     def _bearer(self, token: str) -> Bearer | None:
-        if not token:
-            return None
-        now = self._timer()
-        seen, bearer = self._bearers.get(token, (-math.inf, None))
-        if now - seen >= _TOKEN_SECONDS:
-            bearer = self._tokens.bearer(token)
-            _remember(self._bearers, token, (now, bearer))
-        return bearer
+        return self._tokens.bearer(token) if token else None
 
     def _spend(self, caller: str) -> None:
         """Take one from the caller's budget (a token bucket that a second fills), where the rate has a limit."""
-        per_second = self.limits.requests_per_second
-        if not per_second:
+        if not self.limits.requests_per_second:
             return
+        self._budgets[caller] = (self._expect_budget(caller) - 1, self._timer())
+        self._budgets.move_to_end(caller)
+        if len(self._budgets) > _CALLERS_REMEMBERED:
+            self._budgets.popitem(last=False)
+
+    def _expect_budget(self, caller: str) -> float:
+        """What is left of the caller's budget, one at least. Raises TooManyRequestsError."""
+        per_second = self.limits.requests_per_second
         now, most = self._timer(), max(1.0, per_second)
         left, at = self._budgets.get(caller, (most, now))
         left = min(most, left + (now - at) * per_second)
-        if left < 1:
-            self._metrics.refused.labels("rate").inc()
-            wait = (1 - left) / per_second
-            raise TooManyRequestsError(
-                f"'{caller}' may send {per_second:g} requests a second; ask again in {wait:.2f} s.", wait
-            )
-        _remember(self._budgets, caller, (left - 1, now))
+        if left >= 1 or not per_second:
+            return left
+        self._metrics.refused.labels("rate").inc()
+        wait = (1 - left) / per_second
+        raise TooManyRequestsError(
+            f"'{caller}' may send {per_second:g} requests a second; ask again in {wait:.2f} s.", wait
+        )
 
 
 def _token(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -211,13 +212,6 @@ def _token(headers: Iterable[tuple[bytes, bytes]]) -> str:
     said = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), "")
     scheme, _, token = said.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
-
-
-def _remember(kept: OrderedDict[str, _Kept], name: str, value: _Kept) -> None:
-    kept[name] = value
-    kept.move_to_end(name)
-    if len(kept) > _CALLERS_REMEMBERED:
-        kept.popitem(last=False)
 
 
 def _address(scope: Scope) -> str:

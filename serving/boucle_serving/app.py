@@ -28,6 +28,7 @@ from boucle_serving.admission import Admission, Limits
 from boucle_serving.bundles import LoadedBundle
 from boucle_serving.feedback import FeedbackKeeper, FeedbackService
 from boucle_serving.guard import ReplicaGuard
+from boucle_serving.known_tokens import KnownTokens
 from boucle_serving.log_keeper import LogKeeper, RecordKeeper, ShadowKeeper
 from boucle_serving.metrics import ServingMetrics
 from boucle_serving.middleware import AnswerHeaders
@@ -143,20 +144,22 @@ def create_app(parts: Parts) -> FastAPI:
         replica=parts.replica,
         replica_timeout_seconds=parts.replica_timeout_seconds,
     )
+    tokens = KnownTokens(parts.tokens, needed=parts.limits.require_key)
     app = FastAPIOffline(
         title="boucle serving",
         version=version("boucle"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(watch, guard if parts.replica_guard else None, keepers, predictor, parts.address),
+        lifespan=_lifespan(watch, guard if parts.replica_guard else None, keepers, tokens, predictor, parts.address),
     )
     app.state.watch = watch
     app.state.keeper = keeper
     app.state.guard = guard
-    admission = Admission(parts.limits, parts.tokens, metrics)
+    app.state.tokens = tokens
+    admission = Admission(parts.limits, tokens, metrics)
     endpoint = PredictEndpoint(service, admission, metrics, SlowAnswers(parts.slow_seconds))
     app.state.predict_endpoint = endpoint
     rows = RowsService(service, metrics, admission)
-    readiness = Readiness(predictor, watch, (*keepers, guard), parts.replica)
+    readiness = Readiness(predictor, watch, tokens, (*keepers, guard), parts.replica)
     app.include_router(predict_router(endpoint, rows))
     app.include_router(feedback_router(_feedback_service(parts, service, feedback_keeper), rows.body))
     app.include_router(rank_router(RankingService(service, rank_keeper, metrics, replica=parts.replica), rows.body))
@@ -228,6 +231,7 @@ def _lifespan(
     watch: PlanWatch,
     guard: ReplicaGuard | None,
     keepers: Sequence[RecordKeeper[Any]],
+    tokens: KnownTokens,
     predictor: Predictor,
     address: str,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -235,15 +239,18 @@ def _lifespan(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         for keeper in keepers:
             keeper.start()
+        tokens.start()
         watch.start(address)
         # Whoever is sent here by a shared socket or a load balancer must not be told that there is no model yet.
-        await asyncio.to_thread(watch.looked.wait, _FIRST_LOOK_SECONDS)
+        looked = (watch.looked, tokens.looked)
+        await asyncio.gather(*(asyncio.to_thread(one.wait, _FIRST_LOOK_SECONDS) for one in looked))
         if guard is not None:
             guard.start()
         yield
         if guard is not None:
             guard.stop()
         watch.stop()
+        tokens.stop()
         predictor.close()
         for keeper in keepers:
             keeper.stop()

@@ -80,6 +80,10 @@ class UnauthorizedError(BoucleError):
     """Nobody knows who asks."""
 
 
+class TokensUnknownError(BoucleError):
+    """Whose a token is cannot be said: the file of tokens was not read yet, or is none."""
+
+
 class ForbiddenError(BoucleError):
     """The one who asks may not do this."""
 
@@ -127,6 +131,7 @@ _KINDS: tuple[tuple[type[BoucleError], HTTPStatus, str, str], ...] = (
     (BusyError, HTTPStatus.SERVICE_UNAVAILABLE, "busy", "Too many requests at a time"),
     (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", "The request is too large"),
     (UnauthorizedError, HTTPStatus.UNAUTHORIZED, "unauthorized", "A token is needed"),
+    (TokensUnknownError, HTTPStatus.SERVICE_UNAVAILABLE, "tokens-unavailable", "Tokens cannot be looked up"),
     (ForbiddenError, HTTPStatus.FORBIDDEN, "forbidden", "The token does not allow this"),
     (ApprovalError, HTTPStatus.CONFLICT, "not-allowed-now", "The decision was not recorded"),
     (ConflictError, HTTPStatus.CONFLICT, "conflict", "Things are not as the request supposes"),

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from boucle.contracts.traffic_plan import Role
 from boucle.errors import FeatureLookupError
+from boucle_serving.known_tokens import KnownTokens
 from boucle_serving.plan_watch import PlanWatch
 from boucle_serving.predictor import Predictor, ServedModel
 
@@ -24,17 +25,20 @@ class Watched(Protocol):
 class Readiness:
     """Reads what the watcher and the predictor hold; asks nobody else."""
 
-    def __init__(self, predictor: Predictor, watch: PlanWatch, others: Sequence[Watched], replica: str) -> None:
-        self._others = others
+    def __init__(
+        self, predictor: Predictor, watch: PlanWatch, tokens: KnownTokens, others: Sequence[Watched], replica: str
+    ) -> None:
+        self._tokens = tokens
+        self._others = (*others, tokens)
         self._predictor = predictor
         self._watch = watch
         self._replica = replica
 
     def document(self) -> dict[str, Any]:
-        """Ready when at least one model answers: one broken model must not take the others out of rotation."""
+        """Ready when at least one model answers those who may ask: a broken one takes no other out of rotation."""
         problems = [*self._watch.problems(), *(problem for one in self._others for problem in one.problems())]
         models = {name: self._model(served) for name, served in self._predictor.served.items()}
-        ready = any(model["snapshot_watermark"] is not None for model in models.values())
+        ready = self._tokens.ready and any(model["snapshot_watermark"] is not None for model in models.values())
         missing = [] if ready else problems or [_NOTHING_PLANNED]
         if not ready and not self._watch.wanted and self._watch.plans_known:
             missing = [*problems, _NOTHING_PLANNED] if problems else missing
