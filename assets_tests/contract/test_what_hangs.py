@@ -19,11 +19,24 @@ from boucle.contracts.decision import Decision
 from boucle.contracts.ids import ModelName
 from boucle_adapters.tokens import Role
 from boucle_serving.admission import OTHERS_AT_A_TIME
+from boucle_serving.feedback import FeedbackService
+from boucle_serving.service import PredictionService
+from boucle_serving.threads import PREDICTING_THREADS
 
 HANGS = "/models/hangs/decisions"
 PIN = f"/models/{MODEL}/pin"
 BATCH = f"/models/{MODEL}/predict/batch"
 REASON = {"reason": "r"}
+BESIDE_THE_LOOP: dict[str, tuple[Any, type, str]] = {
+    "/feedback": (
+        {"prediction_id": "x", "outcome": 1, "at": "1997-11-02T12:00:00Z"},
+        FeedbackService,
+        "keep_one",
+    ),
+    BATCH: ({"rows": [QUESTION]}, PredictionService, "predict"),
+    f"/models/{MODEL}/rank": ({"items": [QUESTION]}, PredictionService, "predict"),
+}
+"""What takes a thread, with its body and where it hangs."""
 
 
 def told(world: World, story: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
@@ -107,6 +120,36 @@ def test_looks_that_hang_stop_no_prediction_no_decision_and_no_probe(tmp_path: P
 
     with hanging(world, monkeypatch) as hang:
         told(world, story)
+
+
+@pytest.mark.parametrize("path", BESIDE_THE_LOOP)
+def test_batches_lists_and_feedback_that_hang_leave_threads_to_decide_and_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+):
+    world, hang = made(tmp_path), Hanging()
+    operator = bearer(world.tokens.add("user:ada", [Role.OPERATOR]))
+    body, service, name = BESIDE_THE_LOOP[path]
+    work = getattr(service, name)
+
+    def hangs(*said: Any) -> Any:
+        hang.asked.append(path)
+        hang.over.wait(60)
+        return work(*said)
+
+    async def story(http: httpx.AsyncClient) -> None:
+        hanging = [asyncio.create_task(http.post(path, json=body)) for _ in range(60)]
+        while len(hang.asked) < PREDICTING_THREADS:
+            await asyncio.sleep(0)
+        await until_all_wait()
+        try:
+            assert (await http.get(f"/models/{MODEL}/decisions")).status_code == 200
+            assert (await http.post(PIN, json=REASON, headers=operator)).status_code == 200
+        finally:
+            hang.over.set()
+        assert {(await one).status_code for one in hanging} <= {200, 202}
+
+    monkeypatch.setattr(service, name, hangs)
+    told(world, story)
 
 
 def test_predictions_that_take_every_place_leave_room_to_decide_and_to_look(tmp_path: Path):

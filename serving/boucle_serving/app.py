@@ -51,6 +51,7 @@ from boucle_serving.routes.verbs import verbs_router
 from boucle_serving.rows import RowsService
 from boucle_serving.service import PredictionService
 from boucle_serving.slow import SlowAnswers
+from boucle_serving.threads import PredictingThreads
 from boucle_serving.trial import Trial
 from boucle_serving.worker_metrics import Workers
 
@@ -158,11 +159,14 @@ def create_app(parts: Parts) -> FastAPI:
     admission = Admission(parts.limits, tokens, metrics)
     endpoint = PredictEndpoint(service, admission, metrics, SlowAnswers(parts.slow_seconds))
     app.state.predict_endpoint = endpoint
-    rows = RowsService(service, metrics, admission)
+    threads = PredictingThreads()
+    rows = RowsService(service, metrics, admission, threads)
     readiness = Readiness(predictor, watch, tokens, (*keepers, guard), parts.replica)
     app.include_router(predict_router(endpoint, rows))
-    app.include_router(feedback_router(_feedback_service(parts, service, feedback_keeper), rows.body))
-    app.include_router(rank_router(RankingService(service, rank_keeper, metrics, replica=parts.replica), rows.body))
+    app.include_router(feedback_router(_feedback_service(parts, service, feedback_keeper), rows.body, threads))
+    app.include_router(
+        rank_router(RankingService(service, rank_keeper, metrics, threads, replica=parts.replica), rows.body)
+    )
     app.include_router(mlflow_router(rows))
     app.include_router(open_inference_router(rows, readiness))
     app.include_router(metadata_router(rows, admission))

@@ -16,7 +16,6 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import prometheus_client
-from starlette.concurrency import run_in_threadpool
 
 from boucle.contracts.ids import EntityKey, ModelName
 from boucle.contracts.prediction import Fallback
@@ -35,6 +34,7 @@ from boucle_serving.predictor import ServedModel
 from boucle_serving.problems import FieldError, InvalidRequestError, TooLargeError, UnknownModelError, problem_of
 from boucle_serving.rows import SEVERAL
 from boucle_serving.service import Asked, Prediction, PredictionService
+from boucle_serving.threads import PredictingThreads
 
 MAX_ITEMS = 1_000
 _WORDS = LogWords(
@@ -144,11 +144,18 @@ class RankingService:
     """Ranks lists and counts their items."""
 
     def __init__(
-        self, service: PredictionService, keeper: RankKeeper, metrics: ServingMetrics, *, replica: str
+        self,
+        service: PredictionService,
+        keeper: RankKeeper,
+        metrics: ServingMetrics,
+        threads: PredictingThreads,
+        *,
+        replica: str,
     ) -> None:
         self._service = service
         self._keeper = keeper
         self._metrics = metrics
+        self._threads = threads
         self._replica = replica
 
     async def rank(self, model: ModelName, request_id: str, wanted: Wanted) -> RankedList:
@@ -163,7 +170,7 @@ class RankingService:
         label = str(model)
         try:
             served = self._service.served(model)
-            ranked = await run_in_threadpool(self._ranked, served, wanted, request_id, started)
+            ranked = await self._threads.run(self._ranked, served, wanted, request_id, started)
             counts.update(ranked.counted())
         except BoucleError as error:
             label = "unknown" if isinstance(error, UnknownModelError) else label

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
 
 from boucle.contracts.ids import ModelName
 from boucle.contracts.prediction import PredictionFields
@@ -26,6 +25,7 @@ from boucle_serving.problems import (
     problem_of,
 )
 from boucle_serving.service import Asked, Prediction, PredictionService
+from boucle_serving.threads import PredictingThreads
 
 MAX_ROWS = 1_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
@@ -54,10 +54,17 @@ class Answered:
 class RowsService:
     """Answers the rows of one request and counts them."""
 
-    def __init__(self, service: PredictionService, metrics: ServingMetrics, admission: Admission) -> None:
+    def __init__(
+        self,
+        service: PredictionService,
+        metrics: ServingMetrics,
+        admission: Admission,
+        threads: PredictingThreads,
+    ) -> None:
         self._service = service
         self._metrics = metrics
         self._admission = admission
+        self._threads = threads
 
     @property
     def default_model(self) -> ModelName:
@@ -101,8 +108,8 @@ class RowsService:
                 raise InvalidRequestError(FieldError("body", "has no row"))
             if len(payloads) > MAX_ROWS:
                 raise TooLargeError(f"The request has {len(payloads)} rows; at most {MAX_ROWS} are answered at once.")
-            asked = await run_in_threadpool(_asked, payloads, served, request.state.request_id, started)
-            outcomes = await run_in_threadpool(self._outcomes, served, asked, all_or_none=all_or_none)
+            asked = await self._threads.run(_asked, payloads, served, request.state.request_id, started)
+            outcomes = await self._threads.run(self._outcomes, served, asked, all_or_none=all_or_none)
             counts.update(_counted(*row) for row in zip(asked, outcomes, strict=True))
         except RowsError as error:  # the other rows were asked, and got no answer either
             counts.update(_counted(asked[number], one) for number, one in error.errors.items())

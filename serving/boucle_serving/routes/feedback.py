@@ -7,12 +7,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
 
 from boucle_serving.body import json_of
 from boucle_serving.documented import FEEDBACK_PROBLEMS
 from boucle_serving.feedback import DROPPED, KEPT, MAX_ID_LENGTH, MAX_ITEMS, MAX_MODEL_LENGTH, FeedbackService, Kept
 from boucle_serving.problems import FieldError, InvalidRequestError, problem_of
+from boucle_serving.threads import PredictingThreads
 
 _EXAMPLE = {"prediction_id": "0b5c8a3e8b0d4a0f9f3e2c1d5a6b7c8d", "outcome": 1, "at": "1997-11-02T12:00:00Z"}
 _ITEM: dict[str, Any] = {
@@ -77,7 +77,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 Body = Callable[[Request], AbstractAsyncContextManager[bytes]]
 
 
-def feedback_router(service: FeedbackService, body: Body) -> APIRouter:
+def feedback_router(service: FeedbackService, body: Body, threads: PredictingThreads) -> APIRouter:
     """The route of feedback; `body` lets a request in and reads it, as for predictions."""
     router = APIRouter(tags=["feedback"], responses={**FEEDBACK_PROBLEMS, **_ANSWER})
 
@@ -97,9 +97,9 @@ def feedback_router(service: FeedbackService, body: Body) -> APIRouter:
         async with body(request) as content:
             payload = json_of(content)
             if not isinstance(payload, dict) or "feedback" not in payload:
-                answer = _item(await run_in_threadpool(service.keep_one, payload))
+                answer = _item(await threads.run(service.keep_one, payload))
             else:
-                outcomes = await run_in_threadpool(service.keep, _items(payload))
+                outcomes = await threads.run(service.keep, _items(payload))
                 answer = {"feedback": [_item(outcome) for outcome in outcomes]}
         return JSONResponse(answer, status_code=HTTPStatus.ACCEPTED)
 
