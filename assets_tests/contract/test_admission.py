@@ -10,10 +10,10 @@ import pytest
 from assets_tests.bundles import MODEL, publish_users
 from assets_tests.contract.test_http import QUESTION, WEIGHTS_1, World, assert_problem
 from boucle_adapters.tokens import Role
-from boucle_serving.admission import Admission, Limits
+from boucle_serving.admission import Admission, Kind, Limits
 from boucle_serving.body import read_body
 from boucle_serving.predict_endpoint import MAX_BODY_BYTES
-from boucle_serving.problems import BusyError, TooLargeError, TooManyRequestsError, TooSlowError
+from boucle_serving.problems import BusyError, TooLargeError, TooManyRequestsError, TooSlowError, UnauthorizedError
 
 BATCH = {"rows": [QUESTION]}
 INVOCATION = {"dataframe_records": [QUESTION]}
@@ -117,6 +117,27 @@ def test_budgets_fill_again_and_are_of_each_caller(tmp_path: Path):
     admission.enter(ada)
     with pytest.raises(TooManyRequestsError):
         admission.enter(ada)
+
+
+def test_an_address_that_reads_like_an_actor_spends_nothing_of_theirs(tmp_path: Path):
+    world = World(tmp_path)
+    admission = Admission(Limits(require_key=True, requests_per_second=1), world.known, world.metrics)
+    operator = world.tokens.add("user:ada", [Role.OPERATOR])
+    stranger = {"headers": [], "client": ("user:ada", 1)}
+    with pytest.raises(UnauthorizedError):
+        admission.enter(stranger)
+    with pytest.raises(TooManyRequestsError):
+        admission.enter(stranger)
+    headers = [(b"authorization", f"Bearer {operator}".encode())]
+    with admission.others({"headers": headers}, Kind.DECISIONS, roles={Role.OPERATOR}):
+        pass
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_token_that_is_not_for_predictions_spends_its_owners_budget_too(tmp_path: Path, path: str):
+    world = world_with(tmp_path, Limits(require_key=True, requests_per_second=0.1))
+    viewer = bearer(world.tokens.add("service:wallboard", [Role.VIEWER]))
+    assert [world.http.post(path, json=ROUTES[path], headers=viewer).status_code for _ in range(2)] == [403, 429]
 
 
 def test_more_requests_at_a_time_than_are_answered_are_503_until_one_ends(tmp_path: Path):

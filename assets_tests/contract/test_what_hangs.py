@@ -18,7 +18,7 @@ from assets_tests.contract.test_http import QUESTION, World
 from boucle.contracts.decision import Decision
 from boucle.contracts.ids import ModelName
 from boucle_adapters.tokens import Role
-from boucle_serving.admission import OTHERS_AT_A_TIME
+from boucle_serving.admission import PLACES, Kind
 from boucle_serving.feedback import FeedbackService
 from boucle_serving.service import PredictionService
 from boucle_serving.threads import PREDICTING_THREADS
@@ -26,6 +26,7 @@ from boucle_serving.threads import PREDICTING_THREADS
 HANGS = "/models/hangs/decisions"
 PIN = f"/models/{MODEL}/pin"
 BATCH = f"/models/{MODEL}/predict/batch"
+ALERTS = f"/models/{MODEL}/alerts"
 REASON = {"reason": "r"}
 BESIDE_THE_LOOP: dict[str, tuple[Any, type, str]] = {
     "/feedback": (
@@ -101,12 +102,12 @@ def hanging(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
 
 
 def test_looks_that_hang_stop_no_prediction_no_decision_and_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    world = made(tmp_path)
+    world, places = made(tmp_path), PLACES[Kind.LOOKS]
     operator = world.tokens.add("user:ada", [Role.OPERATOR])
 
     async def story(http: httpx.AsyncClient) -> None:
         looks = [asyncio.create_task(http.get(HANGS)) for _ in range(60)]
-        while len(hang.asked) < OTHERS_AT_A_TIME:
+        while len(hang.asked) < places:
             await asyncio.sleep(0)
         assert (await http.get(HANGS)).status_code == 503
         assert (await http.post("/predict", json=QUESTION)).status_code == 200
@@ -115,7 +116,7 @@ def test_looks_that_hang_stop_no_prediction_no_decision_and_no_probe(tmp_path: P
         assert [(await http.get(path)).status_code for path in ("/readyz", "/livez")] == [200, 200]
         hang.over.set()
         statuses = [(await look).status_code for look in looks]
-        assert (statuses.count(404), statuses.count(503)) == (OTHERS_AT_A_TIME, 60 - OTHERS_AT_A_TIME)
+        assert (statuses.count(404), statuses.count(503)) == (places, 60 - places)
         assert (await http.get("/models")).status_code == 200
 
     with hanging(world, monkeypatch) as hang:
@@ -170,7 +171,7 @@ def test_decisions_that_do_not_end_stop_no_look_and_no_prediction(tmp_path: Path
     operator = bearer(world.tokens.add("user:ada", [Role.OPERATOR]))
 
     async def story(http: httpx.AsyncClient) -> None:
-        await begun(http, PIN, OTHERS_AT_A_TIME, headers=operator)
+        await begun(http, PIN, PLACES[Kind.DECISIONS], headers=operator)
         assert (await http.post(PIN, json=REASON, headers=operator)).status_code == 503
         assert (await http.get(f"/models/{MODEL}/decisions")).status_code == 200
         assert (await http.post("/predict", json=QUESTION)).status_code == 200
@@ -178,12 +179,32 @@ def test_decisions_that_do_not_end_stop_no_look_and_no_prediction(tmp_path: Path
     told(world, story)
 
 
+def test_alerts_whose_bodies_do_not_come_lock_no_operator_out(tmp_path: Path):
+    world = made(tmp_path)
+    operator, alerter = (bearer(world.tokens.add(f"user:{role}", [role])) for role in (Role.OPERATOR, Role.ALERTER))
+
+    async def story(http: httpx.AsyncClient) -> None:
+        await begun(http, ALERTS, 60, headers=alerter)
+        assert (await http.post(ALERTS, json={"alerts": []}, headers=alerter)).status_code == 503
+        assert (await http.post(PIN, json=REASON, headers=operator)).status_code == 200
+
+    told(world, story)
+
+
+def test_there_are_threads_for_all_places_that_looks_decisions_and_alerts_have():
+    async def threads() -> float:
+        return anyio.to_thread.current_default_thread_limiter().total_tokens
+
+    assert set(PLACES) == set(Kind)
+    assert sum(PLACES.values()) < asyncio.run(threads())
+
+
 def test_who_may_not_decide_takes_no_place_of_those_who_may(tmp_path: Path):
     world = made(tmp_path, require_key=True)
     caller, operator = (world.tokens.add(f"user:{role}", [role]) for role in (Role.CALLER, Role.OPERATOR))
 
     async def story(http: httpx.AsyncClient) -> None:
-        callers = await begun(http, PIN, OTHERS_AT_A_TIME, headers=bearer(caller))
+        callers = await begun(http, PIN, PLACES[Kind.DECISIONS], headers=bearer(caller))
         assert (await http.post(PIN, json=REASON, headers=bearer(operator))).status_code == 200
         assert {(await one).status_code for one in callers} == {403}
 

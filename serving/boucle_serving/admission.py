@@ -4,6 +4,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from time import monotonic
 
 from starlette.types import Scope
@@ -24,11 +25,24 @@ from boucle_serving.problems import (
 )
 
 _CALLERS_REMEMBERED = 10_000
+_LONGEST_ADDRESS = 64
 ARM = b"x-boucle-arm"
 _ARMS = {role.value.encode(): role for role in (TrafficRole.PRODUCTION, TrafficRole.CHALLENGER)}
-OTHERS_AT_A_TIME = 16
-"""So many looks, and so many decisions beside them. Each may hold a thread for as long as the state store hangs, and of
-threads there are 40 (AnyIO's default): looks leave some to decisions, and both leave some to batches."""
+
+
+class Kind(StrEnum):
+    """What a request is that asks for no prediction."""
+
+    LOOKS = "looks"
+    DECISIONS = "decisions"
+    ALERTS = "alerts"
+
+
+PLACES = {Kind.LOOKS: 16, Kind.DECISIONS: 16, Kind.ALERTS: 4}
+"""Requests of a kind at a time. Each may hold a thread for as long as the state store hangs. There are 40, which is
+AnyIO's default: whatever hangs in the other kinds, each finds threads for its own."""
+Payer = tuple[str, str]
+"""Whose budget is spent: an address or an actor, which are not the same where an address reads like a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +75,8 @@ class Admission:
         self._metrics = metrics
         self._timer = timer
         self._inside = 0
-        self._others: Counter[str] = Counter()
-        self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._others: Counter[Kind] = Counter()
+        self._budgets: OrderedDict[Payer, tuple[float, float]] = OrderedDict()
 
     def enter(self, scope: Scope, *, is_peer: bool = False) -> None:
         """Let one request in; `leave` must follow.
@@ -75,35 +89,39 @@ class Admission:
             UnauthorizedError: A key is required, and there is none, or nobody knows it.
             ForbiddenError: The key is not for predictions.
             TooManyRequestsError: The caller's rate is above the limit.
+            TokensUnknownError: Tokens cannot be looked up now.
             BusyError: As many requests as are answered at a time are being answered.
         """
         limits = self.limits
         self._expect_room(self._inside, limits.concurrent_requests, "requests")
-        if limits.require_key or limits.requests_per_second:
-            self._spend(self._owner_of_key(scope, is_peer=is_peer) if limits.require_key else _address(scope))
+        if limits.require_key:
+            self._expect_caller(scope, is_peer=is_peer)
+        elif limits.requests_per_second:
+            self._spend(_address(scope))
         self._inside += 1
 
     @contextmanager
-    def others(self, scope: Scope, *, roles: Set[Role] = frozenset()) -> Iterator[None]:
+    def others(self, scope: Scope, kind: Kind, *, roles: Set[Role] = frozenset()) -> Iterator[None]:
         """Hold a place for a request that asks for no prediction, until the block ends.
 
-        Predictions, looks and decisions have places of their own: what hangs in one kind stops no other.
+        Each kind has places of its own: what hangs in one stops no other.
 
         Args:
             scope: The request.
+            kind: What it is.
             roles: Who may decide, one of them is enough; nobody where it is to look.
 
         Raises:
             UnauthorizedError: A token is needed, and there is none, or nobody knows it.
             ForbiddenError: The token has none of the roles.
             TooManyRequestsError: The caller's rate is above the limit.
+            TokensUnknownError: Tokens cannot be looked up now.
             BusyError: As many requests of its kind as are answered at a time are being answered.
         """
-        kind = "decisions" if roles else "looks"
-        self._expect_room(self._others[kind], OTHERS_AT_A_TIME, kind)
+        self._expect_room(self._others[kind], PLACES[kind], kind)
         needs_token = bool(roles) or self.limits.require_key
         bearer = self._bearer(_token(scope["headers"])) if needs_token else None
-        self._spend(bearer.actor if bearer else _address(scope))
+        self._spend(_actor(bearer) if bearer else _address(scope))
         if needs_token:
             self._expect_right(bearer, roles)
         self._others[kind] += 1
@@ -165,7 +183,7 @@ class Admission:
             raise may_not_decide(bearer, roles)
         raise nobody_decides() if roles else nobody_looks()
 
-    def _owner_of_key(self, scope: Scope, *, is_peer: bool) -> str:
+    def _expect_caller(self, scope: Scope, *, is_peer: bool) -> None:
         bearer = self._bearer(_token(scope["headers"]))
         if bearer is None:
             if not is_peer:
@@ -175,35 +193,35 @@ class Admission:
                 "Predictions need the header `Authorization: Bearer …` and a key that "
                 "`boucle token service:NAME --role caller` made."
             )
+        self._spend(_actor(bearer))
         if Role.CALLER not in bearer.roles:
             self._metrics.refused.labels("key").inc()
             raise ForbiddenError(f"The token of '{bearer.actor}' is not for predictions: make one with --role caller.")
-        return bearer.actor
 
     def _bearer(self, token: str) -> Bearer | None:
         return self._tokens.bearer(token) if token else None
 
-    def _spend(self, caller: str) -> None:
-        """Take one from the caller's budget (a token bucket that a second fills), where the rate has a limit."""
+    def _spend(self, payer: Payer) -> None:
+        """Take one from a budget (a token bucket that a second fills), where the rate has a limit."""
         if not self.limits.requests_per_second:
             return
-        self._budgets[caller] = (self._expect_budget(caller) - 1, self._timer())
-        self._budgets.move_to_end(caller)
+        self._budgets[payer] = (self._expect_budget(payer) - 1, self._timer())
+        self._budgets.move_to_end(payer)
         if len(self._budgets) > _CALLERS_REMEMBERED:
             self._budgets.popitem(last=False)
 
-    def _expect_budget(self, caller: str) -> float:
-        """What is left of the caller's budget, one at least. Raises TooManyRequestsError."""
+    def _expect_budget(self, payer: Payer) -> float:
+        """What is left of a budget, one at least. Raises TooManyRequestsError."""
         per_second = self.limits.requests_per_second
         now, most = self._timer(), max(1.0, per_second)
-        left, at = self._budgets.get(caller, (most, now))
+        left, at = self._budgets.get(payer, (most, now))
         left = min(most, left + (now - at) * per_second)
         if left >= 1 or not per_second:
             return left
         self._metrics.refused.labels("rate").inc()
         wait = (1 - left) / per_second
         raise TooManyRequestsError(
-            f"'{caller}' may send {per_second:g} requests a second; ask again in {wait:.2f} s.", wait
+            f"'{payer[1]}' may send {per_second:g} requests a second; ask again in {wait:.2f} s.", wait
         )
 
 
@@ -214,6 +232,11 @@ def _token(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _address(scope: Scope) -> str:
+def _actor(bearer: Bearer) -> Payer:
+    return "actor", bearer.actor
+
+
+def _address(scope: Scope) -> Payer:
     client = scope.get("client")
-    return str(client[0]) if client else "unknown"
+    # A proxy may hand on whatever the caller says it is, as long as a head may be.
+    return "address", str(client[0])[:_LONGEST_ADDRESS] if client else "unknown"

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from boucle_adapters.tokens import Role
-from boucle_serving.admission import Admission
+from boucle_serving.admission import Admission, Kind
 from boucle_serving.body import read_body
 
 
@@ -20,7 +20,7 @@ def looking(admission: Admission) -> type[APIRoute]:
             answer = super().get_route_handler()
 
             async def admitted(request: Request) -> Response:
-                with admission.others(request.scope):
+                with admission.others(request.scope, Kind.LOOKS):
                     return await answer(request)
 
             return admitted
@@ -28,13 +28,14 @@ def looking(admission: Admission) -> type[APIRoute]:
     return LookingRoute
 
 
-def deciding(admission: Admission, roles: Set[Role], *, most: int) -> type[APIRoute]:
+def deciding(admission: Admission, roles: Set[Role], *, most: int, kind: Kind = Kind.DECISIONS) -> type[APIRoute]:
     """The `route_class` of a router for decisions, whose requests are admitted before anything of them is read.
 
     Args:
         admission: Who lets them in.
         roles: Who has none of them is turned away at the door. Which one it must be is for the route to say.
         most: Bytes of a body; what is longer is not read to its end.
+        kind: Whose places they take, for as long as their bodies are waited for as well.
     """
 
     class DecidingRoute(APIRoute):
@@ -42,7 +43,7 @@ def deciding(admission: Admission, roles: Set[Role], *, most: int) -> type[APIRo
             answer = super().get_route_handler()
 
             async def admitted(request: Request) -> Response:
-                with admission.others(request.scope, roles=roles):
+                with admission.others(request.scope, kind, roles=roles):
                     body = await read_body(request.receive, most=most, seconds=admission.limits.body_seconds)
                     return await answer(_ReadRequest(request, body))
 

@@ -12,7 +12,7 @@ from boucle.contracts.ids import ModelName
 from boucle.contracts.trigger import AlertRequest, AlertState
 from boucle.ports import Clock, StateStore
 from boucle_adapters.tokens import Bearer, Role, TokenStore
-from boucle_serving.admission import Admission
+from boucle_serving.admission import Admission, Kind
 from boucle_serving.bearers import with_role
 from boucle_serving.documented import ALERT_PROBLEMS
 from boucle_serving.limited_routes import deciding
@@ -69,7 +69,7 @@ def alerts_router(
     router = APIRouter(
         tags=["decide"],
         responses=ALERT_PROBLEMS,
-        route_class=deciding(admission, {Role.ALERTER}, most=MAX_BODY_BYTES),
+        route_class=deciding(admission, {Role.ALERTER}, most=MAX_BODY_BYTES, kind=Kind.ALERTS),
     )
     alerter = with_role(tokens, Role.ALERTER)
 
