@@ -13,7 +13,7 @@ _SAID = {
     422: "Malformed; `errors` names each field. Or as_of is beyond the watermark.",
     429: "The caller asks more often than it may; Retry-After says when it may again.",
     500: "The model's answer was withheld.",
-    503: "No model in production yet, features or log unavailable, or too many requests; `detail` says which.",
+    503: "No model in production yet, features, log or tokens unavailable, or too many requests; `detail` says which.",
 }
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
