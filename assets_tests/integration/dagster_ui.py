@@ -46,25 +46,6 @@ class DagsterUI:
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
 
-    def report_materialisation(self, *path: str) -> None:
-        """Say that an asset was materialised, without a run: the menu item of that name."""
-        answer = self.ask(
-            """mutation($event: ReportRunlessAssetEventsParams!) { reportRunlessAssetEvents(eventParams: $event) {
-                 __typename ... on PythonError { message } } }""",
-            event={"eventType": "ASSET_MATERIALIZATION", "assetKey": {"path": list(path)}},
-        )["reportRunlessAssetEvents"]
-        assert answer["__typename"] == "ReportRunlessAssetEventsSuccess", answer
-
-    def error(self, run_id: str) -> str:
-        """What a run failed with, causes included."""
-        found = self.ask(
-            """query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
-                 ... on ExecutionStepFailureEvent { error { message errorChain { error { message } } } } } } } }""",
-            id=run_id,
-        )["logsForRun"]["events"]
-        errors = [event["error"] for event in found if event.get("error")]
-        return " ".join(e["message"] + " ".join(c["error"]["message"] for c in e["errorChain"]) for e in errors)
-
     def finish(self, run_id: str, *, timeout: float) -> str:
         """Wait for the end of a run; returns its status."""
         deadline = time.monotonic() + timeout
