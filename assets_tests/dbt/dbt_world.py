@@ -48,9 +48,7 @@ class DbtWorld:
         ours = {"BOUCLE_HOME": str(self.home), "BOUCLE_DBT_PARSE_DIR": os.environ["BOUCLE_DBT_PARSE_DIR"]}
         environment = outside | ours | self.environment | window
         with self.warehouse.lock():
-            return warm.in_process(
-                _dbt, "--no-use-colors", "--no-write-json", *command, environment=environment, timeout=120
-            )
+            return warm.in_process(_dbt, *command, environment=environment, timeout=120)
 
     def build(
         self,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from assets_tests.faults.homes import built_once, until_march
+from assets_tests.faults.homes import after, until_march
 from assets_tests.faults.loop_home import JUDGED, MOVED, NEWEST, PERIOD, RETRAIN, LoopHome, copied, opened
 
 
@@ -28,34 +28,19 @@ def three_months(march: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def four_months(three_months: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """April is loaded as well; nothing was trained."""
-
-    def build(path: Path) -> None:
-        with opened(copied(three_months, path)) as loop:
-            loop.done(PERIOD, partition=NEWEST)
-
-    return built_once(tmp_path_factory, "four-months", build)
+    return after(three_months, tmp_path_factory, "four-months", PERIOD, partition=NEWEST)
 
 
 @pytest.fixture(scope="session")
 def evaluated(four_months: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 1 was trained and passed its gates; nothing was decided."""
-
-    def build(path: Path) -> None:
-        with opened(copied(four_months, path)) as loop:
-            loop.done(RETRAIN, only=JUDGED)
-
-    return built_once(tmp_path_factory, "evaluated", build)
+    return after(four_months, tmp_path_factory, "evaluated", RETRAIN, only=JUDGED)
 
 
 @pytest.fixture(scope="session")
 def in_production(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 1 was promoted and given all traffic as well."""
-
-    def build(path: Path) -> None:
-        with opened(copied(evaluated, path)) as loop:
-            loop.done(RETRAIN, only=MOVED)
-
-    return built_once(tmp_path_factory, "in-production", build)
+    return after(evaluated, tmp_path_factory, "in-production", RETRAIN, only=MOVED)
 
 
 @pytest.fixture

@@ -34,3 +34,21 @@ def until_march(factory: pytest.TempPathFactory) -> Path:
                 loop.done(PERIOD, partition=period)
 
     return built_once(factory, "until-march", build)
+
+
+def after(
+    home: Path,
+    factory: pytest.TempPathFactory,
+    name: str,
+    job: str,
+    *,
+    partition: str | None = None,
+    only: tuple[str, ...] = (),
+) -> Path:
+    """What a home is after one more job."""
+
+    def build(path: Path) -> None:
+        with opened(copied(home, path)) as loop:
+            loop.done(job, partition=partition, only=only)
+
+    return built_once(factory, name, build)

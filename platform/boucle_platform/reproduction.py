@@ -88,8 +88,8 @@ def reproduce(
     recorded = read_document(version_dir(home, spec, version) / LEARNT, TrainingManifest)
     parts = [_environment(home, tags), _code(home, tags)]
     with tempfile.TemporaryDirectory(prefix="boucle-reproduce-") as folder, own_environment():
-        own = {"project_dir": home.settings.project_dir, "dbt_parse_dir": parse_path(home.settings)}
-        again = Home(Settings(home=Path(folder), **own))
+        mine = home.settings
+        again = Home(Settings(home=Path(folder), project_dir=mine.project_dir, dbt_parse_dir=parse_path(mine)))
         progress("copying the landed rows")
         copy_raw(home.warehouse, again.warehouse)
         again.clock(spec.name).set(recorded.watermark)
